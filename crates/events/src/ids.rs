@@ -1,0 +1,170 @@
+//! The names of things: events, sessions, runs, streams and logs, each a type of its own.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A name that cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The name is empty.
+    #[error("{what} is empty; give it at least one character")]
+    Empty {
+        /// Which name.
+        what: &'static str,
+    },
+    /// The name is longer than the ledger takes.
+    #[error("{what} has {bytes} bytes; at most {max} are taken")]
+    TooLong {
+        /// Which name.
+        what: &'static str,
+        /// Its length in bytes.
+        bytes: usize,
+        /// The longest taken, in bytes.
+        max: usize,
+    },
+}
+
+/// The longest name taken, in bytes. Harness ids are under 100; the bound keeps index pages readable.
+const ID_BYTES_MAX: usize = 1024;
+/// A stream's name is an id behind a short prefix.
+const STREAM_BYTES_MAX: usize = ID_BYTES_MAX + 16;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes `text` as it is.
+            ///
+            /// # Errors
+            /// [`IdError`] when it is empty or too long.
+            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+                let text = text.into();
+                if text.is_empty() {
+                    return Err(IdError::Empty { what: $what });
+                }
+                if text.len() > $max {
+                    return Err(IdError::TooLong { what: $what, bytes: text.len(), max: $max });
+                }
+                Ok(Self(text))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl bincode::Encode for $name {
+            fn encode<E: bincode::enc::Encoder>(&self, e: &mut E) -> Result<(), bincode::error::EncodeError> {
+                self.0.encode(e)
+            }
+        }
+
+        impl<C> bincode::Decode<C> for $name {
+            fn decode<D: bincode::de::Decoder<Context = C>>(d: &mut D) -> Result<Self, bincode::error::DecodeError> {
+                Self::new(String::decode(d)?).map_err(|error| bincode::error::DecodeError::OtherString(error.to_string()))
+            }
+        }
+
+        impl<'de, C> bincode::BorrowDecode<'de, C> for $name {
+            fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = C>>(
+                d: &mut D,
+            ) -> Result<Self, bincode::error::DecodeError> {
+                <Self as bincode::Decode<C>>::decode(d)
+            }
+        }
+    };
+}
+
+id!(
+    /// An event's id: the harness's own as it came, else a UUIDv7. Unique within its stream.
+    EventId,
+    "an event id",
+    ID_BYTES_MAX
+);
+id!(
+    /// A ledger session: it groups adapter sessions and workflow runs.
+    SessionId,
+    "a session id",
+    ID_BYTES_MAX
+);
+id!(
+    /// The harness's own session id.
+    AdapterSessionId,
+    "an adapter session id",
+    ID_BYTES_MAX
+);
+id!(
+    /// A workflow run's id: a UUIDv7 where this program made it.
+    RunId,
+    "a workflow run id",
+    ID_BYTES_MAX
+);
+id!(
+    /// The UUID of one log, made with it.
+    LogId,
+    "a log id",
+    ID_BYTES_MAX
+);
+id!(
+    /// A stream's name: `session/…`, `run/…` or `request/…`.
+    StreamName,
+    "a stream name",
+    STREAM_BYTES_MAX
+);
+
+const SESSION_PREFIX: &str = "session/";
+const RUN_PREFIX: &str = "run/";
+
+impl StreamName {
+    /// The stream of a session's harness events.
+    pub fn session(id: &SessionId) -> Self {
+        Self(format!("{SESSION_PREFIX}{id}"))
+    }
+
+    /// The stream of a workflow run's own events.
+    pub fn run(id: &RunId) -> Self {
+        Self(format!("{RUN_PREFIX}{id}"))
+    }
+
+    /// The session whose stream this is, if it is one.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.0.strip_prefix(SESSION_PREFIX).and_then(|id| SessionId::new(id).ok())
+    }
+
+    /// The workflow run whose stream this is, if it is one.
+    pub fn run_id(&self) -> Option<RunId> {
+        self.0.strip_prefix(RUN_PREFIX).and_then(|id| RunId::new(id).ok())
+    }
+}

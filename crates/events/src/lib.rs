@@ -1,0 +1,47 @@
+//! The facts of a ledger of what coding agents did, their codec, and what they mean. Pure: no I/O, no clock.
+//!
+//! A [`RuntimeEvent`] is one fact, told by a harness or by the workflow runner. It keeps the JSON text it came with
+//! and knows the few typed [`Facts`] that folds need. [`WorkflowState`] is what the `workflow.*` facts of one run mean.
+//!
+//! ```
+//! use runledger_events::{EventKind, RuntimeEvent};
+//!
+//! let line = r#"{"id":"req-1","timestamp":1761000000250,"kind":"tool.pre","sessionId":"a1","data":{"tool_name":"Bash"}}"#;
+//! let event = RuntimeEvent::from_json(line)?;
+//! assert_eq!(event.kind(), &EventKind::ToolPre);
+//! assert_eq!(event.json(), line);
+//! # Ok::<(), runledger_events::RuntimeEventError>(())
+//! ```
+
+mod codec;
+mod digest;
+mod envelope;
+mod facts;
+mod ids;
+mod iteration_state;
+mod json;
+mod kind;
+mod position;
+mod runtime_event;
+mod tokens;
+mod upcast;
+mod workflow_event;
+mod workflow_state;
+
+pub use codec::{Codec, CodecError, HEADER_BYTES, PayloadPart};
+pub use digest::{DIGEST_BYTES, Digest, SALT_BYTES, Salt, chain, commitment, content_digest, event_digest};
+pub use envelope::{Content, Metadata, RecordedEvent};
+pub use facts::{DecisionFacts, Facts, KindFacts};
+pub use ids::{AdapterSessionId, EventId, IdError, LogId, RunId, SessionId, StreamName};
+pub use iteration_state::{IterationOutcome, IterationState};
+pub use json::readable;
+pub use kind::EventKind;
+pub use position::{Position, StreamVersion, TimestampMs};
+pub use runtime_event::{RuntimeEvent, RuntimeEventError};
+pub use tokens::Tokens;
+pub use upcast::{Upcast, Upcasters};
+pub use workflow_event::{
+    Continuation, IterationEnd, IterationSession, IterationStart, Owner, TrackerFacts, WorkflowEnd, WorkflowIteration,
+    WorkflowStart, WorkflowTransition, event_json,
+};
+pub use workflow_state::{IllegalEvent, RunState, RunStatus, WorkflowState, transition_is_legal};

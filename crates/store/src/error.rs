@@ -1,0 +1,209 @@
+//! Errors of the log: what was asked of which file, what went wrong, and what to do next.
+
+use std::path::{Path, PathBuf};
+
+use runledger_events::{CodecError, EventId, IdError, Position, StreamName, StreamVersion};
+
+use crate::expected_version::ExpectedVersion;
+
+/// SQLite or the disk under it refused.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageError {
+    /// Another process held the write lock all the while.
+    #[error("{path}: {doing}: another process is writing; nothing was changed, try again")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+    },
+    /// The disk is full.
+    #[error("{path}: {doing}: the disk is full; free some space and try again")]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+    },
+    /// The file is damaged.
+    #[error("{path}: {doing}: the file is damaged ({detail}); keep a copy, and restore it from a backup")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Anything else that SQLite says.
+    #[error("{path}: {doing}: {detail}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What SQLite says.
+        detail: String,
+    },
+    /// The thread that writes is gone; the outcome is unknown.
+    #[error("{path}: the writer has ended; read what is there, then open the ledger again")]
+    WriterGone {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl StorageError {
+    /// Names the file and the deed in an error of SQLite.
+    pub fn sqlite(path: &Path, doing: &'static str, source: &rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy { path, doing },
+            Some(Code::DiskFull) => Self::Full { path, doing },
+            Some(Code::DatabaseCorrupt | Code::NotADatabase) => {
+                Self::Damaged { path, doing, detail: source.to_string() }
+            }
+            _ => Self::Sqlite { path, doing, detail: source.to_string() },
+        }
+    }
+}
+
+/// A ledger that cannot be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such file.
+    #[error("{path}: there is no ledger; `exec` or `ingest` makes one, `--db` or RUNLEDGER_DB names another")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is a database of something else.
+    #[error("{path}: this is no ledger (application id {application_id}); name another file with --db")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The application id in its header.
+        application_id: i64,
+    },
+    /// A newer program made it.
+    #[error("{path}: schema version {found} is newer than {newest}, the newest that this program knows; upgrade it")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest known.
+        newest: i64,
+    },
+    /// An older program made it, and a reader does not migrate.
+    #[error("{path}: schema version {found} is older than {newest}; a command that writes will migrate it")]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest known.
+        newest: i64,
+    },
+    /// The file or its folder cannot be made.
+    #[error("{path}: cannot be made: {source}")]
+    Create {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A migration failed.
+    #[error("{path}: the schema cannot be migrated: {detail}")]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+    /// SQLite refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Events that cannot be prepared for appending. Nothing was sent to the log.
+#[derive(Debug, thiserror::Error)]
+pub enum NewEventError {
+    /// The JSON text is too large.
+    #[error("the event has {bytes} bytes; at most {max} are taken")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The longest taken.
+        max: usize,
+    },
+    /// The payload cannot be encoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// The condition of an append did not hold. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("stream {stream}: expected {expected}, but it has {actual} events; read again and decide again")]
+pub struct WrongExpectedVersion {
+    /// The stream.
+    pub stream: StreamName,
+    /// What was expected.
+    pub expected: ExpectedVersion,
+    /// The version that it has.
+    pub actual: StreamVersion,
+}
+
+/// Why events were not appended.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// The stream is not at the expected version; nothing was written.
+    #[error(transparent)]
+    WrongExpectedVersion(#[from] WrongExpectedVersion),
+    /// Another event has this id in the stream; nothing was written.
+    #[error("stream {stream}: another event with the id {id} stands at position {position}; nothing was appended")]
+    IdTaken {
+        /// The stream.
+        stream: StreamName,
+        /// The id.
+        id: EventId,
+        /// Where the other event stands.
+        position: Position,
+    },
+    /// SQLite refused; the outcome is unknown, read before you try again (or append the same ids again).
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why the log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A payload does not decode.
+    #[error("position {position}: {source}")]
+    Payload {
+        /// Where it stands.
+        position: Position,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// A name in a row is none.
+    #[error("position {position}: {source}")]
+    Name {
+        /// Where it stands.
+        position: Position,
+        /// What is wrong with it.
+        source: IdError,
+    },
+    /// A column holds what it cannot hold.
+    #[error("position {position}: column {column} is damaged; `verify` tells more")]
+    Column {
+        /// Where it stands.
+        position: Position,
+        /// Which column.
+        column: &'static str,
+    },
+    /// SQLite refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

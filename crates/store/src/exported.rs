@@ -1,0 +1,209 @@
+//! The exported form of an event: one line of JSON that another log can take in, equal but for the position.
+
+use std::fmt::Write as _;
+
+use runledger_events::{
+    AdapterSessionId, Codec, Digest, EventId, EventKind, IdError, Metadata, Position, RunId, RuntimeEvent,
+    RuntimeEventError, SALT_BYTES, Salt, SessionId, StreamName, StreamVersion, TimestampMs,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::{NewEventError, ReadError};
+use crate::new_event::{NewContent, NewEvent, check_size};
+use crate::reader::{EventFilter, LogReader, Read};
+use crate::row::RawEvent;
+
+/// A line that is no exported event.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportedError {
+    /// It is not of the shape that `export` writes.
+    #[error("no exported event: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// A field holds what it cannot hold.
+    #[error("no exported event: `{field}` is not {expected}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What it has to be.
+        expected: &'static str,
+    },
+    /// Its event is none.
+    #[error(transparent)]
+    Event(#[from] RuntimeEventError),
+    /// A name in it is none.
+    #[error(transparent)]
+    Name(#[from] IdError),
+    /// It cannot be appended.
+    #[error(transparent)]
+    NewEvent(#[from] NewEventError),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Exported<'a> {
+    position: Position,
+    stream: StreamName,
+    stream_version: StreamVersion,
+    recorded_at: TimestampMs,
+    id: EventId,
+    kind: String,
+    occurred_at: TimestampMs,
+    #[serde(default)]
+    causation_id: Option<EventId>,
+    #[serde(default)]
+    correlation_id: Option<String>,
+    #[serde(default)]
+    session_id: Option<SessionId>,
+    #[serde(default)]
+    adapter_session_id: Option<AdapterSessionId>,
+    #[serde(default)]
+    run_id: Option<RunId>,
+    #[serde(borrow, default)]
+    event: Option<&'a RawValue>,
+    /// The stored payload, in hexadecimal.
+    #[serde(default)]
+    facts: Option<String>,
+    #[serde(default)]
+    salt: Option<String>,
+    #[serde(default)]
+    commitment: Option<String>,
+    #[serde(default)]
+    digest: Option<String>,
+}
+
+impl LogReader {
+    /// Hands each event, as a line of JSON without its line break, to `take`, in the order of the log.
+    ///
+    /// # Errors
+    /// [`ReadError`], or what `take` fails with.
+    pub fn export<E: From<ReadError>>(
+        &self,
+        session: Option<&SessionId>,
+        mut take: impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let filter = EventFilter { session: session.cloned(), ..EventFilter::default() };
+        let mut events = 0;
+        let mut failed = None;
+        let up_to = self.head().map_err(ReadError::from)?.position;
+        self.scan(&filter, Position::START, up_to, Read::All, true, |raw| {
+            let line = exported_line(self.codec(), &raw)?;
+            match take(&line) {
+                Ok(()) => events += 1,
+                Err(error) => failed = Some(error),
+            }
+            Ok(failed.is_none())
+        })?;
+        failed.map_or(Ok(events), Err)
+    }
+}
+
+/// One event as `export` writes it.
+pub(crate) fn exported_line(codec: &Codec, raw: &RawEvent) -> Result<String, ReadError> {
+    let position = raw.position;
+    let json = raw
+        .content
+        .as_deref()
+        .map(|content| codec.decode_content(content))
+        .transpose()
+        .map_err(|source| ReadError::Payload { position, source })?;
+    let damaged = |column| move |_: serde_json::Error| ReadError::Column { position, column };
+    let event = json.as_deref().map(serde_json::from_str::<&RawValue>).transpose().map_err(damaged("content"))?;
+    let proof = raw.proof.as_ref();
+    let Metadata { causation_id, correlation_id, session_id, adapter_session_id, run_id } = raw.metadata.clone();
+    serde_json::to_string(&Exported {
+        position,
+        stream: raw.stream.clone(),
+        stream_version: raw.stream_version,
+        recorded_at: raw.recorded_at,
+        id: raw.id.clone(),
+        kind: raw.kind.to_string(),
+        occurred_at: raw.occurred_at,
+        causation_id,
+        correlation_id,
+        session_id,
+        adapter_session_id,
+        run_id,
+        event,
+        facts: Some(to_hex(&raw.facts)),
+        salt: proof.and_then(|proof| proof.salt).map(|salt| to_hex(&salt)),
+        commitment: proof.map(|proof| to_hex(&proof.commitment.0)),
+        digest: proof.map(|proof| to_hex(&proof.digest.0)),
+    })
+    .map_err(damaged("content"))
+}
+
+/// Reads a line of `export` (or of `events --json`, which leaves out salt and digests) back into an event to append.
+///
+/// # Errors
+/// [`ExportedError`] when the line is of another shape.
+pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
+    let exported: Exported<'_> = serde_json::from_str(line)?;
+    let hex = |field: &'static str, text: &Option<String>| {
+        text.as_deref()
+            .map(|text| from_hex(text).ok_or(ExportedError::Field { field, expected: "bytes in hexadecimal" }))
+    };
+    let kind = EventKind::parse(&exported.kind);
+    let given_facts = hex("facts", &exported.facts).transpose()?;
+    let (facts, content) = match exported.event {
+        Some(event) => {
+            check_size(event.get())?;
+            let salt = hex("salt", &exported.salt)
+                .transpose()?
+                .map(|salt| Salt::try_from(salt).map_err(|_| salt_shape()))
+                .transpose()?;
+            let facts = match given_facts {
+                Some(facts) => facts,
+                None => Codec::default()
+                    .encode_facts(RuntimeEvent::from_json(event.get())?.facts())
+                    .map_err(NewEventError::from)?,
+            };
+            (facts, NewContent::Json { json: event.get().to_owned(), salt })
+        }
+        None => {
+            let missing = |field| ExportedError::Field { field, expected: "there, though the content was erased" };
+            let commitment = hex("commitment", &exported.commitment)
+                .transpose()?
+                .and_then(|bytes| Digest::from_slice(&bytes))
+                .ok_or_else(|| missing("commitment"))?;
+            (given_facts.ok_or_else(|| missing("facts"))?, NewContent::Erased { commitment })
+        }
+    };
+    let new = NewEvent {
+        id: Some(exported.id),
+        kind,
+        occurred_at: Some(exported.occurred_at),
+        recorded_at: Some(exported.recorded_at),
+        metadata: Metadata {
+            causation_id: exported.causation_id,
+            correlation_id: exported.correlation_id,
+            session_id: exported.session_id,
+            adapter_session_id: exported.adapter_session_id,
+            run_id: exported.run_id,
+        },
+        facts,
+        content,
+    };
+    // What no program can read must not get into the log.
+    new.facts()?;
+    Ok((exported.stream, exported.stream_version, new))
+}
+
+fn salt_shape() -> ExportedError {
+    const { assert!(SALT_BYTES == 16) };
+    ExportedError::Field { field: "salt", expected: "16 bytes in hexadecimal" }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

@@ -1,0 +1,40 @@
+//! The one append-only log of what coding agents did, in SQLite: append, read, follow, migrate, verify.
+//!
+//! Writers hold an [`EventLog`], readers a [`LogReader`], which cannot write. Several processes may do both at once.
+//!
+//! ```
+//! use runledger_events::{Metadata, RuntimeEvent, SessionId, StreamName};
+//! use runledger_store::{EventLog, ExpectedVersion, NewEvent};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! let log = EventLog::open(folder.path().join("ledger.db"))?;
+//! let session = SessionId::new("s1")?;
+//! let event = RuntimeEvent::from_json(r#"{"kind":"user.prompt","data":{"prompt":"hello"}}"#)?;
+//! let metadata = Metadata { session_id: Some(session.clone()), ..Metadata::default() };
+//! let receipts = log.append(&StreamName::session(&session), ExpectedVersion::Any, vec![NewEvent::new(event, metadata)?])?;
+//! assert_eq!(receipts[0].position.0, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod connection;
+mod error;
+mod expected_version;
+mod exported;
+mod follow;
+mod group_commit;
+mod log;
+mod new_event;
+mod reader;
+mod row;
+mod schema;
+mod verify;
+mod write;
+
+pub use error::{AppendError, NewEventError, OpenError, ReadError, StorageError, WrongExpectedVersion};
+pub use expected_version::ExpectedVersion;
+pub use exported::{ExportedError, new_event_from_exported};
+pub use follow::Follower;
+pub use log::{EventLog, OpenOptions};
+pub use new_event::{CONTENT_BYTES_MAX, NewEvent, Receipt, StreamAppend};
+pub use reader::{Batch, EventFilter, Head, LogReader, Read};
+pub use verify::{LogFinding, LogReport};

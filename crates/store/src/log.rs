@@ -1,0 +1,151 @@
+//! The writable log: a handle on the one thread that writes.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use runledger_events::{LogId, StreamName};
+
+use crate::connection;
+use crate::error::{AppendError, OpenError, StorageError};
+use crate::expected_version::ExpectedVersion;
+use crate::follow::Follower;
+use crate::group_commit::{self, Request};
+use crate::new_event::{NewEvent, Receipt, StreamAppend};
+use crate::reader::LogReader;
+
+/// How a log is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// How long an append waits for another process that writes.
+    pub busy_timeout: Duration,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { busy_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Who wants to know of each commit in this process.
+pub(crate) type Listeners = Arc<Mutex<Vec<Sender<()>>>>;
+
+/// The log, for writing. Share it in an [`Arc`]; dropping it ends its thread once all that was sent is written.
+#[derive(Debug)]
+pub struct EventLog {
+    path: PathBuf,
+    log_id: LogId,
+    requests: Option<Sender<Request>>,
+    listeners: Listeners,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl EventLog {
+    /// Opens the ledger at `path`; makes it, and its folder, where they are missing.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a file that is no ledger, or a newer one, is not touched.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(path, &OpenOptions::default())
+    }
+
+    /// Opens the ledger with options.
+    ///
+    /// # Errors
+    /// As [`EventLog::open`].
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
+        let path = path.as_ref().to_owned();
+        let connection = connection::open_writable(&path, options.busy_timeout)?;
+        let log_id = crate::reader::log_id(&path, &connection)?;
+        let listeners = Listeners::default();
+        let (requests, receiver) = unbounded();
+        let writer = group_commit::Writer::new(path.clone(), connection, listeners.clone());
+        let writer = std::thread::Builder::new()
+            .name("runledger-writer".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(|source| OpenError::Create { path: path.clone(), source })?;
+        Ok(Self { path, log_id, requests: Some(requests), listeners, writer: Some(writer) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The log's UUID.
+    pub fn log_id(&self) -> &LogId {
+        &self.log_id
+    }
+
+    /// Appends `events` to `stream` atomically, and returns once they are on disk.
+    ///
+    /// Shape: one stream, 1..n events, in order; one receipt each. An event that is there already, under the same id
+    /// with the same content, is not appended again: its first receipt comes back. Under `NoStream` and `Exact`, either
+    /// all events are there already, or none.
+    ///
+    /// # Errors
+    /// - [`AppendError::WrongExpectedVersion`], [`AppendError::IdTaken`]: nothing was written.
+    /// - [`AppendError::Storage`]: the outcome is unknown; appending the same ids again is safe.
+    ///
+    /// Source: docs/decisions/0002-append.md
+    pub fn append(
+        &self,
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Receipt>, AppendError> {
+        self.append_all(vec![StreamAppend { stream: stream.clone(), expected, events }])
+    }
+
+    /// Appends to several streams atomically: all, or nothing. Receipts come in the order given.
+    ///
+    /// # Errors
+    /// As [`EventLog::append`].
+    pub fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
+        let gone = || StorageError::WriterGone { path: self.path.clone() };
+        let (reply, answer) = bounded(1);
+        let requests = self.requests.as_ref().ok_or_else(gone)?;
+        requests.send(Request { appends, reply }).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+
+    /// A reader of the same file.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    pub fn reader(&self) -> Result<LogReader, OpenError> {
+        LogReader::open(&self.path)
+    }
+
+    /// Hears of each commit of this process; several commits may be one word.
+    pub fn commits(&self) -> Receiver<()> {
+        let (sender, receiver) = bounded(1);
+        match self.listeners.lock() {
+            Ok(mut listeners) => listeners.push(sender),
+            // The list is only ever pushed to and swept, so it is whole even if a holder of the lock panicked.
+            Err(poisoned) => poisoned.into_inner().push(sender),
+        }
+        receiver
+    }
+
+    /// Follows the log from `after` on, woken by this process's own commits at once.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    pub fn follow(&self, after: runledger_events::Position) -> Result<Follower, OpenError> {
+        Ok(Follower::new(self.reader()?, after, Some(self.commits())))
+    }
+}
+
+impl Drop for EventLog {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!(path = %self.path.display(), "the writer panicked");
+        }
+    }
+}

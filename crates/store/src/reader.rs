@@ -1,0 +1,442 @@
+//! Reading the log: by stream, by position, by kind. A reader cannot write.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use runledger_events::{
+    Codec, Digest, EventId, EventKind, LogId, Position, RecordedEvent, RunId, Salt, SessionId, StreamName,
+    StreamVersion, TimestampMs,
+};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::connection;
+use crate::error::{OpenError, ReadError, StorageError};
+use crate::follow::Follower;
+use crate::row::{Names, Proof, RawEvent, metadata};
+
+/// Bytes of content in one answer, about, at the most; a single larger event is still one answer.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Stream names kept; they never change, so a kept one is never wrong.
+const NAMES_MAX: usize = 100_000;
+
+/// Which events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Those of this stream alone.
+    pub stream: Option<StreamName>,
+    /// Those of this ledger session alone.
+    pub session: Option<SessionId>,
+    /// Those of this workflow run alone.
+    pub run: Option<RunId>,
+    /// Those of these kinds alone.
+    pub kinds: Option<Vec<EventKind>>,
+}
+
+/// How much of each event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// All but the content: the quick way, and enough for most folds.
+    Facts,
+    /// Everything.
+    All,
+}
+
+/// Events, and how far the log was searched for them.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// In the order of the log.
+    pub events: Vec<RecordedEvent>,
+    /// Every event up to and with this position that the filter takes was in this answer, or in one before.
+    pub scanned_to: Position,
+}
+
+/// The end of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The last event's position; 0 for an empty log.
+    pub position: Position,
+    /// The chain there.
+    pub chain: Digest,
+}
+
+/// The log, for reading.
+#[derive(Debug)]
+pub struct LogReader {
+    path: PathBuf,
+    connection: Connection,
+    log_id: LogId,
+    codec: Codec,
+    names: RefCell<HashMap<i64, StreamName>>,
+}
+
+impl LogReader {
+    /// Opens the ledger at `path`, which has to be there.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the file is not touched.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref().to_owned();
+        let connection = connection::open_read_only(&path)?;
+        let log_id = log_id(&path, &connection)?;
+        Ok(Self { path, connection, log_id, codec: Codec::default(), names: RefCell::default() })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The log's UUID.
+    pub fn log_id(&self) -> &LogId {
+        &self.log_id
+    }
+
+    /// The schema version of the file.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn schema_version(&self) -> Result<i64, StorageError> {
+        self.connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|source| self.storage(&source))
+    }
+
+    /// The end of the log at this moment.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn head(&self) -> Result<Head, StorageError> {
+        self.query_optional("SELECT position, chain FROM runtime_events ORDER BY position DESC LIMIT 1", [], |row| {
+            Ok(Head { position: Position(row.get(0)?), chain: Digest(row.get(1)?) })
+        })
+        .map(|head| head.unwrap_or(Head { position: Position::START, chain: Digest::ZERO }))
+    }
+
+    /// The chain at a position; zero before the first event, `None` beyond the head.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn chain_at(&self, position: Position) -> Result<Option<Digest>, StorageError> {
+        if position == Position::START {
+            return Ok(Some(Digest::ZERO));
+        }
+        self.query_optional("SELECT chain FROM runtime_events WHERE position = ?1", [position.0], |row| {
+            Ok(Digest(row.get(0)?))
+        })
+    }
+
+    /// The number of events in a stream; 0 for one that nobody has written to.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, StorageError> {
+        self.query_optional("SELECT version FROM streams WHERE name = ?1", [stream.as_str()], |row| {
+            Ok(StreamVersion(row.get(0)?))
+        })
+        .map(Option::unwrap_or_default)
+    }
+
+    /// The number of streams with events.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn streams(&self) -> Result<u64, StorageError> {
+        self.query_optional("SELECT count(*) FROM streams WHERE version > 0", [], |row| row.get(0))
+            .map(Option::unwrap_or_default)
+    }
+
+    /// A whole stream, or the rest of it after a version, in order.
+    ///
+    /// # Errors
+    /// [`ReadError`] names the position that cannot be read.
+    pub fn read_stream(
+        &self,
+        stream: &StreamName,
+        after: StreamVersion,
+        read: Read,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let filter = EventFilter { stream: Some(stream.clone()), ..EventFilter::default() };
+        let after = match after {
+            StreamVersion::EMPTY => Position::START,
+            version => self
+                .query_optional(
+                    "SELECT position FROM runtime_events
+                     WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1) AND stream_version = ?2",
+                    (stream.as_str(), version.0),
+                    |row| Ok(Position(row.get(0)?)),
+                )?
+                .unwrap_or(Position(i64::MAX.unsigned_abs())),
+        };
+        let mut events = Vec::new();
+        let mut after = after;
+        loop {
+            let batch = self.read(&filter, after, Position(i64::MAX.unsigned_abs()), usize::MAX, read)?;
+            let Some(last) = batch.events.last() else {
+                return Ok(events);
+            };
+            after = last.position;
+            events.extend(batch.events);
+        }
+    }
+
+    /// Events after a position, up to and with another, in the order of the log.
+    ///
+    /// At most `limit` events, and fewer where their content is large: read on after `scanned_to`.
+    ///
+    /// # Errors
+    /// [`ReadError`] names the position that cannot be read.
+    pub fn read(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+        read: Read,
+    ) -> Result<Batch, ReadError> {
+        let mut bytes = 0;
+        let mut events = Vec::new();
+        let mut is_cut = false;
+        self.scan(filter, after, up_to, read, false, |raw| {
+            bytes += raw.content.as_ref().map_or(0, Vec::len);
+            events.push(raw.decode(&self.codec)?);
+            is_cut = events.len() >= limit || bytes >= ANSWER_BYTES_MAX;
+            Ok(!is_cut)
+        })?;
+        let scanned_to = match events.last() {
+            Some(last) if is_cut => last.position,
+            _ => up_to,
+        };
+        Ok(Batch { events, scanned_to })
+    }
+
+    /// The events with this id, in all streams or in those of one session.
+    ///
+    /// # Errors
+    /// [`ReadError`] names the position that cannot be read.
+    pub fn find(&self, id: &EventId, session: Option<&SessionId>) -> Result<Vec<RecordedEvent>, ReadError> {
+        let stream = session.map(StreamName::session);
+        let keys: Vec<i64> = self
+            .connection
+            .prepare_cached("SELECT stream_key FROM streams WHERE version > 0 AND (?1 IS NULL OR name = ?1)")
+            .and_then(|mut statement| {
+                statement.query_map([stream.as_ref().map(StreamName::as_str)], |row| row.get(0))?.collect()
+            })
+            .map_err(|source| self.storage(&source))?;
+        let mut found = Vec::new();
+        for key in keys {
+            let position = self.query_optional(
+                "SELECT position FROM runtime_events WHERE stream_key = ?1 AND event_id = ?2",
+                (key, id.as_str()),
+                |row| row.get::<_, u64>(0),
+            )?;
+            if let Some(position) = position {
+                let before = Position(position.saturating_sub(1));
+                found.extend(self.read(&EventFilter::default(), before, Position(position), 1, Read::All)?.events);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Follows the log from `after` on. Commits of other processes are seen within 20 ms.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`]: the follower has a reader of its own.
+    pub fn follow(&self, after: Position) -> Result<Follower, OpenError> {
+        Ok(Follower::new(Self::open(&self.path)?, after, None))
+    }
+
+    /// A number that changes when another connection has committed.
+    pub(crate) fn data_version(&self) -> Result<i64, StorageError> {
+        self.connection
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .map_err(|source| self.storage(&source))
+    }
+
+    /// Hands each row to `take` until it says false.
+    pub(crate) fn scan(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        up_to: Position,
+        read: Read,
+        with_proof: bool,
+        mut take: impl FnMut(RawEvent) -> Result<bool, ReadError>,
+    ) -> Result<(), ReadError> {
+        let (sql, parameters) = select(filter, after, up_to, read, with_proof);
+        let mut statement = self.connection.prepare_cached(&sql).map_err(|source| self.storage(&source))?;
+        let mut rows =
+            statement.query(rusqlite::params_from_iter(parameters)).map_err(|source| self.storage(&source))?;
+        while let Some(row) = rows.next().map_err(|source| self.storage(&source))? {
+            if !take(self.raw(row, read, with_proof)?)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn raw(&self, row: &Row<'_>, read: Read, with_proof: bool) -> Result<RawEvent, ReadError> {
+        let position = Position(row.get(0).map_err(|source| self.storage(&source))?);
+        let column = |column: &'static str| move |_: rusqlite::Error| ReadError::Column { position, column };
+        let name = |source| ReadError::Name { position, source };
+        let names = Names {
+            stream: self.stream_name(row.get(1).map_err(column("stream_key"))?, position)?,
+            session: row
+                .get::<_, Option<i64>>(7)
+                .map_err(column("session_key"))?
+                .map(|key| self.stream_name(key, position))
+                .transpose()?,
+            run: row
+                .get::<_, Option<i64>>(8)
+                .map_err(column("run_key"))?
+                .map(|key| self.stream_name(key, position))
+                .transpose()?,
+        };
+        let metadata = metadata(
+            &names,
+            row.get(9).map_err(column("adapter_session_id"))?,
+            row.get(10).map_err(column("causation_id"))?,
+            row.get(11).map_err(column("correlation_id"))?,
+        )
+        .map_err(name)?;
+        let proof = with_proof
+            .then(|| {
+                let digest =
+                    |index: usize, name: &'static str| row.get::<_, [u8; 32]>(index).map(Digest).map_err(column(name));
+                Ok::<_, ReadError>(Proof {
+                    digest: digest(13, "digest")?,
+                    chain: digest(14, "chain")?,
+                    commitment: digest(15, "commitment")?,
+                    salt: row.get::<_, Option<Salt>>(16).map_err(column("salt"))?,
+                })
+            })
+            .transpose()?;
+        let content_index = if with_proof { 17 } else { 13 };
+        Ok(RawEvent {
+            position,
+            stream: names.stream,
+            stream_version: StreamVersion(row.get(2).map_err(column("stream_version"))?),
+            id: EventId::new(row.get::<_, String>(3).map_err(column("event_id"))?).map_err(name)?,
+            kind: EventKind::parse(row.get_ref(4).and_then(|text| Ok(text.as_str()?)).map_err(column("kind"))?),
+            occurred_at: TimestampMs(row.get(5).map_err(column("occurred_at"))?),
+            recorded_at: TimestampMs(row.get(6).map_err(column("recorded_at"))?),
+            metadata,
+            facts: row.get(12).map_err(column("facts"))?,
+            proof,
+            content: match read {
+                Read::Facts => None,
+                Read::All => row.get(content_index).map_err(column("content"))?,
+            },
+            content_was_read: read == Read::All,
+        })
+    }
+
+    fn stream_name(&self, key: i64, position: Position) -> Result<StreamName, ReadError> {
+        if let Some(name) = self.names.borrow().get(&key) {
+            return Ok(name.clone());
+        }
+        let name: Option<String> =
+            self.query_optional("SELECT name FROM streams WHERE stream_key = ?1", [key], |row| row.get(0))?;
+        let name = name.ok_or(ReadError::Column { position, column: "stream_key" })?;
+        let name = StreamName::new(name).map_err(|source| ReadError::Name { position, source })?;
+        let mut names = self.names.borrow_mut();
+        if names.len() >= NAMES_MAX {
+            names.clear();
+        }
+        names.insert(key, name.clone());
+        Ok(name)
+    }
+
+    /// Every stream's name and recorded version.
+    pub(crate) fn stream_versions(&self) -> Result<Vec<(String, u64)>, StorageError> {
+        self.connection
+            .prepare("SELECT name, version FROM streams ORDER BY stream_key")
+            .and_then(|mut statement| statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .map_err(|source| self.storage(&source))
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
+    pub(crate) fn storage(&self, source: &rusqlite::Error) -> StorageError {
+        StorageError::sqlite(&self.path, "reading", source)
+    }
+
+    fn query_optional<T>(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StorageError> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(parameters, read).optional())
+            .map_err(|source| self.storage(&source))
+    }
+}
+
+/// The log's UUID, out of its one row.
+pub(crate) fn log_id(path: &Path, connection: &Connection) -> Result<LogId, StorageError> {
+    let text: String = connection
+        .query_row("SELECT log_id FROM ledger", [], |row| row.get(0))
+        .map_err(|source| StorageError::sqlite(path, "reading the log's identity", &source))?;
+    LogId::new(text).map_err(|source| StorageError::Damaged {
+        path: path.to_owned(),
+        doing: "reading the log's identity",
+        detail: source.to_string(),
+    })
+}
+
+fn select(
+    filter: &EventFilter,
+    after: Position,
+    up_to: Position,
+    read: Read,
+    with_proof: bool,
+) -> (String, Vec<Value>) {
+    let integer = |position: Position| Value::Integer(i64::try_from(position.0).unwrap_or(i64::MAX));
+    let mut sql =
+        "SELECT position, stream_key, stream_version, event_id, kind, occurred_at, recorded_at, session_key, \
+                   run_key, adapter_session_id, causation_id, correlation_id, facts"
+            .to_owned();
+    if with_proof {
+        sql.push_str(", digest, chain, commitment, salt");
+    }
+    if read == Read::All {
+        sql.push_str(", content");
+    }
+    sql.push_str(" FROM runtime_events WHERE position > ?1 AND position <= ?2");
+    let mut parameters = vec![integer(after), integer(up_to)];
+    let mut stream = |column: &str, name: Option<String>| {
+        if let Some(name) = name {
+            parameters.push(Value::Text(name));
+            // Writing to a String cannot fail.
+            let _ = write!(sql, " AND {column} = (SELECT stream_key FROM streams WHERE name = ?{})", parameters.len());
+        }
+    };
+    stream("stream_key", filter.stream.as_ref().map(StreamName::to_string));
+    stream("session_key", filter.session.as_ref().map(|id| StreamName::session(id).to_string()));
+    stream("run_key", filter.run.as_ref().map(|id| StreamName::run(id).to_string()));
+    if let Some(kinds) = &filter.kinds {
+        sql.push_str(" AND kind IN (");
+        for (index, kind) in kinds.iter().enumerate() {
+            parameters.push(Value::Text(kind.to_string()));
+            let _ = write!(sql, "{}?{}", if index == 0 { "" } else { ", " }, parameters.len());
+        }
+        sql.push(')');
+        // With these very words the partial index applies.
+        if kinds.iter().all(EventKind::is_workflow) {
+            sql.push_str(" AND kind GLOB 'workflow.*'");
+        }
+    }
+    let order = if filter.stream.is_some() { " ORDER BY stream_version" } else { " ORDER BY position" };
+    sql.push_str(order);
+    (sql, parameters)
+}

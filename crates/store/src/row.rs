@@ -1,0 +1,84 @@
+//! A row of the log as it is stored, and the event in it.
+
+use runledger_events::{
+    AdapterSessionId, Codec, Content, Digest, EventId, EventKind, IdError, Metadata, Position, RecordedEvent, Salt,
+    StreamName, StreamVersion, TimestampMs,
+};
+
+use crate::error::ReadError;
+
+/// One row, names resolved, payloads undecoded.
+#[derive(Debug, Clone)]
+pub(crate) struct RawEvent {
+    pub(crate) position: Position,
+    pub(crate) stream: StreamName,
+    pub(crate) stream_version: StreamVersion,
+    pub(crate) id: EventId,
+    pub(crate) kind: EventKind,
+    pub(crate) occurred_at: TimestampMs,
+    pub(crate) recorded_at: TimestampMs,
+    pub(crate) metadata: Metadata,
+    pub(crate) facts: Vec<u8>,
+    pub(crate) proof: Option<Proof>,
+    /// The stored content payload; `None` where it was erased, or not read.
+    pub(crate) content: Option<Vec<u8>>,
+    pub(crate) content_was_read: bool,
+}
+
+/// What ties the row to its stream and its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Proof {
+    pub(crate) digest: Digest,
+    pub(crate) chain: Digest,
+    pub(crate) commitment: Digest,
+    pub(crate) salt: Option<Salt>,
+}
+
+/// The columns of a row that hold names by key.
+pub(crate) struct Names {
+    pub(crate) stream: StreamName,
+    pub(crate) session: Option<StreamName>,
+    pub(crate) run: Option<StreamName>,
+}
+
+impl RawEvent {
+    /// Decodes the payloads that were read.
+    pub(crate) fn decode(self, codec: &Codec) -> Result<RecordedEvent, ReadError> {
+        let position = self.position;
+        let payload = |source| ReadError::Payload { position, source };
+        let facts = codec.decode_facts(&self.facts).map_err(payload)?;
+        let content = match self.content {
+            Some(content) => Content::Json(codec.decode_content(&content).map_err(payload)?),
+            None if self.content_was_read => Content::Erased,
+            None => Content::NotRead,
+        };
+        Ok(RecordedEvent {
+            position,
+            stream: self.stream,
+            stream_version: self.stream_version,
+            id: self.id,
+            kind: self.kind,
+            occurred_at: self.occurred_at,
+            recorded_at: self.recorded_at,
+            metadata: self.metadata,
+            facts,
+            content,
+        })
+    }
+}
+
+/// The metadata of a row.
+pub(crate) fn metadata(
+    names: &Names,
+    adapter_session_id: Option<String>,
+    causation_id: Option<String>,
+    correlation_id: Option<String>,
+) -> Result<Metadata, IdError> {
+    Ok(Metadata {
+        causation_id: causation_id.map(EventId::new).transpose()?,
+        correlation_id,
+        session_id: names.session.as_ref().and_then(StreamName::session_id),
+        adapter_session_id: adapter_session_id.map(AdapterSessionId::new).transpose()?,
+        run_id: names.run.as_ref().and_then(StreamName::run_id),
+    })
+}

@@ -1,0 +1,133 @@
+//! The log's schema: its migrations, and the check that keeps a file we do not know from being touched.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+
+use crate::error::{OpenError, StorageError};
+
+/// `RLDG`, in the header of every ledger and of its projections' file.
+const APPLICATION_ID: i64 = 0x524C_4447;
+
+/// The schema version that this program writes, counted in `PRAGMA user_version`.
+///
+/// - 1: release 0.1.
+pub(crate) const NEWEST: i64 = 1;
+
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+    Migrations::new(vec![M::up_with_hook(
+        include_str!("../../../migrations/log/0001_log.sql"),
+        |transaction: &rusqlite::Transaction<'_>| {
+            transaction.execute(
+                "INSERT INTO ledger (id, log_id, created_at) VALUES (1, ?1, ?2)",
+                (uuid::Uuid::now_v7().to_string(), crate::write::now().0),
+            )?;
+            Ok(())
+        },
+    )])
+});
+
+/// What a file is, seen without changing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Missing,
+    /// No tables and no version yet: a file that was just made.
+    Empty,
+    Version(i64),
+}
+
+/// Looks at the file without writing anything to it.
+pub(crate) fn inspect(path: &Path) -> Result<Found, OpenError> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Missing),
+        Err(source) => return Err(OpenError::Create { path: path.to_owned(), source }),
+        Ok(metadata) if metadata.len() == 0 => return Ok(Found::Empty),
+        Ok(_) => {}
+    }
+    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
+    let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(storage)?;
+    probe.busy_timeout(Duration::from_secs(5)).map_err(storage)?;
+    // The two are read in one transaction: another process may be making the ledger right now.
+    probe.execute_batch("BEGIN").map_err(storage)?;
+    let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(storage);
+    let (application_id, found) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 = probe.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(storage)?;
+    match (application_id, found) {
+        (0, 0) if tables == 0 => Ok(Found::Empty),
+        (APPLICATION_ID, found) if found > NEWEST => {
+            Err(OpenError::Newer { path: path.to_owned(), found, newest: NEWEST })
+        }
+        (APPLICATION_ID, found) => Ok(Found::Version(found)),
+        (application_id, _) => Err(OpenError::Foreign { path: path.to_owned(), application_id }),
+    }
+}
+
+/// Brings the schema to the newest version.
+///
+/// Two processes may do so at once: the migrations run in an immediate transaction, so one waits for the other, then
+/// finds the work done.
+pub(crate) fn migrate(path: &Path, connection: &mut Connection) -> Result<(), OpenError> {
+    connection.set_transaction_behavior(rusqlite::TransactionBehavior::Immediate);
+    let mut tries = 0;
+    loop {
+        let Err(error) = MIGRATIONS.to_latest(connection) else {
+            return Ok(());
+        };
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|source| StorageError::sqlite(path, "reading the schema version", &source))?;
+        tries += 1;
+        if version == NEWEST {
+            return Ok(());
+        }
+        if tries > 3 {
+            return Err(OpenError::Migrate { path: path.to_owned(), detail: error.to_string() });
+        }
+    }
+}
+
+/// How the tables, indexes and triggers of a file differ from those that the migrations make.
+pub(crate) fn differences(path: &Path, connection: &Connection) -> Result<Vec<String>, StorageError> {
+    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "comparing the schema", &source);
+    let objects = |connection: &Connection| -> rusqlite::Result<BTreeMap<String, String>> {
+        connection
+            .prepare("SELECT type || ' ' || name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+    };
+    let mut reference = Connection::open_in_memory().map_err(storage)?;
+    MIGRATIONS.to_latest(&mut reference).map_err(|error| StorageError::Sqlite {
+        path: path.to_owned(),
+        doing: "making a schema to compare with",
+        detail: error.to_string(),
+    })?;
+    let (made, found) = (objects(&reference).map_err(storage)?, objects(connection).map_err(storage)?);
+    let missing = made.keys().filter(|name| !found.contains_key(*name)).map(|name| format!("{name} is missing"));
+    let changed = made
+        .iter()
+        .filter(|(name, sql)| found.get(*name).is_some_and(|found| found != *sql))
+        .map(|(name, _)| format!("{name} was changed"));
+    let added = found.keys().filter(|name| !made.contains_key(*name)).map(|name| format!("{name} was added"));
+    Ok(missing.chain(changed).chain(added).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_is_the_number_of_migrations() {
+        MIGRATIONS.validate().expect("valid migrations");
+        let mut connection = Connection::open_in_memory().expect("memory");
+        MIGRATIONS.to_latest(&mut connection).expect("migrated");
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("version");
+        assert_eq!(version, NEWEST);
+        let id: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).expect("id");
+        assert_eq!(id, APPLICATION_ID);
+    }
+}

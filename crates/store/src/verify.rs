@@ -1,0 +1,231 @@
+//! Checking the log itself: dense positions and versions, digests, chain, commitments, schema.
+
+use std::collections::HashMap;
+
+use runledger_events::{Digest, Position, StreamName, StreamVersion, chain, commitment, event_digest};
+
+use crate::error::{ReadError, StorageError};
+use crate::reader::{EventFilter, LogReader, Read};
+use crate::row::{Proof, RawEvent};
+use crate::schema;
+
+/// Findings of one check that are told one by one; the rest is counted.
+const TOLD_MAX: usize = 20;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFinding {
+    /// Which check found it: `integrity`, `schema`, `positions`, `versions`, `digests`, `contents`, `chain`, `payloads`.
+    pub check: &'static str,
+    /// Where; none for what concerns the whole file.
+    pub position: Option<Position>,
+    /// What, in words.
+    pub detail: String,
+}
+
+/// What the checks found.
+#[derive(Debug, Clone, Default)]
+pub struct LogReport {
+    /// Events read.
+    pub events: u64,
+    /// Events whose content was erased.
+    pub erased: u64,
+    /// What is wrong, in the order of the log; of each check at most 20.
+    pub findings: Vec<LogFinding>,
+    /// Findings of each check, those not told included.
+    pub counts: HashMap<&'static str, u64>,
+}
+
+impl LogReport {
+    /// The checks that are made, in the order in which they are told.
+    pub const CHECKS: &'static [&'static str] =
+        &["integrity", "schema", "positions", "versions", "digests", "contents", "chain", "payloads"];
+
+    fn find(&mut self, check: &'static str, position: Option<Position>, detail: String) {
+        let count = self.counts.entry(check).or_default();
+        *count += 1;
+        if *count <= TOLD_MAX as u64 {
+            self.findings.push(LogFinding { check, position, detail });
+        }
+    }
+}
+
+impl LogReader {
+    /// Checks the whole log. `progress` hears each position.
+    ///
+    /// A row that was changed is named once: the check goes on from what the row says, so that it does not blame the
+    /// rows behind it.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read at all.
+    pub fn verify(&self, mut progress: impl FnMut(Position)) -> Result<LogReport, StorageError> {
+        let mut report = LogReport::default();
+        self.check_file(&mut report)?;
+        let mut walk = Walk::default();
+        let mut after = Position::START;
+        loop {
+            let up_to = self.head()?.position;
+            let mut last = after;
+            let result = self.scan(&EventFilter::default(), after, up_to, Read::All, true, |raw| {
+                last = raw.position;
+                progress(last);
+                walk.step(self, &raw, &mut report);
+                Ok(true)
+            });
+            match result {
+                Ok(()) => break,
+                Err(ReadError::Storage(error)) => return Err(error),
+                // The row cannot even be read as one: name it, and go on behind it.
+                Err(
+                    ReadError::Payload { position, .. }
+                    | ReadError::Name { position, .. }
+                    | ReadError::Column { position, .. },
+                ) if position > last => {
+                    report.find("payloads", Some(position), "the row has columns that cannot be read".to_owned());
+                    walk.lost(position);
+                    after = position;
+                }
+                Err(error) => {
+                    report.find("payloads", None, error.to_string());
+                    break;
+                }
+            }
+        }
+        walk.check_streams(self, &mut report)?;
+        Ok(report)
+    }
+
+    /// The pages of the file, and that tables, indexes and triggers are as they were made.
+    fn check_file(&self, report: &mut LogReport) -> Result<(), StorageError> {
+        let complaints: Vec<String> = self
+            .connection()
+            .prepare("PRAGMA integrity_check(20)")
+            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+            .map_err(|source| self.storage(&source))?;
+        for complaint in complaints.into_iter().filter(|complaint| complaint != "ok") {
+            report.find("integrity", None, complaint);
+        }
+        for difference in schema::differences(self.path(), self.connection())? {
+            report.find("schema", None, difference);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Walk {
+    position: Position,
+    chain: Option<Digest>,
+    streams: HashMap<StreamName, (StreamVersion, Option<Digest>)>,
+}
+
+impl Walk {
+    fn step(&mut self, reader: &LogReader, raw: &RawEvent, report: &mut LogReport) {
+        report.events += 1;
+        let at = Some(raw.position);
+        let expected = self.position.next();
+        if raw.position != expected {
+            let missing = if raw.position.0 == expected.0 + 1 {
+                format!("position {expected} is missing")
+            } else {
+                format!("positions {expected} to {} are missing", raw.position.0.saturating_sub(1))
+            };
+            report.find("positions", Some(expected), missing);
+            // What the missing row's chain was cannot be known.
+            self.chain = None;
+        } else if raw.position.0 == 1 {
+            self.chain = Some(Digest::ZERO);
+        }
+        self.position = raw.position;
+
+        let Some(proof) = &raw.proof else {
+            return;
+        };
+        self.check_stream(raw, proof, report);
+        check_content(reader, raw, proof, report);
+        if let Some(previous) = self.chain
+            && chain(&previous, &proof.digest) != proof.chain
+        {
+            report.find("chain", at, "the chain does not lead here from the row before".to_owned());
+        }
+        self.chain = Some(proof.chain);
+        if let Err(error) = reader.codec().decode_facts(&raw.facts) {
+            report.find("payloads", at, error.to_string());
+        }
+    }
+
+    fn check_stream(&mut self, raw: &RawEvent, proof: &Proof, report: &mut LogReport) {
+        let at = Some(raw.position);
+        let (version, digest) =
+            self.streams.get(&raw.stream).copied().unwrap_or((StreamVersion::EMPTY, Some(Digest::ZERO)));
+        let mut predecessor = digest;
+        if raw.stream_version != version.next() {
+            let detail = format!(
+                "stream {} goes from version {version} to {}; in between there should be nothing",
+                raw.stream, raw.stream_version
+            );
+            report.find("versions", at, detail);
+            predecessor = None;
+        }
+        if let Some(predecessor) = predecessor {
+            let digest = event_digest(
+                &predecessor,
+                &raw.stream,
+                raw.stream_version,
+                &raw.id,
+                &raw.kind,
+                raw.occurred_at,
+                raw.recorded_at,
+                &raw.metadata,
+                &raw.facts,
+                &proof.commitment,
+            );
+            if digest != proof.digest {
+                let detail = format!("event {} of stream {} is not what was appended", raw.id, raw.stream);
+                report.find("digests", at, detail);
+            }
+        }
+        self.streams.insert(raw.stream.clone(), (raw.stream_version, Some(proof.digest)));
+    }
+
+    /// A row that could not be read: whatever depends on it cannot be checked.
+    fn lost(&mut self, position: Position) {
+        self.position = position;
+        self.chain = None;
+        for (_, digest) in self.streams.values_mut() {
+            *digest = None;
+        }
+    }
+
+    /// What the table of streams says against what the events say.
+    fn check_streams(&self, reader: &LogReader, report: &mut LogReport) -> Result<(), StorageError> {
+        for (name, recorded) in reader.stream_versions()? {
+            let found = StreamName::new(name.clone())
+                .ok()
+                .and_then(|name| self.streams.get(&name))
+                .map_or(StreamVersion::EMPTY, |(version, _)| *version);
+            if found.0 != recorded {
+                let detail = format!("stream {name} should have {recorded} events; the last one has version {found}");
+                let at = (found.0 < recorded).then(|| self.position.next());
+                report.find("versions", at, detail);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_content(reader: &LogReader, raw: &RawEvent, proof: &Proof, report: &mut LogReport) {
+    let at = Some(raw.position);
+    match (&raw.content, &proof.salt) {
+        (None, None) => report.erased += 1,
+        (Some(content), Some(salt)) => match reader.codec().decode_content(content) {
+            Ok(json) if commitment(salt, json.as_bytes()) == proof.commitment => {}
+            Ok(_) => report.find("contents", at, format!("the content of event {} is not what was appended", raw.id)),
+            Err(error) => report.find("payloads", at, error.to_string()),
+        },
+        (content, _) => {
+            let (gone, there) = if content.is_some() { ("salt", "content") } else { ("content", "salt") };
+            report.find("contents", at, format!("the {gone} of event {} is gone, but its {there} is not", raw.id));
+        }
+    }
+}
