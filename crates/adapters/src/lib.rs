@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Translators from what a harness says to [`RuntimeEvent`](runledger_events::RuntimeEvent)s. Pure: no I/O, no clock.
+//!
+//! [`ClaudeStream`] reads the standard output of `claude -p PROMPT --output-format stream-json --verbose`.
+//!
+//! ```
+//! use runledger_adapters::ClaudeStream;
+//! use runledger_events::{EventKind, TimestampMs};
+//!
+//! let mut stream = ClaudeStream::new();
+//! let line = r#"{"type":"system","subtype":"init","cwd":"/srv/demo","session_id":"s1","model":"m","uuid":"u1"}"#;
+//! let events = stream.line(line, TimestampMs(1_761_000_000_000))?;
+//! assert_eq!(events[0].kind(), &EventKind::SessionStart);
+//! assert!(events[0].json().contains(line));
+//! assert_eq!(stream.adapter_session_id().map(|id| id.as_str()), Some("s1"));
+//! # Ok::<(), runledger_adapters::AdapterError>(())
+//! ```
+
+mod claude_stream;
+mod claude_tokens;
+mod error;
+mod json_text;
+
+pub use claude_stream::{ClaudeOutcome, ClaudeStream};
+pub use error::AdapterError;

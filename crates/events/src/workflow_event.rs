@@ -134,6 +134,8 @@ pub struct IterationEnd {
     pub tokens: Tokens,
     /// The tracker as the turn left it; none where there is no tracker or it is missing.
     pub tracker: Option<TrackerFacts>,
+    /// The harness session that the turn used, where the harness has one.
+    pub adapter_session_id: Option<AdapterSessionId>,
 }
 
 /// A tracker as it was at one moment.

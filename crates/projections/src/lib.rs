@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The read half: folds the log into read models, keeps them current, rebuilds and verifies them, answers queries.
+//!
+//! Read models stand in a file of their own beside the log, and can be thrown away: [`Projections`] builds them again.
+//! [`Queries`] reads nothing else.
+//!
+//! ```no_run
+//! use runledger_projections::{Projections, Queries, RunFilter};
+//!
+//! let mut projections = Projections::open("ledger.db")?;
+//! projections.catch_up()?;
+//! let queries = Queries::open("ledger.db")?;
+//! for run in queries.runs(&RunFilter::default())? {
+//!     println!("{} is {}", run.id, run.status);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod as_of;
+mod checkpoint;
+mod compare;
+mod error;
+mod file;
+mod objects;
+mod projection;
+mod projections;
+mod projector;
+mod queries;
+mod rebuild;
+mod verify;
+mod views;
+
+pub use as_of::run_at;
+pub use checkpoint::Checkpoint;
+pub use error::ProjectionError;
+pub use file::projections_path;
+pub use objects::{AdapterSession, Iteration, Run, Session};
+pub use projection::{Kinds, Projection, Table, Target};
+pub use projections::{Projections, registered};
+pub use projector::Projector;
+pub use queries::{ProjectionStatus, Queries, RunFilter, RunMatch};
+pub use rebuild::{RebuildProgress, Rebuilt};
+pub use verify::{RowDifference, Verified};

@@ -46,6 +46,22 @@ impl Follower {
         &self.reader
     }
 
+    /// The head, as soon as it is beyond `position`, or after `timeout`. Reads no events and moves nothing.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn wait_beyond(&mut self, position: Position, timeout: Duration) -> Result<Position, StorageError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let data_version = self.reader.data_version()?;
+            let head = self.reader.head()?.position;
+            self.data_version = Some(data_version);
+            if head > position || !self.wait(deadline)? {
+                return Ok(head);
+            }
+        }
+    }
+
     /// The next events, at most `limit`; an empty batch when nothing came within `timeout`.
     ///
     /// # Errors

@@ -1,0 +1,435 @@
+//! The standard output of `claude -p PROMPT --output-format stream-json --verbose`, line by line into RuntimeEvents.
+//!
+//! | line | events |
+//! | --- | --- |
+//! | `system/init` | `session.start` for the first, `turn.start` for each later one |
+//! | `assistant` | for each block: `message.complete`, `reasoning.delta`, `tool.pre` |
+//! | `user` | for each block: `tool.post`, `tool.failure`, `user.prompt` |
+//! | `result` | `usage.update`, `turn.complete` |
+//! | `system/permission_denied` | `permission.denied` |
+//! | `system/compact_boundary` | `compact.post` |
+//! | `system/task_started`, `system/task_notification` | `subagent.start`, `subagent.stop`; of a background shell `unknown` |
+//! | `system/api_retry`, `system/notification`, `system/informational` | `notification` |
+//! | any other line or block | `unknown` |
+//!
+//! Invariants: each line that is a JSON object gives at least one event. The first event of a line carries the whole
+//! line in `payload`, its text unchanged, and the line's `uuid` as its id; the next ones are `UUID#1`, `UUID#2`, …
+//! A half of a surrogate pair that stands alone stays as it is in `payload`, and is U+FFFD in `data`.
+
+use std::collections::{HashMap, HashSet};
+
+use runledger_events::{AdapterSessionId, EventId, EventKind, RuntimeEvent, TimestampMs, Tokens, readable};
+
+use crate::claude_tokens::{ClaudeTokens, Thread, tokens_json};
+use crate::error::AdapterError;
+use crate::json_text::{Fields, ObjectText, as_text, quoted};
+
+/// How much of a line an error shows, in characters.
+const BEGINS_CHARS_MAX: usize = 80;
+
+/// What a result line says about how it ended.
+///
+/// A process writes one result line a turn, all at its end; this is the last one's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClaudeOutcome {
+    /// Whether the client says that it failed. An API error comes with the subtype `success`, so look here.
+    pub is_error: bool,
+    /// `success`, `error_during_execution`, `error_max_turns`, …
+    pub subtype: Option<String>,
+    /// `completed`, `aborted_tools`, `api_error`, `hook_stopped`, `tool_deferred`, …; unknown after a slash command.
+    pub terminal_reason: Option<String>,
+    /// The last message's text, or an API error's.
+    pub result: Option<String>,
+    /// What went wrong, in the client's words.
+    pub errors: Vec<String>,
+}
+
+/// Reads one process's output; a new process needs a new one.
+#[derive(Debug, Clone, Default)]
+pub struct ClaudeStream {
+    /// Whether a `system/init` line came.
+    has_begun: bool,
+    adapter_session_id: Option<AdapterSessionId>,
+    /// The folder of the last `system/init` line, as JSON text.
+    cwd_json: Option<String>,
+    tokens: ClaudeTokens,
+    outcome: Option<ClaudeOutcome>,
+    /// By the tool call's id.
+    tool_names: HashMap<String, String>,
+    tool_uses: u64,
+    /// Blocks seen of a message, by its id: its blocks come in lines of their own.
+    block_counts: HashMap<String, u64>,
+    /// By the subagent's id.
+    agent_types: HashMap<String, String>,
+    /// Background tasks that are no subagents.
+    shell_tasks: HashSet<String>,
+}
+
+/// One event before it has its envelope.
+struct Told {
+    kind: EventKind,
+    data: ObjectText,
+    tool_name: Option<String>,
+    tool_use_id: Option<String>,
+}
+
+impl Told {
+    fn new(kind: EventKind, data: ObjectText) -> Self {
+        Self { kind, data, tool_name: None, tool_use_id: None }
+    }
+
+    /// An event of a tool call; its name and id stand in `data` and in the envelope.
+    fn of_tool(kind: EventKind, tool_name: Option<String>, tool_use_id: Option<String>) -> Self {
+        let data = ObjectText::new();
+        let data = data.text("tool_name", tool_name.as_deref()).text("tool_use_id", tool_use_id.as_deref());
+        Self { kind, data, tool_name, tool_use_id }
+    }
+
+    /// The same with this field of JSON text in `data`.
+    fn with(mut self, field: &str, json: Option<&str>) -> Self {
+        self.data = self.data.raw(field, json);
+        self
+    }
+
+    fn unknown(source_event_name: &str) -> Self {
+        Self::new(EventKind::Unknown, ObjectText::new().text("source_event_name", source_event_name))
+    }
+}
+
+impl ClaudeStream {
+    /// Before the first line of a process.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one line of standard output and gives the events it tells.
+    ///
+    /// Shape: 1..n events, in order. Units: `now` is the line's arrival, the time of events whose line names none.
+    ///
+    /// # Errors
+    /// - `NotAnObject`: the line is no JSON object; nothing was taken from it, go on with the next.
+    /// - `Event`: a mistake in this translator; the line's figures were taken, its events are lost.
+    pub fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+        let line = line.trim();
+        let text = readable(line);
+        let fields = Fields::parse(&text).map_err(|source| AdapterError::NotAnObject {
+            begins: line.chars().take(BEGINS_CHARS_MAX).collect(),
+            source,
+        })?;
+
+        let name = line_name(&fields);
+        let mut told = self.tell(&name, &fields);
+        if told.is_empty() {
+            told.push(Told::unknown(&name));
+        }
+
+        let uuid = fields.text("uuid");
+        let agent_id = fields.text("agent_id");
+        let agent_type =
+            agent_id.as_ref().and_then(|id| fields.text("subagent_type").or_else(|| self.agent_types.get(id).cloned()));
+        let session_id = fields.text("session_id").filter(|id| AdapterSessionId::new(id.as_str()).is_ok());
+        let timestamp = fields.text("timestamp").and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let timestamp = timestamp.map_or(now, |moment| TimestampMs(moment.as_millisecond()));
+        let context = ObjectText::new().raw("cwd", self.cwd_json.as_deref()).finish();
+
+        let with_envelope = |(at, told): (usize, Told)| {
+            let id = uuid.as_ref().map(|uuid| if at == 0 { uuid.clone() } else { format!("{uuid}#{at}") });
+            let id = id.filter(|id| EventId::new(id.as_str()).is_ok());
+            let json = ObjectText::new()
+                .text("id", id.as_deref())
+                .raw("timestamp", timestamp.to_string().as_str())
+                .text("kind", told.kind.as_str())
+                .raw("data", told.data.finish().as_str())
+                .text("hookName", format!("stream:{name}").as_str())
+                .text("sessionId", session_id.as_deref())
+                .text("toolName", told.tool_name.as_deref())
+                .text("toolUseId", told.tool_use_id.as_deref())
+                .text("agentId", agent_id.as_deref())
+                .text("agentType", agent_type.as_deref())
+                .raw("context", context.as_str())
+                .raw("interaction", r#"{"expectsDecision":false}"#)
+                .raw("payload", (at == 0).then_some(line))
+                .finish();
+            RuntimeEvent::from_json(&json).map_err(|source| AdapterError::Event { kind: told.kind, source })
+        };
+        told.into_iter().enumerate().map(with_envelope).collect()
+    }
+
+    /// The session of the last `system/init` line.
+    ///
+    /// Lines before it do not count: with `--continue` those of the SessionStart hook carry an id that is no session's.
+    pub fn adapter_session_id(&self) -> Option<&AdapterSessionId> {
+        self.adapter_session_id.as_ref()
+    }
+
+    /// What this process has cost so far, subagents included.
+    ///
+    /// `context_size` is the main thread's. Where no result line came (the process was killed), `output` is too low:
+    /// messages tell their usage as it was when they began.
+    pub fn tokens(&self) -> Tokens {
+        self.tokens.so_far()
+    }
+
+    /// What the last result line says; none before it, and none at all where the process was killed.
+    pub fn outcome(&self) -> Option<&ClaudeOutcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Tool calls that the model asked for, those of subagents and denied ones included.
+    pub fn tool_uses(&self) -> u64 {
+        self.tool_uses
+    }
+
+    fn tell(&mut self, name: &str, line: &Fields<'_>) -> Vec<Told> {
+        match name {
+            "system/init" => vec![self.init(line)],
+            "system/permission_denied" => vec![self.permission_denied(line)],
+            "system/compact_boundary" => {
+                let metadata = line.object("compact_metadata");
+                let trigger = metadata.and_then(|metadata| metadata.raw_text("trigger"));
+                vec![Told::new(EventKind::CompactPost, ObjectText::new().raw("trigger", trigger))]
+            }
+            "system/task_started" => self.task_started(line),
+            "system/task_notification" => self.task_notification(line),
+            "system/api_retry" => vec![api_retry(line)],
+            "system/notification" => vec![notification(line, "key", "notification", "text")],
+            "system/informational" => vec![notification(line, "tag", "informational", "content")],
+            _ => match line.text("type").as_deref() {
+                Some("assistant") => self.assistant(line),
+                Some("user") => self.user(line),
+                Some("result") => self.result(line),
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    fn init(&mut self, line: &Fields<'_>) -> Told {
+        let session = line.text("session_id").and_then(|id| AdapterSessionId::new(id).ok());
+        self.adapter_session_id = session.or(self.adapter_session_id.take());
+        self.cwd_json = line.raw_text("cwd").map(str::to_owned).or(self.cwd_json.take());
+        if std::mem::replace(&mut self.has_begun, true) {
+            return Told::new(EventKind::TurnStart, ObjectText::new());
+        }
+        let data = ObjectText::new().text("source", "startup").raw("model", line.raw_text("model"));
+        Told::new(EventKind::SessionStart, data)
+    }
+
+    fn permission_denied(&mut self, line: &Fields<'_>) -> Told {
+        let tool_use_id = line.text("tool_use_id");
+        let tool_name = line.text("tool_name").or_else(|| self.tool_name(tool_use_id.as_deref()));
+        let reason = line.raw_text("decision_reason").or_else(|| line.raw_text("message"));
+        Told::of_tool(EventKind::PermissionDenied, tool_name, tool_use_id).with("reason", reason)
+    }
+
+    fn task_started(&mut self, line: &Fields<'_>) -> Vec<Told> {
+        let task_id = line.text("task_id");
+        let agent_type = line.text("subagent_type");
+        // A background shell is a task as well (`local_bash`).
+        let is_shell = agent_type.is_none() && line.text("task_type").is_some_and(|kind| !kind.ends_with("agent"));
+        if is_shell {
+            self.shell_tasks.extend(task_id);
+            return Vec::new();
+        }
+        let data = ObjectText::new()
+            .text("agent_id", task_id.as_deref())
+            .text("agent_type", agent_type.as_deref())
+            .raw("prompt", line.raw_text("prompt"))
+            .raw("tool", line.raw_text("tool_use_id"));
+        self.agent_types.extend(task_id.zip(agent_type));
+        vec![Told::new(EventKind::SubagentStart, data)]
+    }
+
+    fn task_notification(&mut self, line: &Fields<'_>) -> Vec<Told> {
+        let task_id = line.text("task_id");
+        if task_id.as_ref().is_some_and(|id| self.shell_tasks.contains(id)) {
+            return Vec::new();
+        }
+        let agent_type = task_id.as_ref().and_then(|id| self.agent_types.get(id));
+        let is_report = line.bool("summary_is_report") == Some(true);
+        let summary = if is_report { "last_assistant_message" } else { "summary" };
+        let data = ObjectText::new()
+            .text("agent_id", task_id.as_deref())
+            .text("agent_type", agent_type.map(String::as_str))
+            .raw("status", line.raw_text("status"))
+            .raw("tool", line.raw_text("tool_use_id"))
+            .raw(summary, line.raw_text("summary"));
+        vec![Told::new(EventKind::SubagentStop, data)]
+    }
+
+    fn assistant(&mut self, line: &Fields<'_>) -> Vec<Told> {
+        let Some(message) = line.object("message") else {
+            return Vec::new();
+        };
+        let is_subagent = line.raw("parent_tool_use_id").is_some() || line.raw("agent_id").is_some();
+        self.tokens.message(&message, if is_subagent { Thread::Subagent } else { Thread::Main });
+
+        let item_id = message.raw_text("id");
+        if let Some(text) = message.raw_text("content") {
+            let data = ObjectText::new().raw("message", text).raw("item_id", item_id);
+            return vec![Told::new(EventKind::MessageComplete, data)];
+        }
+        let blocks = message.list("content").unwrap_or_default();
+        let first_index = self.first_index(&message, blocks.len());
+        let tell_block = |(at, block): (usize, &str)| {
+            let Ok(block) = Fields::parse(block) else {
+                return Told::unknown("assistant");
+            };
+            match block.text("type").as_deref() {
+                Some("text") => {
+                    let data = ObjectText::new().raw("message", block.raw_text("text")).raw("item_id", item_id);
+                    Told::new(EventKind::MessageComplete, data)
+                }
+                Some("thinking") => {
+                    let index = first_index.saturating_add(at as u64).to_string();
+                    let data = ObjectText::new()
+                        .raw("delta", block.raw_text("thinking"))
+                        .raw("item_id", item_id)
+                        .raw("content_index", index.as_str())
+                        .text("phase", "thinking");
+                    Told::new(EventKind::ReasoningDelta, data)
+                }
+                Some("tool_use") => self.tool_use(&block),
+                other => Told::unknown(&joined("assistant", other)),
+            }
+        };
+        blocks.into_iter().enumerate().map(tell_block).collect()
+    }
+
+    /// The index, in the whole message, of the first of these next blocks.
+    fn first_index(&mut self, message: &Fields<'_>, blocks: usize) -> u64 {
+        let Some(id) = message.text("id") else {
+            return 0;
+        };
+        let count = self.block_counts.entry(id).or_default();
+        let first = *count;
+        *count = count.saturating_add(blocks as u64);
+        first
+    }
+
+    fn tool_use(&mut self, block: &Fields<'_>) -> Told {
+        let tool_use_id = block.text("id");
+        let tool_name = block.text("name");
+        let known =
+            tool_use_id.clone().and_then(|id| self.tool_names.insert(id, tool_name.clone().unwrap_or_default()));
+        if known.is_none() {
+            self.tool_uses = self.tool_uses.saturating_add(1);
+        }
+        Told::of_tool(EventKind::ToolPre, tool_name, tool_use_id).with("tool_input", block.raw("input"))
+    }
+
+    fn user(&mut self, line: &Fields<'_>) -> Vec<Told> {
+        let Some(message) = line.object("message") else {
+            return Vec::new();
+        };
+        if let Some(text) = message.raw_text("content") {
+            return vec![Told::new(EventKind::UserPrompt, ObjectText::new().raw("prompt", text))];
+        }
+        let blocks = message.list("content").unwrap_or_default();
+        // The line has one structured result, whatever the number of blocks.
+        let whole_result = line.raw("tool_use_result").filter(|_| blocks.len() == 1);
+        let tell_block = |block: &str| {
+            let Ok(block) = Fields::parse(block) else {
+                return Told::unknown("user");
+            };
+            match block.text("type").as_deref() {
+                Some("text") => {
+                    Told::new(EventKind::UserPrompt, ObjectText::new().raw("prompt", block.raw_text("text")))
+                }
+                Some("tool_result") => self.tool_result(&block, whole_result),
+                other => Told::unknown(&joined("user", other)),
+            }
+        };
+        blocks.into_iter().map(tell_block).collect()
+    }
+
+    fn tool_result(&self, block: &Fields<'_>, whole_result: Option<&str>) -> Told {
+        let tool_use_id = block.text("tool_use_id");
+        let tool_name = self.tool_name(tool_use_id.as_deref());
+        if block.bool("is_error") != Some(true) {
+            let response = whole_result.or_else(|| block.raw("content"));
+            return Told::of_tool(EventKind::ToolPost, tool_name, tool_use_id).with("tool_response", response);
+        }
+        let error = quoted(&block.raw("content").map(words).unwrap_or_default());
+        Told::of_tool(EventKind::ToolFailure, tool_name, tool_use_id)
+            .with("error", Some(&error))
+            .with("is_interrupt", Some("false"))
+    }
+
+    fn tool_name(&self, tool_use_id: Option<&str>) -> Option<String> {
+        self.tool_names.get(tool_use_id?).filter(|name| !name.is_empty()).cloned()
+    }
+
+    fn result(&mut self, line: &Fields<'_>) -> Vec<Told> {
+        let delta = self.tokens.result(line);
+        let usage = ObjectText::new()
+            .raw("usage", tokens_json(&self.tokens.so_far()).as_str())
+            .raw("delta", tokens_json(&delta).as_str());
+
+        let subtype = line.text("subtype");
+        let names_error = subtype.as_ref().is_some_and(|subtype| subtype.starts_with("error"));
+        let outcome = ClaudeOutcome {
+            is_error: line.bool("is_error").unwrap_or(names_error),
+            subtype,
+            terminal_reason: line.text("terminal_reason"),
+            result: line.text("result"),
+            errors: line.list("errors").unwrap_or_default().into_iter().map(words).collect(),
+        };
+        // An API error is told as `success` with `is_error`.
+        let status = match outcome.subtype.as_deref() {
+            None | Some("success") if outcome.is_error => "error",
+            None => "success",
+            Some(subtype) => subtype,
+        };
+        let complete = ObjectText::new()
+            .text("status", status)
+            .raw("is_error", if outcome.is_error { "true" } else { "false" })
+            .raw("terminal_reason", line.raw_text("terminal_reason"))
+            .raw("errors", line.raw("errors"));
+        self.outcome = Some(outcome);
+        vec![Told::new(EventKind::UsageUpdate, usage), Told::new(EventKind::TurnComplete, complete)]
+    }
+}
+
+/// `type`, or `type/subtype`.
+fn line_name(line: &Fields<'_>) -> String {
+    let kind = line.text("type").unwrap_or_else(|| String::from("untyped"));
+    joined(&kind, line.text("subtype").as_deref())
+}
+
+fn joined(name: &str, part: Option<&str>) -> String {
+    part.map_or_else(|| name.to_owned(), |part| format!("{name}/{part}"))
+}
+
+/// A text, or the text blocks of a list, as text; anything else as its JSON.
+fn words(json: &str) -> String {
+    if let Some(text) = as_text(json) {
+        return text;
+    }
+    let wrapped = ObjectText::new().raw("content", json).finish();
+    let blocks = Fields::parse(&wrapped).ok().and_then(|fields| fields.list("content")).unwrap_or_default();
+    let texts: Vec<String> = blocks
+        .into_iter()
+        .filter_map(|block| Fields::parse(block).ok())
+        .filter_map(|block| block.text("text"))
+        .collect();
+    if texts.is_empty() { json.to_owned() } else { texts.join("\n") }
+}
+
+fn notification(line: &Fields<'_>, type_field: &str, otherwise: &str, message_field: &str) -> Told {
+    let notification_type = line.text(type_field);
+    let data = ObjectText::new()
+        .text("notification_type", notification_type.as_deref().unwrap_or(otherwise))
+        .raw("message", line.raw_text(message_field));
+    Told::new(EventKind::Notification, data)
+}
+
+fn api_retry(line: &Fields<'_>) -> Told {
+    let figure = |name| line.count(name).map_or_else(|| String::from("?"), |count| count.to_string());
+    let (attempt, of) = (figure("attempt"), figure("max_retries"));
+    let error = line.text("error").unwrap_or_else(|| String::from("unknown"));
+    let status = line.count("error_status").map(|status| format!(" ({status})")).unwrap_or_default();
+    let data = ObjectText::new()
+        .text("notification_type", "api_retry")
+        .text("message", format!("API retry {attempt} of {of} after: {error}{status}").as_str());
+    Told::new(EventKind::Notification, data)
+}

@@ -1,0 +1,151 @@
+//! Comparing the rows of two generations of a read model, table by table, in the order of their keys.
+
+use std::cmp::Ordering;
+
+use runledger_events::RunId;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Statement};
+
+use crate::projection::{Projection, Table, Target};
+
+/// A row's values, its key's first.
+pub(crate) type Row = Vec<Value>;
+
+/// What stands in one of two tables, or in both but differently.
+pub(crate) enum Difference {
+    OnlyFirst { key: String },
+    OnlySecond { key: String },
+    Columns { key: String, columns: Vec<String> },
+}
+
+/// Hands each difference between two tables of the same shape to `take`; returns the rows of the first.
+pub(crate) fn tables(
+    table: &Table,
+    first: (&Connection, &str),
+    second: (&Connection, &str),
+    mut take: impl FnMut(Difference),
+) -> rusqlite::Result<u64> {
+    let mut first_statement = ordered(table, first)?;
+    let mut second_statement = ordered(table, second)?;
+    let names: Vec<String> = first_statement.column_names().into_iter().map(str::to_owned).collect();
+    let (mut first_rows, mut second_rows) = (first_statement.query([])?, second_statement.query([])?);
+    let next = |rows: &mut rusqlite::Rows<'_>| -> rusqlite::Result<Option<Row>> {
+        rows.next()?.map(|row| (0..names.len()).map(|index| row.get(index)).collect()).transpose()
+    };
+    let (mut a, mut b) = (next(&mut first_rows)?, next(&mut second_rows)?);
+    let mut count = 0;
+    loop {
+        let order = match (&a, &b) {
+            (None, None) => return Ok(count),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(a), Some(b)) => compare_keys(table, a, b),
+        };
+        match order {
+            Ordering::Less => {
+                if let Some(row) = &a {
+                    take(Difference::OnlyFirst { key: key(table, row) });
+                }
+            }
+            Ordering::Greater => {
+                if let Some(row) = &b {
+                    take(Difference::OnlySecond { key: key(table, row) });
+                }
+            }
+            Ordering::Equal => {
+                if let (Some(a), Some(b)) = (&a, &b)
+                    && a != b
+                {
+                    let columns = (0..names.len()).filter(|index| a[*index] != b[*index]);
+                    let columns = columns.map(|index| names[index].clone()).collect();
+                    take(Difference::Columns { key: key(table, a), columns });
+                }
+            }
+        }
+        if order != Ordering::Greater {
+            count += 1;
+            a = next(&mut first_rows)?;
+        }
+        if order != Ordering::Less {
+            b = next(&mut second_rows)?;
+        }
+    }
+}
+
+/// The number of rows that differ between two generations on one connection.
+pub(crate) fn count_changed(
+    projection: &dyn Projection,
+    before: &Target<'_>,
+    after: &Target<'_>,
+) -> rusqlite::Result<u64> {
+    let mut changed = 0;
+    for table in projection.tables() {
+        let (old, new) = (before.table(table.name), after.table(table.name));
+        tables(table, (before.connection, &old), (after.connection, &new), |_| changed += 1)?;
+    }
+    Ok(changed)
+}
+
+/// The rows of one run in all of a read model's tables that have runs.
+pub(crate) fn rows_of_run(
+    target: &Target<'_>,
+    projection: &dyn Projection,
+    run_id: &RunId,
+) -> rusqlite::Result<Vec<Row>> {
+    let mut found = Vec::new();
+    for table in projection.tables().iter().filter(|table| table.key.contains(&"run_id")) {
+        let sql = format!(
+            "SELECT {}, * FROM {} WHERE run_id = ?1 ORDER BY {}",
+            table.key.join(", "),
+            target.table(table.name),
+            table.key.join(", ")
+        );
+        let mut statement = target.connection.prepare(&sql)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([run_id.as_str()])?;
+        while let Some(row) = rows.next()? {
+            found.push((0..columns).map(|index| row.get(index)).collect::<rusqlite::Result<Row>>()?);
+        }
+    }
+    Ok(found)
+}
+
+/// The number of rows in one list and not, or not alike, in the other; a changed row counts once.
+pub(crate) fn count_differences(before: Vec<Row>, after: Vec<Row>) -> u64 {
+    let lost = before.iter().filter(|row| !after.contains(row)).count();
+    let made = after.iter().filter(|row| !before.contains(row)).count();
+    u64::try_from(lost.max(made)).unwrap_or(u64::MAX)
+}
+
+fn ordered<'a>(table: &Table, (connection, name): (&'a Connection, &str)) -> rusqlite::Result<Statement<'a>> {
+    let key = table.key.join(", ");
+    connection.prepare(&format!("SELECT {key}, * FROM {name} ORDER BY {key}"))
+}
+
+fn compare_keys(table: &Table, a: &Row, b: &Row) -> Ordering {
+    (0..table.key.len())
+        .map(|index| compare(&a[index], &b[index]))
+        .find(|order| order.is_ne())
+        .unwrap_or(Ordering::Equal)
+}
+
+/// As SQLite orders them, for the types that keys have.
+fn compare(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Integer(a), Value::Integer(b)) => a.cmp(b),
+        (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
+        (Value::Integer(_), Value::Text(_)) => Ordering::Less,
+        (Value::Text(_), Value::Integer(_)) => Ordering::Greater,
+        _ => Ordering::Equal,
+    }
+}
+
+fn key(table: &Table, row: &Row) -> String {
+    let text = |value: &Value| match value {
+        Value::Text(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        other => format!("{other:?}"),
+    };
+    let parts = table.key.iter().zip(row);
+    parts.map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+}

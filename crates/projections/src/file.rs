@@ -1,0 +1,141 @@
+//! The projections' file: where it is, its schema, and connections to it.
+//!
+//! It is disposable, so it syncs less than the log: after a power loss its last transactions may be gone, never half
+//! there, and the projector goes on from the checkpoint it finds.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite_migration::{M, Migrations};
+
+use runledger_store::StorageError;
+
+use crate::error::ProjectionError;
+
+/// `RLDP`, in the header of every projections' file.
+const APPLICATION_ID: i64 = 0x524C_4450;
+
+/// The schema version of the projector's own tables.
+///
+/// - 1: release 0.1.
+const NEWEST: i64 = 1;
+
+/// How long a transaction waits for another process's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+static MIGRATIONS: LazyLock<Migrations<'static>> =
+    LazyLock::new(|| Migrations::new(vec![M::up(include_str!("../../../migrations/projections/0001_projector.sql"))]));
+
+/// The projections' file of a ledger: its own name with `.projections` behind it.
+pub fn projections_path(ledger: &Path) -> PathBuf {
+    let mut name = ledger.as_os_str().to_owned();
+    name.push(".projections");
+    PathBuf::from(name)
+}
+
+/// Opens the file for writing; makes it where it is missing.
+pub(crate) fn open_writable(path: &Path) -> Result<Connection, ProjectionError> {
+    create(path)?;
+    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(storage)?;
+    set_busy_handler(&connection).map_err(storage)?;
+    check(path, &connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(storage)?;
+    set_wal(&connection).map_err(storage)?;
+    connection.pragma_update(None, "synchronous", "NORMAL").map_err(storage)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    migrate(path, &mut connection)?;
+    Ok(connection)
+}
+
+/// A new connection in memory with the projector's tables, for a fold to compare with.
+pub(crate) fn open_in_memory() -> Result<Connection, ProjectionError> {
+    let storage = |source: rusqlite::Error| StorageError::sqlite(Path::new(":memory:"), "making a read model", &source);
+    let connection = Connection::open_in_memory().map_err(storage)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Waits for a lock in steps of a millisecond: SQLite's own steps grow to 100 ms, which would starve the live projector
+/// beside a rebuild.
+pub(crate) fn set_busy_handler(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_handler(Some(|tries| {
+        std::thread::sleep(Duration::from_millis(1));
+        u128::from(tries.unsigned_abs()) < BUSY_TIMEOUT.as_millis()
+    }))
+}
+
+/// Refuses a file of a newer program, or of something else, before anything is written to it.
+pub(crate) fn check(path: &Path, connection: &Connection) -> Result<(), ProjectionError> {
+    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
+    let (application_id, found, tables): (i64, i64, i64) = connection
+        .query_row(
+            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+                 (SELECT count(*) FROM sqlite_schema)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .map_err(storage)?;
+    if application_id != APPLICATION_ID && (application_id, found, tables) != (0, 0, 0) {
+        return Err(ProjectionError::ForeignFile { path: path.to_owned(), application_id });
+    }
+    if found > NEWEST {
+        return Err(ProjectionError::NewerFile { path: path.to_owned(), found, newest: NEWEST });
+    }
+    Ok(())
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), ProjectionError> {
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
+    let mut tries = 0;
+    loop {
+        let Err(error) = MIGRATIONS.to_latest(connection) else {
+            return Ok(());
+        };
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|source| StorageError::sqlite(path, "reading the schema version", &source))?;
+        tries += 1;
+        // Another process may have done it in between.
+        if version == NEWEST {
+            return Ok(());
+        }
+        if tries > 3 {
+            let detail = error.to_string();
+            return Err(StorageError::Sqlite { path: path.to_owned(), doing: "migrating the schema", detail }.into());
+        }
+    }
+}
+
+/// Turning WAL on needs the file for itself for a moment, and SQLite calls no busy handler for that.
+fn set_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let began = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && began.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Makes an empty file (0600), so that SQLite's own files beside it are 0600 too.
+fn create(path: &Path) -> Result<(), ProjectionError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(ProjectionError::File { path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,107 @@
+//! What a read model declares: its name, its version, the kinds it reads, its tables, and how it takes events.
+
+use runledger_events::{EventKind, RecordedEvent};
+use rusqlite::Connection;
+
+use crate::error::ProjectionError;
+
+/// The kinds that a projection reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Kinds {
+    /// All of them.
+    All,
+    /// These alone.
+    Only(&'static [EventKind]),
+}
+
+impl Kinds {
+    /// Whether the projection reads events of this kind.
+    pub fn takes(self, kind: &EventKind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(kinds) => kinds.contains(kind),
+        }
+    }
+}
+
+/// One table of a read model.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Its name, without a generation.
+    pub name: &'static str,
+    /// The columns that name a row.
+    pub key: &'static [&'static str],
+}
+
+/// The tables of one generation, within the transaction that writes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The connection with the open transaction.
+    pub connection: &'a Connection,
+    /// The generation.
+    pub generation: i64,
+}
+
+impl Target<'_> {
+    /// The name of a table in this generation.
+    pub fn table(&self, name: &str) -> String {
+        format!("{name}_{}", self.generation)
+    }
+}
+
+/// A read model: a fold of the log into tables. Pure: the rows depend on the events alone, in their order, never on
+/// where one batch ends and the next begins.
+pub trait Projection: Send + Sync {
+    /// Its name, which is its first table's name too.
+    fn name(&self) -> &'static str;
+
+    /// Its version. A changed one is built again from the log; a newer one than ours is never written to.
+    fn version(&self) -> u32;
+
+    /// The kinds it reads.
+    fn kinds(&self) -> Kinds;
+
+    /// Its tables.
+    fn tables(&self) -> &'static [Table];
+
+    /// The SQL that makes its tables, indexes and views, with `{generation}` in the names of tables and indexes.
+    fn schema(&self) -> &'static str;
+
+    /// Takes events of its kinds, in order; each touched row is written once.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]: the caller rolls the whole batch back.
+    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError>;
+
+    /// Removes the rows of one workflow run, so that its stream can be folded again; false where rows are not of runs.
+    ///
+    /// # Errors
+    /// As `apply`.
+    fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError>;
+}
+
+impl dyn Projection {
+    /// The statements that make the tables and indexes of a generation.
+    pub(crate) fn create_tables(&self, generation: i64) -> String {
+        self.statements(generation, |statement| !is_view(statement))
+    }
+
+    /// The statements that let the plain names show a generation.
+    pub(crate) fn create_views(&self, generation: i64) -> String {
+        let drop: String = self.tables().iter().map(|table| format!("DROP VIEW IF EXISTS {};\n", table.name)).collect();
+        drop + &self.statements(generation, is_view)
+    }
+
+    fn statements(&self, generation: i64, wanted: impl Fn(&str) -> bool) -> String {
+        self.schema()
+            .replace("{generation}", &generation.to_string())
+            .split_inclusive(";\n")
+            .filter(|statement| wanted(statement))
+            .collect()
+    }
+}
+
+/// Whether the statement, behind the comments before it, makes a view.
+fn is_view(statement: &str) -> bool {
+    statement.lines().find(|line| !line.starts_with("--")).is_some_and(|line| line.starts_with("CREATE VIEW"))
+}

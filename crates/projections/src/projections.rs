@@ -1,0 +1,246 @@
+//! Keeping the read models current: read a batch, apply it and move the checkpoints, in one transaction.
+//!
+//! Invariants: any number of processes may do this at once, and each event counts once, because the checkpoint is
+//! compared and set in the transaction that applies; the log is read before the transaction begins, so that the write
+//! lock is held only while rows are written.
+
+use std::path::{Path, PathBuf};
+
+use runledger_events::{Digest, EventKind, Position, RecordedEvent};
+use runledger_store::{EventFilter, LogReader, Read, StorageError};
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::ProjectionError;
+use crate::file;
+use crate::projection::{Kinds, Projection, Target};
+use crate::views::sessions::Sessions;
+use crate::views::workflow_iterations::WorkflowIterations;
+use crate::views::workflow_runs::WorkflowRuns;
+
+/// Events in one batch, at the most.
+pub(crate) const BATCH_EVENTS_MAX: usize = 2048;
+
+/// The read models of this release.
+pub fn registered() -> Vec<Box<dyn Projection>> {
+    vec![Box::new(WorkflowRuns), Box::new(WorkflowIterations), Box::new(Sessions)]
+}
+
+/// The read models of one ledger, for writing.
+pub struct Projections {
+    pub(crate) path: PathBuf,
+    pub(crate) reader: LogReader,
+    pub(crate) connection: Connection,
+    pub(crate) registered: Vec<Box<dyn Projection>>,
+}
+
+impl std::fmt::Debug for Projections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Projections").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What a step came to.
+enum Step {
+    /// Every read model stands at the head.
+    Idle,
+    /// Some came further.
+    Advanced,
+    /// Another process was quicker; look again.
+    Overtaken,
+}
+
+impl Projections {
+    /// Opens the read models of the ledger at `ledger`, which has to be there; their own file is made where it is not.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]; files of newer programs are not touched.
+    pub fn open(ledger: impl AsRef<Path>) -> Result<Self, ProjectionError> {
+        Self::open_with(ledger, registered())
+    }
+
+    /// Opens read models of one's own choice.
+    ///
+    /// # Errors
+    /// As [`Projections::open`].
+    pub fn open_with(ledger: impl AsRef<Path>, registered: Vec<Box<dyn Projection>>) -> Result<Self, ProjectionError> {
+        let reader = LogReader::open(&ledger)?;
+        let path = file::projections_path(ledger.as_ref());
+        let connection = file::open_writable(&path)?;
+        Ok(Self { path, reader, connection, registered })
+    }
+
+    /// The log behind them.
+    pub fn reader(&self) -> &LogReader {
+        &self.reader
+    }
+
+    /// The names of the read models.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.registered.iter().map(|projection| projection.name()).collect()
+    }
+
+    /// Brings every read model to where the log's head is now, and says where that is.
+    ///
+    /// A read model that was never built, is of an older version, or does not fit the log is built anew.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]; what was applied before stays.
+    pub fn catch_up(&mut self) -> Result<Position, ProjectionError> {
+        let wanted = self.reader.head()?.position;
+        loop {
+            match self.step()? {
+                Step::Idle => return Ok(wanted),
+                Step::Advanced | Step::Overtaken => {
+                    if self.lowest()?.is_some_and(|lowest| lowest >= wanted) {
+                        return Ok(wanted);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The position that every read model has reached; `None` when one was never built.
+    fn lowest(&self) -> Result<Option<Position>, ProjectionError> {
+        let mut lowest = None;
+        for projection in &self.registered {
+            let Some(checkpoint) = self.checkpoint(projection.name())? else {
+                return Ok(None);
+            };
+            lowest = Some(lowest.map_or(checkpoint.position, |lowest: Position| lowest.min(checkpoint.position)));
+        }
+        Ok(lowest)
+    }
+
+    /// The checkpoint of a read model, if it was ever built.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Storage`] when the file cannot be read.
+    pub fn checkpoint(&self, projection: &str) -> Result<Option<Checkpoint>, ProjectionError> {
+        Checkpoint::load(&self.connection, projection).map_err(|source| self.failed("reading a checkpoint", &source))
+    }
+
+    /// Takes those that are furthest behind one batch further.
+    fn step(&mut self) -> Result<Step, ProjectionError> {
+        let mut behind: Vec<(usize, Checkpoint)> = Vec::new();
+        for index in 0..self.registered.len() {
+            let projection = &self.registered[index];
+            let (name, ours) = (projection.name(), projection.version());
+            match self.checkpoint(name)? {
+                Some(found) if found.version > ours => {
+                    return Err(ProjectionError::NewerProjection {
+                        projection: name.to_owned(),
+                        found: found.version,
+                        ours,
+                    });
+                }
+                Some(found) if found.version == ours && self.fits(&found)? => behind.push((index, found)),
+                found => {
+                    tracing::info!(projection = name, ?found, "the read model is built anew");
+                    self.rebuild_unless_current(index, found)?;
+                    return Ok(Step::Advanced);
+                }
+            }
+        }
+        let head = self.reader.head()?.position;
+        let Some(lowest) = behind.iter().map(|(_, checkpoint)| checkpoint.position).min() else {
+            return Ok(Step::Idle);
+        };
+        if lowest >= head {
+            return Ok(Step::Idle);
+        }
+        behind.retain(|(_, checkpoint)| checkpoint.position == lowest);
+
+        let filter =
+            EventFilter { kinds: self.kinds(behind.iter().map(|(index, _)| *index)), ..EventFilter::default() };
+        let batch = self.reader.read(&filter, lowest, head, BATCH_EVENTS_MAX, Read::Facts)?;
+        let chain = self.chain_at(batch.scanned_to)?;
+        if self.apply(&behind, &batch.events, batch.scanned_to, chain)? {
+            Ok(Step::Advanced)
+        } else {
+            Ok(Step::Overtaken)
+        }
+    }
+
+    /// Whether a checkpoint is of this log, and of what the log was when it was written.
+    pub(crate) fn fits(&self, checkpoint: &Checkpoint) -> Result<bool, ProjectionError> {
+        Ok(checkpoint.log_id == *self.reader.log_id()
+            && self.reader.chain_at(checkpoint.position)? == Some(checkpoint.chain))
+    }
+
+    pub(crate) fn chain_at(&self, position: Position) -> Result<Digest, ProjectionError> {
+        self.reader.chain_at(position)?.ok_or_else(|| {
+            let path = self.reader.path().to_owned();
+            let detail = format!("position {position} was there a moment ago, and is gone");
+            StorageError::Damaged { path, doing: "reading the chain", detail }.into()
+        })
+    }
+
+    /// The kinds that some of these read; `None` for all.
+    pub(crate) fn kinds(&self, indexes: impl Iterator<Item = usize>) -> Option<Vec<EventKind>> {
+        let mut kinds: Vec<EventKind> = Vec::new();
+        for index in indexes {
+            let Kinds::Only(only) = self.registered[index].kinds() else {
+                return None;
+            };
+            for kind in only {
+                if !kinds.contains(kind) {
+                    kinds.push(kind.clone());
+                }
+            }
+        }
+        Some(kinds)
+    }
+
+    /// Applies a batch to those at the same position; false, and nothing is changed, when another process was quicker.
+    fn apply(
+        &mut self,
+        behind: &[(usize, Checkpoint)],
+        events: &[RecordedEvent],
+        scanned_to: Position,
+        chain: Digest,
+    ) -> Result<bool, ProjectionError> {
+        let path = &self.path;
+        let failed = |doing: &'static str| move |source: rusqlite::Error| StorageError::sqlite(path, doing, &source);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed("waiting for the write lock"))?;
+        for (index, checkpoint) in behind {
+            let projection = self.registered[*index].as_ref();
+            let is_first = checkpoint
+                .advance(&transaction, projection.name(), scanned_to, chain)
+                .map_err(failed("moving a checkpoint"))?;
+            if !is_first {
+                return Ok(false);
+            }
+            let target = Target { connection: &transaction, generation: checkpoint.generation };
+            apply_of_its_kinds(projection, &target, events)?;
+        }
+        transaction.commit().map_err(failed("committing"))?;
+        Ok(true)
+    }
+
+    pub(crate) fn failed(&self, doing: &'static str, source: &rusqlite::Error) -> ProjectionError {
+        StorageError::sqlite(&self.path, doing, source).into()
+    }
+
+    /// The place of a read model in the list.
+    pub(crate) fn index_of(&self, name: &str) -> Result<usize, ProjectionError> {
+        self.registered
+            .iter()
+            .position(|projection| projection.name() == name)
+            .ok_or_else(|| ProjectionError::Unknown { name: name.to_owned(), known: self.names().join(", ") })
+    }
+}
+
+/// Hands a projection those of the events that it reads.
+pub(crate) fn apply_of_its_kinds(
+    projection: &dyn Projection,
+    target: &Target<'_>,
+    events: &[RecordedEvent],
+) -> Result<(), ProjectionError> {
+    let kinds = projection.kinds();
+    let events: Vec<&RecordedEvent> = events.iter().filter(|event| kinds.takes(&event.kind)).collect();
+    if events.is_empty() { Ok(()) } else { projection.apply(target, &events) }
+}

@@ -1,0 +1,249 @@
+//! Queries: the read models, read and never written, over a pool of connections.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use r2d2::{Pool, PooledConnection};
+use r2d2_sqlite::SqliteConnectionManager;
+use runledger_events::{LogId, Position, RunId, RunStatus, SessionId};
+use runledger_store::{LogReader, StorageError};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::ProjectionError;
+use crate::file;
+use crate::objects::{Iteration, Run, Session};
+use crate::projections::registered;
+use crate::views::{sessions, workflow_iterations, workflow_runs};
+
+/// Connections in the pool, at the most.
+const POOL_SIZE: u32 = 8;
+/// How often the checkpoints are looked at while waiting.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Which runs.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Those of this session alone.
+    pub session: Option<SessionId>,
+    /// Those of this status alone.
+    pub status: Option<RunStatus>,
+    /// At most so many, the newest first.
+    pub limit: Option<usize>,
+}
+
+/// What a run's id, or the beginning of one, fits.
+#[derive(Debug, Clone)]
+pub enum RunMatch {
+    /// No run.
+    None,
+    /// One run, with its iterations.
+    One(Box<Run>, Vec<Iteration>),
+    /// Several.
+    Several(Vec<RunId>),
+}
+
+/// How a read model stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub projection: String,
+    /// Its version in the file; none where it was never built.
+    pub version: Option<u32>,
+    /// This program's version of it.
+    pub program_version: u32,
+    /// Which of its generations is the one to read.
+    pub generation: Option<i64>,
+    /// The last position applied.
+    pub position: Option<Position>,
+    /// The log it is of.
+    pub log_id: Option<LogId>,
+}
+
+/// The read models, for reading. Clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Queries {
+    path: PathBuf,
+    log_id: LogId,
+    pool: Pool<SqliteConnectionManager>,
+}
+
+impl Queries {
+    /// Opens the read models of the ledger at `ledger`. They have to be there: `Projections` makes them.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]; nothing is written.
+    pub fn open(ledger: impl AsRef<Path>) -> Result<Self, ProjectionError> {
+        let log_id = LogReader::open(&ledger)?.log_id().clone();
+        let path = file::projections_path(ledger.as_ref());
+        if !path.exists() {
+            return Err(ProjectionError::NotBuilt { path, projection: "workflow_runs" });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let manager = SqliteConnectionManager::file(&path).with_flags(flags).with_init(|connection| {
+            file::set_busy_handler(connection)?;
+            connection.pragma_update(None, "query_only", true)
+        });
+        let pool = Pool::builder()
+            .max_size(POOL_SIZE)
+            .min_idle(Some(0))
+            .connection_timeout(Duration::from_secs(10))
+            .build(manager)
+            .map_err(|error| ProjectionError::Pool { path: path.clone(), detail: error.to_string() })?;
+        let queries = Self { path, log_id, pool };
+        let connection = queries.connection()?;
+        file::check(&queries.path, &connection)?;
+        for projection in registered() {
+            let checkpoint = queries.checkpoint(&connection, projection.name())?;
+            let found = checkpoint.map_or(0, |checkpoint| checkpoint.version);
+            if found > projection.version() {
+                let (projection, ours) = (projection.name().to_owned(), projection.version());
+                return Err(ProjectionError::NewerProjection { projection, found, ours });
+            }
+        }
+        drop(connection);
+        Ok(queries)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs, the newest first.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, ProjectionError> {
+        let mut conditions = Vec::new();
+        let mut parameters = Vec::new();
+        if let Some(session) = &filter.session {
+            parameters.push(Value::Text(session.to_string()));
+            conditions.push(format!("session_id = ?{}", parameters.len()));
+        }
+        if let Some(status) = filter.status {
+            parameters.push(Value::Text(status.to_string()));
+            conditions.push(format!("status = ?{}", parameters.len()));
+        }
+        let mut clause = String::new();
+        if !conditions.is_empty() {
+            clause = format!("WHERE {} ", conditions.join(" AND "));
+        }
+        clause.push_str("ORDER BY first_position DESC");
+        if let Some(limit) = filter.limit {
+            parameters.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+            clause.push_str(&format!(" LIMIT ?{}", parameters.len()));
+        }
+        workflow_runs::select(&*self.connection()?, &clause, rusqlite::params_from_iter(parameters))
+            .map_err(|source| self.failed(workflow_runs::NAME, &source))
+    }
+
+    /// The run whose id is, or begins with, `prefix`, with its iterations; both as of one moment.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn run(&self, prefix: &str) -> Result<RunMatch, ProjectionError> {
+        let failed = |source: rusqlite::Error| self.failed(workflow_runs::NAME, &source);
+        let mut connection = self.connection()?;
+        let snapshot = connection.transaction().map_err(failed)?;
+        let condition = "WHERE run_id >= ?1 AND run_id < ?1 || char(1114111) ORDER BY first_position DESC";
+        let mut runs = workflow_runs::select(&snapshot, condition, [prefix]).map_err(failed)?;
+        if let Some(index) = runs.iter().position(|run| run.id.as_str() == prefix) {
+            runs = vec![runs.swap_remove(index)];
+        }
+        match runs.len() {
+            0 => Ok(RunMatch::None),
+            1 => {
+                let run = runs.remove(0);
+                let iterations = workflow_iterations::select(&snapshot, &run.id)
+                    .map_err(|source| self.failed(workflow_iterations::NAME, &source))?;
+                Ok(RunMatch::One(Box::new(run), iterations))
+            }
+            _ => Ok(RunMatch::Several(runs.into_iter().map(|run| run.id).collect())),
+        }
+    }
+
+    /// Sessions with their adapter sessions, those with the latest event first.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn sessions(&self) -> Result<Vec<Session>, ProjectionError> {
+        let mut connection = self.connection()?;
+        let snapshot = connection.transaction().map_err(|source| self.failed(sessions::NAME, &source))?;
+        sessions::select(&snapshot).map_err(|source| self.failed(sessions::NAME, &source))
+    }
+
+    /// How each read model stands.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the file cannot be read.
+    pub fn status(&self) -> Result<Vec<ProjectionStatus>, ProjectionError> {
+        let connection = self.connection()?;
+        registered()
+            .iter()
+            .map(|projection| {
+                let checkpoint = self.checkpoint(&connection, projection.name())?;
+                Ok(ProjectionStatus {
+                    projection: projection.name().to_owned(),
+                    version: checkpoint.as_ref().map(|checkpoint| checkpoint.version),
+                    program_version: projection.version(),
+                    generation: checkpoint.as_ref().map(|checkpoint| checkpoint.generation),
+                    position: checkpoint.as_ref().map(|checkpoint| checkpoint.position),
+                    log_id: checkpoint.map(|checkpoint| checkpoint.log_id),
+                })
+            })
+            .collect()
+    }
+
+    /// Waits until every read model has applied `position` of this ledger's log: to read what one wrote.
+    ///
+    /// It stays right while a model is rebuilt, because the switch never takes a model back.
+    ///
+    /// # Errors
+    /// [`ProjectionError::TimedOut`] after `timeout`.
+    pub fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), ProjectionError> {
+        let deadline = Instant::now() + timeout;
+        let connection = self.connection()?;
+        loop {
+            let mut reached = position;
+            for projection in registered() {
+                let at = self
+                    .checkpoint(&connection, projection.name())?
+                    .filter(|checkpoint| checkpoint.log_id == self.log_id)
+                    .map_or(Position::START, |checkpoint| checkpoint.position);
+                reached = reached.min(at);
+            }
+            if reached >= position {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(ProjectionError::TimedOut { wanted: position, reached });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn connection(&self) -> Result<PooledConnection<SqliteConnectionManager>, ProjectionError> {
+        self.pool.get().map_err(|error| ProjectionError::Pool { path: self.path.clone(), detail: error.to_string() })
+    }
+
+    fn checkpoint(&self, connection: &Connection, projection: &str) -> Result<Option<Checkpoint>, ProjectionError> {
+        Checkpoint::load(connection, projection)
+            .map_err(|source| StorageError::sqlite(&self.path, "reading a checkpoint", &source).into())
+    }
+
+    fn failed(&self, projection: &'static str, source: &rusqlite::Error) -> ProjectionError {
+        match source {
+            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
+                ProjectionError::Row { projection, detail: source.to_string() }
+            }
+            // The view is not there: the model was never built.
+            rusqlite::Error::SqliteFailure(_, Some(text)) if text.starts_with("no such table") => {
+                ProjectionError::NotBuilt { path: self.path.clone(), projection }
+            }
+            source => StorageError::sqlite(&self.path, "reading a read model", source).into(),
+        }
+    }
+}

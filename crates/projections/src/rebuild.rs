@@ -1,0 +1,450 @@
+//! Rebuilding a read model: a hidden generation of its tables is filled from the log, then takes the old one's place.
+//!
+//! Invariants:
+//! - Readers see the old generation until one transaction switches the views and the checkpoint; a crash before it
+//!   leaves the old model, and its leftovers are removed by the next rebuild.
+//! - The tables are filled in short transactions with a pause between them, so the live projector is not starved.
+//! - The switch brings the new generation at least to where the old one stands: a position once reached stays reached.
+//! - One rebuild at a time: a lock on a file beside the read models, which ends with the process that holds it.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use runledger_events::{Digest, EventKind, Position, RecordedEvent, RunId, StreamName, StreamVersion};
+use runledger_store::{EventFilter, Read, StorageError};
+use rusqlite::{Connection, TransactionBehavior};
+use serde::Serialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::compare;
+use crate::error::ProjectionError;
+use crate::projection::{Projection, Target};
+use crate::projections::{BATCH_EVENTS_MAX, Projections, apply_of_its_kinds};
+
+/// What one short transaction aims at; the promise is 50 ms.
+const TRANSACTION_AIM: Duration = Duration::from_millis(20);
+/// Between two of them, longer than the live projector's step of waiting.
+const PAUSE: Duration = Duration::from_millis(3);
+/// Events that the switch may still apply within its own transaction.
+const SWITCH_EVENTS_MAX: usize = 256;
+/// Rows of an old generation removed in one transaction.
+const DROP_ROWS: usize = 2000;
+
+/// What a rebuild did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rebuilt {
+    /// The read model.
+    pub projection: String,
+    /// Events it was folded from.
+    pub events: u64,
+    /// Rows it has now.
+    pub rows: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Rows that differ from those before; none where those before were of another version or another log.
+    pub changed: Option<u64>,
+}
+
+/// How far a rebuild is.
+#[derive(Debug, Clone, Copy)]
+pub struct RebuildProgress<'a> {
+    /// The read model.
+    pub projection: &'a str,
+    /// Where it is in the log.
+    pub position: Position,
+    /// Where the log ends.
+    pub head: Position,
+}
+
+/// A generation that nobody reads yet.
+struct Hidden {
+    generation: i64,
+    position: Position,
+    chain: Digest,
+    events: u64,
+    /// Events a transaction, adapted to how long the last one took.
+    slice: usize,
+}
+
+impl Projections {
+    /// Builds a read model anew from the whole log.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]; the old rows stay as they were.
+    pub fn rebuild(
+        &mut self,
+        projection: &str,
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<Rebuilt, ProjectionError> {
+        let index = self.index_of(projection)?;
+        let _lock = self.lock_rebuilds()?;
+        self.rebuild_locked(index, progress)
+    }
+
+    /// Builds a read model anew that was found missing, outdated or of another log, unless another process just did.
+    pub(crate) fn rebuild_unless_current(
+        &mut self,
+        index: usize,
+        found: Option<Checkpoint>,
+    ) -> Result<(), ProjectionError> {
+        let _lock = self.lock_rebuilds()?;
+        let name = self.registered[index].name();
+        if self.checkpoint(name)? != found {
+            return Ok(());
+        }
+        self.rebuild_locked(index, &mut |_| {}).map(|_| ())
+    }
+
+    /// Folds one run's stream again, and puts the rows in the place of those there are; the read models whose rows are
+    /// not of runs are left out.
+    ///
+    /// # Errors
+    /// [`ProjectionError::NoRun`] when the log has no such run.
+    pub fn rebuild_run(&mut self, run_id: &RunId, names: &[&str]) -> Result<Vec<Rebuilt>, ProjectionError> {
+        self.catch_up()?;
+        let stream = self.reader.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY, Read::Facts)?;
+        if stream.is_empty() {
+            return Err(ProjectionError::NoRun { run: run_id.clone() });
+        }
+        let mut rebuilt = Vec::new();
+        for name in names {
+            let index = self.index_of(name)?;
+            rebuilt.extend(self.rebuild_run_of(index, run_id, &stream)?);
+        }
+        Ok(rebuilt)
+    }
+
+    fn rebuild_run_of(
+        &mut self,
+        index: usize,
+        run_id: &RunId,
+        stream: &[RecordedEvent],
+    ) -> Result<Option<Rebuilt>, ProjectionError> {
+        let began = Instant::now();
+        let projection = self.registered[index].as_ref();
+        let name = projection.name();
+        let path = &self.path;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "rebuilding a run", &source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let checkpoint = Checkpoint::load(&transaction, name)
+            .map_err(failed)?
+            .ok_or_else(|| ProjectionError::NotBuilt { path: path.clone(), projection: name })?;
+        let target = Target { connection: &transaction, generation: checkpoint.generation };
+        let before = compare::rows_of_run(&target, projection, run_id).map_err(failed)?;
+        if !projection.reset_run(&target, run_id.as_str())? {
+            return Ok(None);
+        }
+        // What lies beyond the checkpoint is the projector's to apply.
+        let events: Vec<RecordedEvent> =
+            stream.iter().filter(|event| event.position <= checkpoint.position).cloned().collect();
+        apply_of_its_kinds(projection, &target, &events)?;
+        let after = compare::rows_of_run(&target, projection, run_id).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        let count = |rows: &[compare::Row]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        Ok(Some(Rebuilt {
+            projection: name.to_owned(),
+            events: u64::try_from(events.len()).unwrap_or(u64::MAX),
+            rows: count(&after),
+            seconds: began.elapsed().as_secs_f64(),
+            changed: Some(compare::count_differences(before, after)),
+        }))
+    }
+
+    fn rebuild_locked(
+        &mut self,
+        index: usize,
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<Rebuilt, ProjectionError> {
+        let began = Instant::now();
+        self.remove_leftovers()?;
+        let name = self.registered[index].name();
+        if let Some(found) = self.checkpoint(name)?
+            && found.version > self.registered[index].version()
+        {
+            let ours = self.registered[index].version();
+            return Err(ProjectionError::NewerProjection { projection: name.to_owned(), found: found.version, ours });
+        }
+        let mut hidden = self.begin(index)?;
+        let changed = loop {
+            self.fill(index, &mut hidden, progress)?;
+            self.advance_old(index)?;
+            if let Some(changed) = self.switch(index, &mut hidden)? {
+                break changed;
+            }
+        };
+        let rows = self.count_rows(index, hidden.generation)?;
+        self.remove_leftovers()?;
+        Ok(Rebuilt {
+            projection: name.to_owned(),
+            events: hidden.events,
+            rows,
+            seconds: began.elapsed().as_secs_f64(),
+            changed,
+        })
+    }
+
+    /// Makes the hidden generation's tables.
+    fn begin(&mut self, index: usize) -> Result<Hidden, ProjectionError> {
+        let projection = self.registered[index].as_ref();
+        let path = &self.path;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "beginning a rebuild", &source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        transaction
+            .execute(
+                "INSERT INTO rebuilds (projection, position, chain) VALUES (?1, 0, ?2)",
+                (projection.name(), Digest::ZERO.0),
+            )
+            .map_err(failed)?;
+        let generation = transaction.last_insert_rowid();
+        transaction.execute_batch(&projection.create_tables(generation)).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(Hidden { generation, position: Position::START, chain: Digest::ZERO, events: 0, slice: SWITCH_EVENTS_MAX })
+    }
+
+    /// Fills the hidden tables up to the head.
+    fn fill(
+        &mut self,
+        index: usize,
+        hidden: &mut Hidden,
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<(), ProjectionError> {
+        let kinds = self.kinds(std::iter::once(index));
+        loop {
+            let head = self.reader.head()?.position;
+            progress(RebuildProgress { projection: self.registered[index].name(), position: hidden.position, head });
+            if hidden.position >= head {
+                return Ok(());
+            }
+            let batch = self.read(&kinds, hidden.position, head)?;
+            let chain = self.chain_at(batch.scanned_to)?;
+            let mut events = &batch.events[..];
+            loop {
+                let (slice, rest) = events.split_at(events.len().min(hidden.slice));
+                // Between the slices of one batch the position is that of the last event applied.
+                let (position, chain) = match slice.last() {
+                    Some(last) if !rest.is_empty() => (last.position, self.chain_at(last.position)?),
+                    _ => (batch.scanned_to, chain),
+                };
+                let began = Instant::now();
+                self.fill_slice(index, hidden, slice, position, chain)?;
+                let took = began.elapsed();
+                if took > TRANSACTION_AIM {
+                    hidden.slice = (hidden.slice / 2).max(16);
+                } else if took < TRANSACTION_AIM / 4 {
+                    hidden.slice = (hidden.slice * 2).min(BATCH_EVENTS_MAX);
+                }
+                std::thread::sleep(PAUSE);
+                events = rest;
+                if events.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        kinds: &Option<Vec<EventKind>>,
+        after: Position,
+        up_to: Position,
+    ) -> Result<runledger_store::Batch, ProjectionError> {
+        let filter = EventFilter { kinds: kinds.clone(), ..EventFilter::default() };
+        Ok(self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, Read::Facts)?)
+    }
+
+    fn fill_slice(
+        &mut self,
+        index: usize,
+        hidden: &mut Hidden,
+        events: &[RecordedEvent],
+        position: Position,
+        chain: Digest,
+    ) -> Result<(), ProjectionError> {
+        let path = &self.path;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let target = Target { connection: &transaction, generation: hidden.generation };
+        apply_of_its_kinds(self.registered[index].as_ref(), &target, events)?;
+        transaction
+            .prepare_cached("UPDATE rebuilds SET position = ?2, chain = ?3 WHERE generation = ?1")
+            .and_then(|mut statement| statement.execute((hidden.generation, position.0, chain.0)))
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        hidden.position = position;
+        hidden.chain = chain;
+        hidden.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Brings the old generation to the head too, where it is one that counts, so that the two can be compared.
+    fn advance_old(&mut self, index: usize) -> Result<(), ProjectionError> {
+        loop {
+            let projection = self.registered[index].as_ref();
+            let head = self.reader.head()?.position;
+            let Some(old) = self.checkpoint(projection.name())? else {
+                return Ok(());
+            };
+            if old.version != projection.version() || !self.fits(&old)? || old.position >= head {
+                return Ok(());
+            }
+            let batch = self.read(&self.kinds(std::iter::once(index)), old.position, head)?;
+            let chain = self.chain_at(batch.scanned_to)?;
+            let path = &self.path;
+            let failed = |source: rusqlite::Error| StorageError::sqlite(path, "catching up", &source);
+            let transaction =
+                self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            if old.advance(&transaction, projection.name(), batch.scanned_to, chain).map_err(failed)? {
+                let target = Target { connection: &transaction, generation: old.generation };
+                // Rows that cannot be folded further, because somebody damaged them, are no reason to keep them.
+                if apply_of_its_kinds(projection, &target, &batch.events).is_err() {
+                    return Ok(());
+                }
+                transaction.commit().map_err(failed)?;
+            }
+        }
+    }
+
+    /// Puts the hidden generation in the old one's place. `None`, and nothing is changed, when the old one has come too
+    /// far ahead in between; else the number of rows that differ, where there is something to compare with.
+    fn switch(&mut self, index: usize, hidden: &mut Hidden) -> Result<Option<Option<u64>>, ProjectionError> {
+        let kinds = self.kinds(std::iter::once(index));
+        let projection = self.registered[index].as_ref();
+        let name = projection.name();
+        let path = &self.path;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "switching to a rebuild", &source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let old = Checkpoint::load(&transaction, name).map_err(failed)?;
+        let comparable = match &old {
+            Some(old) => {
+                old.version == projection.version()
+                    && old.log_id == *self.reader.log_id()
+                    && self.reader.chain_at(old.position)? == Some(old.chain)
+            }
+            None => false,
+        };
+        let target = Target { connection: &transaction, generation: hidden.generation };
+        if let Some(old) = old.as_ref().filter(|_| comparable)
+            && old.position > hidden.position
+        {
+            let filter = EventFilter { kinds, ..EventFilter::default() };
+            let batch = self.reader.read(&filter, hidden.position, old.position, SWITCH_EVENTS_MAX, Read::Facts)?;
+            if batch.scanned_to < old.position {
+                return Ok(None);
+            }
+            apply_of_its_kinds(projection, &target, &batch.events)?;
+            hidden.position = old.position;
+            hidden.chain = old.chain;
+            hidden.events += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
+        }
+        let changed = match &old {
+            Some(old) if comparable && old.position == hidden.position => {
+                let before = Target { connection: &transaction, generation: old.generation };
+                Some(compare::count_changed(projection, &before, &target).map_err(failed)?)
+            }
+            Some(_) => None,
+            None => Some(count_rows(&transaction, projection, hidden.generation).map_err(failed)?),
+        };
+        let checkpoint = Checkpoint {
+            version: projection.version(),
+            generation: hidden.generation,
+            log_id: self.reader.log_id().clone(),
+            position: hidden.position,
+            chain: hidden.chain,
+        };
+        checkpoint.store(&transaction, name).map_err(failed)?;
+        transaction.execute_batch(&projection.create_views(hidden.generation)).map_err(failed)?;
+        transaction.execute("DELETE FROM rebuilds WHERE generation = ?1", [hidden.generation]).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(Some(changed))
+    }
+
+    fn count_rows(&self, index: usize, generation: i64) -> Result<u64, ProjectionError> {
+        count_rows(&self.connection, self.registered[index].as_ref(), generation)
+            .map_err(|source| self.failed("counting rows", &source))
+    }
+
+    /// Removes the tables of generations that nobody reads and nobody builds; call it under the lock.
+    fn remove_leftovers(&mut self) -> Result<(), ProjectionError> {
+        for table in self.leftover_tables().map_err(|source| self.failed("looking for leftovers", &source))? {
+            loop {
+                let removed = self
+                    .connection
+                    .execute(&delete_some(&self.connection, &table), [])
+                    .map_err(|source| self.failed("removing leftovers", &source))?;
+                if removed < DROP_ROWS {
+                    break;
+                }
+                std::thread::sleep(PAUSE);
+            }
+            self.connection
+                .execute_batch(&format!("DROP TABLE IF EXISTS {table}"))
+                .map_err(|source| self.failed("removing leftovers", &source))?;
+        }
+        self.connection
+            .execute("DELETE FROM rebuilds", [])
+            .map_err(|source| self.failed("removing leftovers", &source))?;
+        Ok(())
+    }
+
+    fn leftover_tables(&self) -> rusqlite::Result<Vec<String>> {
+        let mut current = Vec::new();
+        for projection in &self.registered {
+            if let Some(checkpoint) = Checkpoint::load(&self.connection, projection.name())? {
+                current.extend(
+                    projection.tables().iter().map(|table| format!("{}_{}", table.name, checkpoint.generation)),
+                );
+            }
+        }
+        let tables: Vec<String> = self
+            .connection
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let is_generation = |name: &String| {
+            self.registered.iter().flat_map(|projection| projection.tables()).any(|table| {
+                name.strip_prefix(table.name)
+                    .and_then(|rest| rest.strip_prefix('_'))
+                    .is_some_and(|rest| rest.parse::<i64>().is_ok())
+            })
+        };
+        Ok(tables.into_iter().filter(|name| is_generation(name) && !current.contains(name)).collect())
+    }
+
+    /// Waits until no other process rebuilds.
+    fn lock_rebuilds(&self) -> Result<File, ProjectionError> {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(".rebuild-lock");
+        let path = std::path::PathBuf::from(path);
+        let failed = |source| ProjectionError::File { path: path.clone(), source };
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let lock = options.open(&path).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(lock)
+    }
+}
+
+fn count_rows(connection: &Connection, projection: &dyn Projection, generation: i64) -> rusqlite::Result<u64> {
+    projection.tables().iter().try_fold(0, |rows, table| {
+        let sql = format!("SELECT count(*) FROM {}_{generation}", table.name);
+        connection.query_row(&sql, [], |row| row.get::<_, u64>(0)).map(|count| rows + count)
+    })
+}
+
+/// Removes a bounded number of a table's rows; the tables have no rowid, so their key says which.
+fn delete_some(connection: &Connection, table: &str) -> String {
+    let key = connection
+        .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")
+        .and_then(|mut statement| {
+            statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+        })
+        .unwrap_or_default()
+        .join(", ");
+    if key.is_empty() {
+        format!("DELETE FROM {table}")
+    } else {
+        format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT {DROP_ROWS})")
+    }
+}

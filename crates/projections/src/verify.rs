@@ -1,0 +1,123 @@
+//! Verifying a read model: a fresh fold of the log in memory, compared row by row.
+
+use runledger_events::Position;
+use runledger_store::{EventFilter, Read};
+
+use crate::checkpoint::Checkpoint;
+use crate::compare::{self, Difference};
+use crate::error::ProjectionError;
+use crate::file;
+use crate::projection::{Projection, Target};
+use crate::projections::{BATCH_EVENTS_MAX, Projections, apply_of_its_kinds};
+
+/// Differing rows that are told one by one; the rest is counted.
+const TOLD_MAX: usize = 20;
+
+/// One row that is not what the log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowDifference {
+    /// Its table.
+    pub table: &'static str,
+    /// Its key, in words.
+    pub key: String,
+    /// How it differs, in words.
+    pub detail: String,
+}
+
+/// What verifying a read model found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Where the read model stands.
+    pub position: Position,
+    /// Rows it has.
+    pub rows: u64,
+    /// Rows that differ.
+    pub different: u64,
+    /// The first of them, at most 20.
+    pub differences: Vec<RowDifference>,
+}
+
+impl Projections {
+    /// Compares a read model with a fresh fold of the log up to where it stands.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the log cannot be folded, or the read model was never built.
+    pub fn verify(
+        &mut self,
+        projection: &str,
+        progress: &mut dyn FnMut(Position),
+    ) -> Result<Verified, ProjectionError> {
+        let index = self.index_of(projection)?;
+        let path = self.path.clone();
+        let failed =
+            |source: rusqlite::Error| runledger_store::StorageError::sqlite(&path, "verifying a read model", &source);
+        // One transaction: the rows compared are those of the checkpoint, whatever is projected meanwhile.
+        let snapshot = self.connection.unchecked_transaction().map_err(failed)?;
+        let projection = self.registered[index].as_ref();
+        let checkpoint = Checkpoint::load(&snapshot, projection.name())
+            .map_err(failed)?
+            .ok_or_else(|| ProjectionError::NotBuilt { path: path.clone(), projection: projection.name() })?;
+        let mut verified = Verified { position: checkpoint.position, ..Verified::default() };
+        if !self.fits(&checkpoint)? {
+            verified.different = 1;
+            verified.differences.push(RowDifference {
+                table: "checkpoints",
+                key: format!("projection {}", projection.name()),
+                detail: format!("position {} is not of this log, or no longer what it was", checkpoint.position),
+            });
+            return Ok(verified);
+        }
+
+        let memory = file::open_in_memory()?;
+        let fresh = Target { connection: &memory, generation: 0 };
+        self.fold(index, &fresh, checkpoint.position, progress)?;
+        let stored = Target { connection: &snapshot, generation: checkpoint.generation };
+        for table in projection.tables() {
+            let (first, second) = (stored.table(table.name), fresh.table(table.name));
+            verified.rows +=
+                compare::tables(table, (stored.connection, &first), (fresh.connection, &second), |difference| {
+                    verified.different += 1;
+                    if verified.differences.len() < TOLD_MAX {
+                        verified.differences.push(RowDifference::new(table.name, difference));
+                    }
+                })
+                .map_err(failed)?;
+        }
+        Ok(verified)
+    }
+
+    /// Folds the log up to a position into new tables.
+    fn fold(
+        &self,
+        index: usize,
+        target: &Target<'_>,
+        up_to: Position,
+        progress: &mut dyn FnMut(Position),
+    ) -> Result<(), ProjectionError> {
+        let projection: &dyn Projection = self.registered[index].as_ref();
+        target
+            .connection
+            .execute_batch(&projection.create_tables(target.generation))
+            .map_err(|source| self.failed("making tables to compare with", &source))?;
+        let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
+        let mut after = Position::START;
+        while after < up_to {
+            let batch = self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, Read::Facts)?;
+            apply_of_its_kinds(projection, target, &batch.events)?;
+            after = batch.scanned_to;
+            progress(after);
+        }
+        Ok(())
+    }
+}
+
+impl RowDifference {
+    fn new(table: &'static str, difference: Difference) -> Self {
+        let (key, detail) = match difference {
+            Difference::OnlyFirst { key } => (key, "the log tells of no such row".to_owned()),
+            Difference::OnlySecond { key } => (key, "the row is missing".to_owned()),
+            Difference::Columns { key, columns } => (key, format!("{} differ from the log", columns.join(", "))),
+        };
+        Self { table, key, detail }
+    }
+}

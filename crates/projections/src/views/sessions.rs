@@ -1,0 +1,333 @@
+//! `sessions` and `adapter_sessions`: what belongs together, which harness sessions took part, what they cost.
+//!
+//! Tokens are counted once: an iteration's end says what its turn cost, so token figures that a harness tells within a
+//! workflow run are not added to it (docs/decisions/0008-tokens-once.md).
+
+use std::collections::HashMap;
+
+use runledger_events::{
+    AdapterSessionId, EventKind, KindFacts, Position, RecordedEvent, RunId, SessionId, TimestampMs, Tokens,
+    WorkflowIteration,
+};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{TOKEN_COLUMNS, damaged, sqlite, tokens};
+use crate::error::ProjectionError;
+use crate::objects::{AdapterSession, Session};
+use crate::projection::{Kinds, Projection, Table, Target};
+
+/// The read model.
+pub(crate) struct Sessions;
+
+pub(crate) const NAME: &str = "sessions";
+const ADAPTER_SESSIONS: &str = "adapter_sessions";
+
+impl Projection for Sessions {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn kinds(&self) -> Kinds {
+        Kinds::All
+    }
+
+    fn tables(&self) -> &'static [Table] {
+        &[
+            Table { name: NAME, key: &["session_id"] },
+            Table { name: ADAPTER_SESSIONS, key: &["session_id", "adapter_session_id"] },
+        ]
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../../../migrations/projections/sessions.sql")
+    }
+
+    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        let mut sessions: HashMap<SessionId, SessionRow> = HashMap::new();
+        let mut adapters: HashMap<(SessionId, AdapterSessionId), AdapterSession> = HashMap::new();
+        let failed = |source: rusqlite::Error| sqlite(target, &source);
+        for event in events {
+            let Some(session_id) = &event.metadata.session_id else {
+                continue;
+            };
+            if !sessions.contains_key(session_id) {
+                let row = load_session(target, session_id)
+                    .map_err(failed)?
+                    .unwrap_or_else(|| SessionRow::first(session_id, event));
+                sessions.insert(session_id.clone(), row);
+            }
+            if let Some(session) = sessions.get_mut(session_id) {
+                session.take(event);
+            }
+            let Some(adapter_id) = adapter_session_of(event) else {
+                continue;
+            };
+            let key = (session_id.clone(), adapter_id.clone());
+            if !adapters.contains_key(&key) {
+                let row = load_adapter(target, session_id, adapter_id)
+                    .map_err(failed)?
+                    .unwrap_or_else(|| first_adapter(adapter_id, event));
+                adapters.insert(key.clone(), row);
+            }
+            if let Some(adapter) = adapters.get_mut(&key) {
+                take(adapter, event);
+            }
+        }
+        for row in sessions.values() {
+            store_session(target, row).map_err(failed)?;
+        }
+        for ((session_id, _), row) in &adapters {
+            store_adapter(target, session_id, row).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
+        Ok(false)
+    }
+}
+
+/// A session without its adapter sessions.
+struct SessionRow {
+    id: SessionId,
+    first_at: TimestampMs,
+    last_at: TimestampMs,
+    events: u64,
+    runs: u64,
+    loose_tokens: Tokens,
+    first_position: Position,
+    last_position: Position,
+}
+
+impl SessionRow {
+    fn first(id: &SessionId, event: &RecordedEvent) -> Self {
+        Self {
+            id: id.clone(),
+            first_at: event.occurred_at,
+            last_at: event.occurred_at,
+            events: 0,
+            runs: 0,
+            loose_tokens: Tokens::default(),
+            first_position: event.position,
+            last_position: event.position,
+        }
+    }
+
+    fn take(&mut self, event: &RecordedEvent) {
+        self.events += 1;
+        self.first_at = self.first_at.min(event.occurred_at);
+        self.last_at = self.last_at.max(event.occurred_at);
+        self.last_position = event.position;
+        match &event.facts.data {
+            KindFacts::WorkflowStart(_) if event.stream.run_id().is_some() => self.runs += 1,
+            KindFacts::WorkflowIteration(WorkflowIteration::End(end)) if end.adapter_session_id.is_none() => {
+                self.loose_tokens = self.loose_tokens.followed_by(end.tokens);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The adapter session that an event is of, or tells of.
+fn adapter_session_of(event: &RecordedEvent) -> Option<&AdapterSessionId> {
+    match &event.facts.data {
+        KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => end.adapter_session_id.as_ref(),
+        KindFacts::WorkflowIteration(WorkflowIteration::Session(session)) => Some(&session.adapter_session_id),
+        _ => event.metadata.adapter_session_id.as_ref(),
+    }
+}
+
+fn first_adapter(id: &AdapterSessionId, event: &RecordedEvent) -> AdapterSession {
+    AdapterSession {
+        id: id.clone(),
+        run_id: None,
+        started_at: None,
+        ended_at: None,
+        model: None,
+        source: None,
+        end_reason: None,
+        events: 0,
+        tokens: Tokens::default(),
+        first_position: event.position,
+        last_position: event.position,
+    }
+}
+
+fn take(adapter: &mut AdapterSession, event: &RecordedEvent) {
+    adapter.events += 1;
+    adapter.last_position = event.position;
+    if let Some(run_id) = &event.metadata.run_id {
+        adapter.run_id = Some(run_id.clone());
+    }
+    match &event.facts.data {
+        KindFacts::SessionStart { source, model, .. } if event.kind == EventKind::SessionStart => {
+            adapter.started_at.get_or_insert(event.occurred_at);
+            // Taken up again: it has not ended after all.
+            adapter.ended_at = None;
+            adapter.end_reason = None;
+            adapter.source = adapter.source.take().or_else(|| source.clone());
+            adapter.model = model.clone().or(adapter.model.take());
+        }
+        KindFacts::SessionEnd { reason } => {
+            adapter.ended_at = Some(event.occurred_at);
+            adapter.end_reason = reason.clone();
+        }
+        KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => {
+            adapter.tokens = adapter.tokens.followed_by(end.tokens);
+        }
+        KindFacts::Usage { usage, delta, .. } if event.metadata.run_id.is_none() => {
+            adapter.tokens = if usage.has_sums() {
+                // Sums of the adapter session so far: they take the place of those before.
+                Tokens {
+                    context_size: usage.context_size.or(adapter.tokens.context_size),
+                    context_window_size: usage.context_window_size.or(adapter.tokens.context_window_size),
+                    ..*usage
+                }
+            } else {
+                adapter.tokens.followed_by(*delta)
+            };
+        }
+        _ => {}
+    }
+}
+
+const SESSION_COLUMNS: &str = "session_id, first_at, last_at, events, runs, first_position, last_position";
+const ADAPTER_COLUMNS: &str = "session_id, adapter_session_id, run_id, started_at, ended_at, model, source, \
+                               end_reason, events, first_position, last_position";
+
+fn load_session(target: &Target<'_>, id: &SessionId) -> rusqlite::Result<Option<SessionRow>> {
+    let sql = format!("SELECT {SESSION_COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE session_id = ?1", target.table(NAME));
+    target.connection.prepare_cached(&sql)?.query_row([id.as_str()], session_row).optional()
+}
+
+fn load_adapter(
+    target: &Target<'_>,
+    session_id: &SessionId,
+    id: &AdapterSessionId,
+) -> rusqlite::Result<Option<AdapterSession>> {
+    let sql = format!(
+        "SELECT {ADAPTER_COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE session_id = ?1 AND adapter_session_id = ?2",
+        target.table(ADAPTER_SESSIONS)
+    );
+    target.connection.prepare_cached(&sql)?.query_row((session_id.as_str(), id.as_str()), adapter_row).optional()
+}
+
+fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+    Ok(SessionRow {
+        id: SessionId::new(row.get::<_, String>(0)?).map_err(|error| damaged(0, error))?,
+        first_at: TimestampMs(row.get(1)?),
+        last_at: TimestampMs(row.get(2)?),
+        events: row.get(3)?,
+        runs: row.get(4)?,
+        first_position: Position(row.get(5)?),
+        last_position: Position(row.get(6)?),
+        loose_tokens: tokens(row, 7)?,
+    })
+}
+
+fn adapter_row(row: &Row<'_>) -> rusqlite::Result<AdapterSession> {
+    Ok(AdapterSession {
+        id: AdapterSessionId::new(row.get::<_, String>(1)?).map_err(|error| damaged(1, error))?,
+        run_id: row.get::<_, Option<String>>(2)?.map(RunId::new).transpose().map_err(|error| damaged(2, error))?,
+        started_at: row.get::<_, Option<i64>>(3)?.map(TimestampMs),
+        ended_at: row.get::<_, Option<i64>>(4)?.map(TimestampMs),
+        model: row.get(5)?,
+        source: row.get(6)?,
+        end_reason: row.get(7)?,
+        events: row.get(8)?,
+        first_position: Position(row.get(9)?),
+        last_position: Position(row.get(10)?),
+        tokens: tokens(row, 11)?,
+    })
+}
+
+fn store_session(target: &Target<'_>, row: &SessionRow) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT OR REPLACE INTO {} ({SESSION_COLUMNS}, {TOKEN_COLUMNS})
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        target.table(NAME)
+    );
+    let tokens = &row.loose_tokens;
+    target.connection.prepare_cached(&sql)?.execute(rusqlite::params![
+        row.id.as_str(),
+        row.first_at.0,
+        row.last_at.0,
+        row.events,
+        row.runs,
+        row.first_position.0,
+        row.last_position.0,
+        tokens.input,
+        tokens.output,
+        tokens.cache_read,
+        tokens.cache_write,
+        tokens.total,
+        tokens.context_size,
+        tokens.context_window_size,
+    ])?;
+    Ok(())
+}
+
+fn store_adapter(target: &Target<'_>, session_id: &SessionId, row: &AdapterSession) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT OR REPLACE INTO {} ({ADAPTER_COLUMNS}, {TOKEN_COLUMNS})
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+        target.table(ADAPTER_SESSIONS)
+    );
+    let tokens = &row.tokens;
+    target.connection.prepare_cached(&sql)?.execute(rusqlite::params![
+        session_id.as_str(),
+        row.id.as_str(),
+        row.run_id.as_ref().map(RunId::as_str),
+        row.started_at.map(|at| at.0),
+        row.ended_at.map(|at| at.0),
+        row.model,
+        row.source,
+        row.end_reason,
+        row.events,
+        row.first_position.0,
+        row.last_position.0,
+        tokens.input,
+        tokens.output,
+        tokens.cache_read,
+        tokens.cache_write,
+        tokens.total,
+        tokens.context_size,
+        tokens.context_window_size,
+    ])?;
+    Ok(())
+}
+
+/// All sessions with their adapter sessions, read from the views, the latest first.
+pub(crate) fn select(connection: &Connection) -> rusqlite::Result<Vec<Session>> {
+    let mut adapters: HashMap<String, Vec<AdapterSession>> = HashMap::new();
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {ADAPTER_COLUMNS}, {TOKEN_COLUMNS} FROM {ADAPTER_SESSIONS} ORDER BY first_position, adapter_session_id"
+    ))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        adapters.entry(row.get(0)?).or_default().push(adapter_row(row)?);
+    }
+    connection
+        .prepare_cached(&format!("SELECT {SESSION_COLUMNS}, {TOKEN_COLUMNS} FROM {NAME} ORDER BY last_position DESC"))?
+        .query_map([], |row| {
+            let row = session_row(row)?;
+            let adapter_sessions = adapters.remove(row.id.as_str()).unwrap_or_default();
+            let tokens = adapter_sessions.iter().fold(row.loose_tokens, |sum, adapter| sum.followed_by(adapter.tokens));
+            Ok(Session {
+                id: row.id,
+                first_at: row.first_at,
+                last_at: row.last_at,
+                events: row.events,
+                runs: row.runs,
+                tokens,
+                first_position: row.first_position,
+                last_position: row.last_position,
+                adapter_sessions,
+            })
+        })?
+        .collect()
+}

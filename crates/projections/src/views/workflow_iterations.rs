@@ -1,0 +1,167 @@
+//! `workflow_iterations`: the iterations of runs, as their `workflow.iteration` events tell it.
+
+use std::collections::HashMap;
+
+use runledger_events::{
+    AdapterSessionId, EventId, EventKind, IterationState, KindFacts, Position, RecordedEvent, RunId, TimestampMs,
+    WorkflowIteration,
+};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{TOKEN_COLUMNS, damaged, from_json, sqlite, to_json, tokens};
+use crate::error::ProjectionError;
+use crate::objects::Iteration;
+use crate::projection::{Kinds, Projection, Table, Target};
+
+/// The read model.
+pub(crate) struct WorkflowIterations;
+
+pub(crate) const NAME: &str = "workflow_iterations";
+
+impl Projection for WorkflowIterations {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn kinds(&self) -> Kinds {
+        Kinds::Only(&[EventKind::WorkflowIteration])
+    }
+
+    fn tables(&self) -> &'static [Table] {
+        &[Table { name: NAME, key: &["run_id", "iteration"] }]
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../../../migrations/projections/workflow_iterations.sql")
+    }
+
+    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        let mut touched: HashMap<(RunId, u32), Option<IterationState>> = HashMap::new();
+        for event in events {
+            let (Some(run_id), Some(iteration)) = (event.stream.run_id(), iteration_of(event)) else {
+                continue;
+            };
+            let key = (run_id, iteration);
+            if !touched.contains_key(&key) {
+                let stored = load(target, &key.0, iteration).map_err(|source| sqlite(target, &source))?;
+                touched.insert(key.clone(), stored);
+            }
+            match touched.get_mut(&key) {
+                Some(row @ None) => *row = IterationState::initial(event),
+                Some(Some(state)) => state.evolve(event),
+                None => {}
+            }
+        }
+        for ((run_id, _), state) in touched {
+            if let Some(state) = state {
+                store(target, &run_id, &state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError> {
+        target
+            .connection
+            .execute(&format!("DELETE FROM {} WHERE run_id = ?1", target.table(NAME)), [run_id])
+            .map_err(|source| sqlite(target, &source))?;
+        Ok(true)
+    }
+}
+
+fn iteration_of(event: &RecordedEvent) -> Option<u32> {
+    match &event.facts.data {
+        KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => Some(start.iteration),
+        KindFacts::WorkflowIteration(WorkflowIteration::Session(session)) => Some(session.iteration),
+        KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => Some(end.iteration),
+        _ => None,
+    }
+}
+
+const COLUMNS: &str = "iteration, continuation, started_at, start_position, start_event_id, ended_at, end_position, \
+                       outcome, exit_code, error, tracker, adapter_session_id";
+
+fn load(target: &Target<'_>, run_id: &RunId, iteration: u32) -> rusqlite::Result<Option<IterationState>> {
+    let sql =
+        format!("SELECT {COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE run_id = ?1 AND iteration = ?2", target.table(NAME));
+    target.connection.prepare_cached(&sql)?.query_row((run_id.as_str(), iteration), state).optional()
+}
+
+/// The iterations of a run, read from the view, in order.
+pub(crate) fn select(connection: &Connection, run_id: &RunId) -> rusqlite::Result<Vec<Iteration>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS}, {TOKEN_COLUMNS} FROM {NAME} WHERE run_id = ?1 ORDER BY iteration"))?
+        .query_map([run_id.as_str()], |row| state(row).map(Iteration::from))?
+        .collect()
+}
+
+fn state(row: &Row<'_>) -> rusqlite::Result<IterationState> {
+    let outcome: Option<String> = row.get(7)?;
+    let outcome = outcome
+        .map(|word| serde_json::from_value(serde_json::Value::String(word)).map_err(|error| damaged(7, error)))
+        .transpose()?;
+    let has_tracker = row.get_ref(10)? != rusqlite::types::ValueRef::Null;
+    Ok(IterationState {
+        iteration: row.get(0)?,
+        continuation: from_json(row, 1)?,
+        started_at: TimestampMs(row.get(2)?),
+        start_position: Position(row.get(3)?),
+        start_event_id: EventId::new(row.get::<_, String>(4)?).map_err(|error| damaged(4, error))?,
+        ended_at: row.get::<_, Option<i64>>(5)?.map(TimestampMs),
+        end_position: row.get::<_, Option<u64>>(6)?.map(Position),
+        outcome,
+        exit_code: row.get(8)?,
+        error: row.get(9)?,
+        tracker: if has_tracker { Some(from_json(row, 10)?) } else { None },
+        adapter_session_id: row
+            .get::<_, Option<String>>(11)?
+            .map(AdapterSessionId::new)
+            .transpose()
+            .map_err(|error| damaged(11, error))?,
+        tokens: tokens(row, 12)?,
+    })
+}
+
+fn store(target: &Target<'_>, run_id: &RunId, state: &IterationState) -> Result<(), ProjectionError> {
+    let sql = format!(
+        "INSERT OR REPLACE INTO {} (run_id, {COLUMNS}, {TOKEN_COLUMNS})
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+        target.table(NAME)
+    );
+    let continuation = to_json(NAME, &state.continuation)?;
+    let tracker = state.tracker.as_ref().map(|tracker| to_json(NAME, tracker)).transpose()?;
+    let tokens = &state.tokens;
+    target
+        .connection
+        .prepare_cached(&sql)
+        .and_then(|mut statement| {
+            statement.execute(rusqlite::params![
+                run_id.as_str(),
+                state.iteration,
+                continuation,
+                state.started_at.0,
+                state.start_position.0,
+                state.start_event_id.as_str(),
+                state.ended_at.map(|at| at.0),
+                state.end_position.map(|position| position.0),
+                state.outcome.map(|outcome| outcome.as_str()),
+                state.exit_code,
+                state.error,
+                tracker,
+                state.adapter_session_id.as_ref().map(|id| id.as_str()),
+                tokens.input,
+                tokens.output,
+                tokens.cache_read,
+                tokens.cache_write,
+                tokens.total,
+                tokens.context_size,
+                tokens.context_window_size,
+            ])
+        })
+        .map_err(|source| sqlite(target, &source))?;
+    Ok(())
+}
