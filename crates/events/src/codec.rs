@@ -136,6 +136,11 @@ impl Codec {
         let mut payload = self.header();
         bincode::encode_into_std_write(facts, &mut payload, config::standard())
             .map_err(|source| CodecError::Encode { part: PayloadPart::Facts, source })?;
+        // The reader counts some of the fixed fields as wider than they are written; they are few.
+        if payload.len() > FACTS_BYTES_MAX - 4096 {
+            let source = bincode::error::EncodeError::Other("the facts are too large");
+            return Err(CodecError::Encode { part: PayloadPart::Facts, source });
+        }
         Ok(payload)
     }
 

@@ -60,7 +60,10 @@ impl RuntimeEvent {
     /// [`RuntimeEventError`] when the text is no JSON object, or its envelope (`kind`, `id`, `timestamp`, `sessionId`;
     /// `data` of the `workflow.*` kinds) is of the wrong shape. Any other field may hold anything.
     pub fn from_json(json: &str) -> Result<Self, RuntimeEventError> {
-        // A line break inside a JSON string is always escaped, so each raw one stands between tokens.
+        // A line break inside a JSON string is always escaped, so each raw one stands between tokens; JSON it has to be.
+        if json.trim().contains(['\n', '\r']) {
+            Object::parse(&readable(json.trim())).map_err(RuntimeEventError::Json)?;
+        }
         let json = json.trim().replace(['\n', '\r'], " ");
         let text = readable(&json);
         let event = Object::parse(&text).map_err(RuntimeEventError::Json)?;

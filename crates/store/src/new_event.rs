@@ -60,6 +60,13 @@ impl NewEvent {
         self
     }
 
+    /// The same event under another id; its JSON text stays as it is.
+    #[must_use]
+    pub fn with_id(mut self, id: EventId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
     /// Its id, if it has one already.
     pub fn id(&self) -> Option<&EventId> {
         self.id.as_ref()

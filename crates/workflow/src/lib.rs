@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The write half: decides what a workflow run does next, runs its harness, and appends what happened.
+//!
+//! [`decide`] is pure: a state and a command give events. The [`Runner`] owns the clock, the processes and the log.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use runledger_store::EventLog;
+//! use runledger_workflow::{CommandHarness, Journal, LedgerJournal, RunSpec, Runner};
+//!
+//! let log = Arc::new(EventLog::open("ledger.db")?);
+//! let journal = LedgerJournal::open(log)?;
+//! let harness = CommandHarness::new("./agent.sh", vec![], ".".as_ref())?;
+//! let runner = Runner::new(Box::new(journal), Box::new(harness), RunSpec::new("Tidy the changelog", "."))?;
+//! let outcome = runner.run()?;
+//! println!("{} is {}", outcome.state.run_id, outcome.state.status);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod cancel;
+mod config;
+mod decide;
+mod desk;
+mod error;
+mod harness;
+mod instructions;
+mod journal;
+mod owner;
+mod paths;
+mod runner;
+mod tracker;
+
+pub use cancel::CancelHandle;
+pub use config::{LoopConfig, WorkflowConfig};
+pub use decide::{Command, Decided, Extra, Rejected, StopCause, TrackerReading, TransportCheck, TurnReport, decide};
+pub use error::{ConfigError, HarnessError, RunError};
+pub use harness::claude::ClaudeHarness;
+pub use harness::command::CommandHarness;
+pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
+pub use journal::{Journal, LedgerJournal};
+pub use owner::{current_owner, is_alive};
+pub use runner::{RunOutcome, RunSpec, Runner};
+pub use tracker::{SKELETON_MARKER, Verdict};

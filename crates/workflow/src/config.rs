@@ -1,0 +1,114 @@
+//! Workflow files: JSON with the reference's fields, and our own beside them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::ConfigError;
+
+/// A workflow, as its file describes it. Fields that this version does not know are kept in [`WorkflowConfig::json`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkflowConfig {
+    /// Its name.
+    pub name: String,
+    /// The first prompt; `{input}` stands for the user's.
+    #[serde(default = "default_prompt_template")]
+    pub prompt_template: String,
+    /// The loop; none for a single turn.
+    #[serde(default, rename = "loop")]
+    pub loop_config: Option<LoopConfig>,
+    /// Instructions for the harness: a file in the project directory.
+    #[serde(default)]
+    pub workflow_file: Option<String>,
+    /// The model that the harness is to use.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Environment variables for the harness.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The whole file, as it was.
+    #[serde(skip)]
+    pub json: Option<Box<RawValue>>,
+}
+
+/// How a workflow loops.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoopConfig {
+    /// Whether it loops at all.
+    #[serde(default = "default_enabled")]
+    pub enabled: bool,
+    /// The iteration limit; at least one turn is made.
+    #[serde(default = "default_max_iterations")]
+    pub max_iterations: u32,
+    /// The tracker's last line when the work is complete.
+    #[serde(default = "default_completion_marker")]
+    pub completion_marker: String,
+    /// How the tracker's last line begins when the work is blocked.
+    #[serde(default = "default_blocked_marker")]
+    pub blocked_marker: String,
+    /// The tracker's path in the project directory; `{sessionId}` stands for the session.
+    #[serde(default = "default_tracker_path")]
+    pub tracker_path: String,
+    /// The prompt from the second turn on; `{trackerPath}` stands for the tracker's path.
+    #[serde(default = "default_continue_prompt")]
+    pub continue_prompt: String,
+}
+
+fn default_prompt_template() -> String {
+    "{input}".to_owned()
+}
+
+fn default_enabled() -> bool {
+    true
+}
+
+fn default_max_iterations() -> u32 {
+    10
+}
+
+fn default_completion_marker() -> String {
+    "<!-- WORKFLOW_COMPLETE -->".to_owned()
+}
+
+fn default_blocked_marker() -> String {
+    "<!-- WORKFLOW_BLOCKED".to_owned()
+}
+
+fn default_tracker_path() -> String {
+    ".runledger/{sessionId}/tracker.md".to_owned()
+}
+
+fn default_continue_prompt() -> String {
+    "Continue the task. Read the tracker at {trackerPath} for current progress.".to_owned()
+}
+
+impl WorkflowConfig {
+    /// Reads a workflow file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and what is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|source| ConfigError::Shape { path: path.to_owned(), source })
+    }
+
+    /// Reads a workflow's JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        let mut config: Self = serde_json::from_str(json)?;
+        config.json = Some(serde_json::from_str(json)?);
+        Ok(config)
+    }
+
+    /// The loop, where there is one and it is on.
+    pub fn active_loop(&self) -> Option<&LoopConfig> {
+        self.loop_config.as_ref().filter(|config| config.enabled)
+    }
+}

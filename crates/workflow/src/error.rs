@@ -1,0 +1,141 @@
+//! Errors of the write half: what could not start, what went wrong while running, and what to do next.
+
+use std::path::PathBuf;
+
+use runledger_events::{IdError, RunId};
+use runledger_store::{AppendError, NewEventError, OpenError, ReadError};
+
+use crate::decide::Rejected;
+
+/// A workflow file, or a path in it, that cannot be used. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("workflow file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no workflow.
+    #[error("workflow file {path}: {source}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A path leads out of the project directory.
+    #[error("{what} {path} leads out of the project directory {project_dir}; name a path inside it")]
+    Outside {
+        /// Which path.
+        what: &'static str,
+        /// The path.
+        path: String,
+        /// The project directory.
+        project_dir: PathBuf,
+    },
+    /// The project directory cannot be used.
+    #[error("project directory {path}: {source}")]
+    ProjectDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The tracker, or the composed instructions, cannot be written.
+    #[error("{what} {path} cannot be written: {source}")]
+    Write {
+        /// Which file.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A harness that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HarnessError {
+    /// There is no such program.
+    #[error("harness {harness}: there is no program {program}; install it, or name another after `--`")]
+    NotFound {
+        /// The harness.
+        harness: String,
+        /// The program.
+        program: String,
+    },
+    /// The program cannot be started.
+    #[error("{program}: {source}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The turn broke off.
+    #[error("{0}")]
+    Turn(String),
+}
+
+/// Why a run could not be started, or not be carried to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The workflow cannot be used; nothing was written.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The harness cannot be used; nothing was written.
+    #[error(transparent)]
+    Harness(#[from] HarnessError),
+    /// The ledger cannot be opened; nothing was written.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Another owner has the run; the harness was ended, and nothing was written since.
+    #[error("run {run_id}: another owner has taken it over (term {term}); this one has stopped")]
+    Fenced {
+        /// The run.
+        run_id: RunId,
+        /// The new owner's term.
+        term: u64,
+    },
+    /// Appending kept failing; the harness was ended. What was acknowledged is in the log, and the run can be resumed.
+    #[error("run {run_id}: what happened could not be written for {seconds} s, so the run was stopped: {source}")]
+    Append {
+        /// The run.
+        run_id: RunId,
+        /// How long it was tried.
+        seconds: u64,
+        /// The last failure.
+        source: AppendError,
+    },
+    /// The run's stream cannot be read.
+    #[error("run {run_id}: {source}")]
+    Read {
+        /// The run.
+        run_id: RunId,
+        /// Why.
+        source: ReadError,
+    },
+    /// The run is not in a state for what was asked.
+    #[error("run {run_id}: {source}")]
+    Rejected {
+        /// The run.
+        run_id: RunId,
+        /// Why.
+        source: Rejected,
+    },
+    /// An event cannot be made.
+    #[error("an event cannot be made: {0}")]
+    Event(#[from] NewEventError),
+    /// An event cannot be written as JSON.
+    #[error("an event cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// An event's JSON does not read back.
+    #[error("an event does not read back: {0}")]
+    ReadBack(#[from] runledger_events::RuntimeEventError),
+    /// A name cannot be taken.
+    #[error(transparent)]
+    Id(#[from] IdError),
+}

@@ -1,0 +1,140 @@
+//! The `command` harness: any program, run once a turn in the project directory, prompt on standard input.
+//!
+//! What it writes to standard output is its message: told while it works as `message.delta`, about once a second, and
+//! at the end as one `message.complete`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use runledger_events::{RuntimeEvent, RuntimeEventError};
+
+use super::{Harness, Turn, TurnDesk, TurnResult, process};
+use crate::error::HarnessError;
+
+/// How often a message is told while it grows.
+const DELTA_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of a whole message, at the most; of a longer one the end is kept, behind a note. Its deltas have it all.
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
+
+/// Any program.
+#[derive(Debug, Clone)]
+pub struct CommandHarness {
+    program: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl CommandHarness {
+    /// A program and its arguments. A relative path is looked for where the caller stands, then in the project
+    /// directory; a bare name in `PATH`.
+    ///
+    /// # Errors
+    /// [`HarnessError::NotFound`].
+    pub fn new(program: &str, arguments: Vec<String>, project_dir: &Path) -> Result<Self, HarnessError> {
+        Ok(Self { program: process::find_program("command", program, project_dir)?, arguments })
+    }
+}
+
+impl Harness for CommandHarness {
+    fn name(&self) -> &str {
+        "command"
+    }
+
+    fn run_turn(&mut self, turn: &Turn, desk: &mut dyn TurnDesk) -> Result<TurnResult, HarnessError> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        if let Some(instructions) = &turn.instructions {
+            command.env("RUNLEDGER_INSTRUCTIONS", &instructions.file);
+        }
+        let mut message = Message::new(turn.iteration);
+        let program = self.program.display().to_string();
+        let ended = process::run(command, &program, turn, desk, |line, desk| {
+            match line {
+                Some(line) => message.push(line),
+                None => {}
+            }
+            match message.delta() {
+                Some(event) => desk.record(vec![read_back(event)?]),
+                None => Ok(()),
+            }
+        })?;
+        if ended.stopped.is_none()
+            && let Some(event) = message.complete()
+            && let Ok(event) = read_back(event)
+        {
+            // Where the desk says stop, the runner knows it too.
+            let _ = desk.record(vec![event]);
+        }
+        let error = ended.signal.map(|signal| format!("Process ended by signal {signal}"));
+        Ok(TurnResult { exit_code: ended.exit_code, error, last_stderr: ended.last_stderr, ..TurnResult::default() })
+    }
+}
+
+fn read_back(json: serde_json::Value) -> Result<RuntimeEvent, super::Stop> {
+    RuntimeEvent::from_json(&json.to_string()).map_err(|error: RuntimeEventError| {
+        tracing::error!(%error, "a message of the command harness does not read back");
+        super::Stop::Now
+    })
+}
+
+/// The message of one turn, as it grows.
+struct Message {
+    item_id: String,
+    /// What no delta has told yet.
+    untold: Vec<u8>,
+    whole: Vec<u8>,
+    dropped: usize,
+    last_told: Instant,
+}
+
+impl Message {
+    fn new(iteration: u32) -> Self {
+        Self {
+            item_id: format!("output-{iteration}"),
+            untold: Vec::new(),
+            whole: Vec::new(),
+            dropped: 0,
+            last_told: Instant::now(),
+        }
+    }
+
+    fn push(&mut self, line: &[u8]) {
+        self.untold.extend_from_slice(line);
+        self.whole.extend_from_slice(line);
+        if self.whole.len() > 2 * MESSAGE_BYTES_MAX {
+            let excess = self.whole.len() - MESSAGE_BYTES_MAX;
+            self.whole.drain(..excess);
+            self.dropped += excess;
+        }
+    }
+
+    /// What came since the last delta, when it is time for the next.
+    fn delta(&mut self) -> Option<serde_json::Value> {
+        if self.untold.is_empty() || self.last_told.elapsed() < DELTA_EVERY {
+            return None;
+        }
+        self.last_told = Instant::now();
+        let delta = String::from_utf8_lossy(&std::mem::take(&mut self.untold)).into_owned();
+        let data = serde_json::json!({"item_id": self.item_id, "delta": delta});
+        Some(serde_json::json!({"kind": "message.delta", "data": data}))
+    }
+
+    fn complete(&mut self) -> Option<serde_json::Value> {
+        if self.whole.len() > MESSAGE_BYTES_MAX {
+            let excess = self.whole.len() - MESSAGE_BYTES_MAX;
+            self.whole.drain(..excess);
+            self.dropped += excess;
+        }
+        let text = String::from_utf8_lossy(&self.whole);
+        let text = text.trim_end_matches(['\n', '\r']);
+        if text.is_empty() {
+            return None;
+        }
+        let message = match self.dropped {
+            0 => text.to_owned(),
+            dropped => format!("[{dropped} bytes before this are in the message's deltas]\n{text}"),
+        };
+        let data = serde_json::json!({"item_id": self.item_id, "message": message});
+        Some(serde_json::json!({"kind": "message.complete", "data": data}))
+    }
+}

@@ -1,0 +1,100 @@
+//! Harnesses: the agent programs that do a run's work, one turn at a time.
+
+pub(crate) mod claude;
+pub(crate) mod command;
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use runledger_events::{AdapterSessionId, Continuation, RuntimeEvent, Tokens};
+
+use crate::decide::TransportCheck;
+use crate::error::HarnessError;
+
+/// One turn that a harness is asked to make.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// Which iteration it is, from 1.
+    pub iteration: u32,
+    /// The prompt.
+    pub prompt: String,
+    /// How it continues what the harness did before.
+    pub continuation: Continuation,
+    /// Instructions beside the prompt, if the workflow has any.
+    pub instructions: Option<Instructions>,
+    /// The model to use, if the workflow names one.
+    pub model: Option<String>,
+    /// Environment variables for the harness, beside those it inherits.
+    pub env: BTreeMap<String, String>,
+    /// Where it works.
+    pub project_dir: PathBuf,
+}
+
+/// Instructions for the harness, in a file and as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instructions {
+    /// A file that holds the text.
+    pub file: PathBuf,
+    /// The text.
+    pub text: String,
+}
+
+/// What a turn came to, as the harness tells it.
+#[derive(Debug, Clone, Default)]
+pub struct TurnResult {
+    /// The exit code; none where there was no process, or a signal ended it.
+    pub exit_code: Option<i32>,
+    /// An error; its message may be empty.
+    pub error: Option<String>,
+    /// The last line on standard error.
+    pub last_stderr: Option<String>,
+    /// What it cost.
+    pub tokens: Tokens,
+    /// What stream and hooks saw of each other, where the harness has both.
+    pub transport: Option<TransportCheck>,
+}
+
+/// Why a turn has to end before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody cancelled the run: tell the harness, and give it a moment.
+    Cancelled,
+    /// The run's time is up: tell the harness, and give it a moment.
+    TimedOut,
+    /// End it at once: a second request to cancel, another owner, or a log that takes no more.
+    Now,
+}
+
+/// Where a harness puts what happens during a turn, and hears whether to go on.
+pub trait TurnDesk {
+    /// Writes events to the log; returns once they are on disk.
+    ///
+    /// # Errors
+    /// [`Stop`] when the turn has to end; the harness ends its processes and returns.
+    fn record(&mut self, events: Vec<RuntimeEvent>) -> Result<(), Stop>;
+
+    /// Notes the harness's own session, as soon as it is known.
+    ///
+    /// # Errors
+    /// As [`TurnDesk::record`].
+    fn name_session(&mut self, id: &AdapterSessionId) -> Result<(), Stop>;
+
+    /// To be called at least every 100 ms.
+    ///
+    /// # Errors
+    /// As [`TurnDesk::record`].
+    fn check(&mut self) -> Result<(), Stop>;
+}
+
+/// An agent program.
+pub trait Harness {
+    /// Its name, as the run records it.
+    fn name(&self) -> &str;
+
+    /// Makes one turn, from prompt to end. When the desk says stop, it ends every process it started, and returns.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when the turn could not be made at all; the run fails with its message.
+    fn run_turn(&mut self, turn: &Turn, desk: &mut dyn TurnDesk) -> Result<TurnResult, HarnessError>;
+}

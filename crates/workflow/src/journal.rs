@@ -1,0 +1,78 @@
+//! The runner's view of the log: append, and read a stream.
+
+use std::sync::Arc;
+
+use runledger_events::{LogId, RecordedEvent, StreamName, StreamVersion};
+use runledger_store::{
+    AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, OpenError, Read, ReadError, Receipt, StorageError,
+};
+
+/// Where a runner writes what happens, and reads what others wrote to its run.
+pub trait Journal {
+    /// Appends events to one stream, as [`EventLog::append`] does.
+    ///
+    /// # Errors
+    /// As there.
+    fn append(
+        &self,
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Receipt>, AppendError>;
+
+    /// The events of a stream after a version.
+    ///
+    /// # Errors
+    /// As [`LogReader::read_stream`].
+    fn read_stream(&self, stream: &StreamName, after: StreamVersion) -> Result<Vec<RecordedEvent>, ReadError>;
+
+    /// The number of events in a stream.
+    ///
+    /// # Errors
+    /// As [`LogReader::stream_version`].
+    fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, StorageError>;
+
+    /// The log's UUID.
+    fn log_id(&self) -> LogId;
+}
+
+/// The journal of a ledger on this machine.
+#[derive(Debug)]
+pub struct LedgerJournal {
+    log: Arc<EventLog>,
+    reader: LogReader,
+}
+
+impl LedgerJournal {
+    /// Uses an open log.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    pub fn open(log: Arc<EventLog>) -> Result<Self, OpenError> {
+        let reader = log.reader()?;
+        Ok(Self { log, reader })
+    }
+}
+
+impl Journal for LedgerJournal {
+    fn append(
+        &self,
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Receipt>, AppendError> {
+        self.log.append(stream, expected, events)
+    }
+
+    fn read_stream(&self, stream: &StreamName, after: StreamVersion) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.reader.read_stream(stream, after, Read::Facts)
+    }
+
+    fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, StorageError> {
+        self.reader.stream_version(stream)
+    }
+
+    fn log_id(&self) -> LogId {
+        self.log.log_id().clone()
+    }
+}
