@@ -1,1 +1,86 @@
-fn main() {}
+//! The runledger program: reads the command line, composes the two halves, and answers with a documented exit status.
+
+mod commands;
+mod exit_code;
+mod ledger;
+mod narrator;
+mod output;
+mod render;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit_code::Exit;
+use crate::ledger::LedgerArg;
+use crate::output::Output;
+
+/// The one ledger of what coding agents did.
+#[derive(Debug, Parser)]
+#[command(name = "runledger", version, max_term_width = 100)]
+struct Arguments {
+    /// The ledger [default: $XDG_STATE_HOME/runledger/ledger.db]
+    #[arg(long, env = "RUNLEDGER_DB", hide_env_values = true, global = true, value_name = "PATH")]
+    db: Option<PathBuf>,
+    /// Print JSON: one object a line for a list, one object for a single thing
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Exec(commands::exec::Exec),
+    Runs(commands::runs::Runs),
+    Show(commands::show::Show),
+    Sessions(commands::sessions::Sessions),
+    Events(commands::events::Events),
+    Ingest(commands::ingest::Ingest),
+    Export(commands::export::Export),
+    RebuildProjections(commands::rebuild_projections::RebuildProjections),
+    Verify(commands::verify::Verify),
+    Status(commands::status::Status),
+}
+
+fn main() -> ExitCode {
+    // Usage errors exit with 2, as clap does it; help and version with 0.
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("RUNLEDGER_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .init();
+    let ledger = LedgerArg::new(arguments.db);
+    let mut output = Output::new(arguments.json);
+    let result = run(&arguments.command, &ledger, &mut output).and_then(|exit| output.finish().map(|()| exit));
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let exit = exit_code::of(&error);
+            if !exit_code::is_closed_pipe(&error) {
+                output::message(&format!("error: {}", render::chain(&error)));
+            }
+            exit.into()
+        }
+    }
+}
+
+fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+    match command {
+        Command::Exec(command) => command.run(ledger, output),
+        Command::Runs(command) => command.run(ledger, output),
+        Command::Show(command) => command.run(ledger, output),
+        Command::Sessions(command) => command.run(ledger, output),
+        Command::Events(command) => command.run(ledger, output),
+        Command::Ingest(command) => command.run(ledger, output),
+        Command::Export(command) => command.run(ledger, output),
+        Command::RebuildProjections(command) => command.run(ledger, output),
+        Command::Verify(command) => command.run(ledger, output),
+        Command::Status(command) => command.run(ledger, output),
+    }
+}

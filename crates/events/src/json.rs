@@ -158,6 +158,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may fail loudly")]
 mod tests {
     use super::*;
 

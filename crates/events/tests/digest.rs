@@ -100,14 +100,23 @@ fn blake3(bytes: &[u8]) -> Digest {
 
 #[test]
 fn known_answers_of_the_commitment() {
-    assert_eq!(commitment(&[0; 16], b"").to_string(), "883676b5e0b418da2bb44d13d334f61145ce20e2f1b8208ebac58e958102a0dd");
+    assert_eq!(
+        commitment(&[0; 16], b"").to_string(),
+        "883676b5e0b418da2bb44d13d334f61145ce20e2f1b8208ebac58e958102a0dd"
+    );
     let salt = *b"0123456789abcdef";
-    assert_eq!(commitment(&salt, br#"{"kind":"setup"}"#).to_string(), "93894098906252a5144de34c83e1df9c7128a31232481fcc087d14131e999a30");
+    assert_eq!(
+        commitment(&salt, br#"{"kind":"setup"}"#).to_string(),
+        "93894098906252a5144de34c83e1df9c7128a31232481fcc087d14131e999a30"
+    );
 }
 
 #[test]
 fn known_answers_of_the_event_digest() {
-    assert_eq!(Input::sample().digest().to_string(), "0bfa489006fd77abacd6aac0a5358ed2fc285dcb4e0832b97d6b272a0b22621d");
+    assert_eq!(
+        Input::sample().digest().to_string(),
+        "0bfa489006fd77abacd6aac0a5358ed2fc285dcb4e0832b97d6b272a0b22621d"
+    );
     let bare = Input {
         predecessor: Digest::ZERO,
         version: 1,
@@ -123,8 +132,14 @@ fn known_answers_of_the_event_digest() {
 
 #[test]
 fn known_answers_of_the_chain() {
-    assert_eq!(chain(&Digest::ZERO, &Digest::ZERO).to_string(), "40929081bce6652ae6e576951e2d5172b425c4ea95d26b0bfcd25b11d17668e9");
-    assert_eq!(chain(&Digest([0x11; 32]), &Digest([0x22; 32])).to_string(), "f5f49fae0421b461b2f9a78b794924bdabb45ed4e451529e8dbbb466c761a190");
+    assert_eq!(
+        chain(&Digest::ZERO, &Digest::ZERO).to_string(),
+        "40929081bce6652ae6e576951e2d5172b425c4ea95d26b0bfcd25b11d17668e9"
+    );
+    assert_eq!(
+        chain(&Digest([0x11; 32]), &Digest([0x22; 32])).to_string(),
+        "f5f49fae0421b461b2f9a78b794924bdabb45ed4e451529e8dbbb466c761a190"
+    );
 }
 
 #[test]
@@ -188,10 +203,8 @@ fn a_change_of_any_field_changes_the_digest() {
 #[test]
 fn a_change_of_salt_or_content_changes_the_commitment_and_of_either_link_the_chain() {
     let salts = [[0; 16], [1; 16], *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01"];
-    let commitments: HashSet<Digest> = salts
-        .iter()
-        .flat_map(|salt| [&b""[..], b"\0", b"a", b"ab"].map(|content| commitment(salt, content)))
-        .collect();
+    let commitments: HashSet<Digest> =
+        salts.iter().flat_map(|salt| [&b""[..], b"\0", b"a", b"ab"].map(|content| commitment(salt, content))).collect();
     assert_eq!(commitments.len(), 12);
     let (a, b) = (Digest([1; 32]), Digest([2; 32]));
     let chains = HashSet::from([chain(&a, &b), chain(&b, &a), chain(&a, &a), chain(&b, &b), commitment(&[1; 16], &[])]);

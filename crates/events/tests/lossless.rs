@@ -90,8 +90,17 @@ fn number() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|n| n.to_string()),
         any::<f64>().prop_filter("JSON has no NaN", |n| n.is_finite()).prop_map(|n| format!("{n:e}")),
         prop_oneof![
-            Just("1e400"), Just("-1E+400"), Just("1e-400"), Just("-0"), Just("-0.0"), Just("1.0"), Just("1.50"),
-            Just("12345678901234567890123"), Just("0.1e1"), Just("9007199254740993"), Just("18446744073709551616"),
+            Just("1e400"),
+            Just("-1E+400"),
+            Just("1e-400"),
+            Just("-0"),
+            Just("-0.0"),
+            Just("1.0"),
+            Just("1.50"),
+            Just("12345678901234567890123"),
+            Just("0.1e1"),
+            Just("9007199254740993"),
+            Just("18446744073709551616"),
         ]
         .prop_map(str::to_owned),
     ]
@@ -151,7 +160,12 @@ fn event() -> impl Strategy<Value = String> {
         prop::collection::vec(kind(), 1..3),
         prop::option::of(prop_oneof![Just("null".to_owned()), "\"[a-z0-9-]{1,12}\"", Just("\"\\ud83d\"".to_owned())]),
         prop::option::of(prop_oneof![
-            Just("null"), Just("1761000000250"), Just("1761000000250.75"), Just("1.5e12"), Just("-1"), Just("0")
+            Just("null"),
+            Just("1761000000250"),
+            Just("1761000000250.75"),
+            Just("1.5e12"),
+            Just("-1"),
+            Just("0")
         ]),
         prop::option::of(prop_oneof![Just("null".to_owned()), Just("\"\"".to_owned()), "\"[a-z0-9-]{1,12}\""]),
     );
@@ -284,7 +298,8 @@ fn an_unknown_field_of_a_workflow_event_may_hold_anything() {
 
 #[test]
 fn a_bare_decision_and_a_decision_event_mean_the_same() {
-    let decision = r#""eventId":"req-1","decision":{"type":"json","source":"user","intent":{"kind":"permission_allow"}}"#;
+    let decision =
+        r#""eventId":"req-1","decision":{"type":"json","source":"user","intent":{"kind":"permission_allow"}}"#;
     let bare = comes_back(&format!(r#"{{{decision},"now":1761000000790}}"#)).unwrap();
     let event =
         comes_back(&format!(r#"{{"kind":"decision","timestamp":1761000000790,"data":{{{decision}}}}}"#)).unwrap();

@@ -4,9 +4,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use runledger_events::{
-    Codec, CodecError, Facts, HEADER_BYTES, KindFacts, PayloadPart, Upcasters,
-};
+use runledger_events::{Codec, CodecError, Facts, HEADER_BYTES, KindFacts, PayloadPart, Upcasters};
 
 /// The made-up version 0: facts are the words `agent/tool`, content is bare UTF-8.
 fn version_0(part: PayloadPart, body: Vec<u8>) -> Result<Vec<u8>, CodecError> {
@@ -82,7 +80,9 @@ fn a_newer_version_is_told_apart_from_damage() {
         let error = codec.decode_facts(&payload(version, &[0xff; 8])).unwrap_err();
         assert!(matches!(error, CodecError::Newer { part: PayloadPart::Facts, version: v, newest: 1 } if v == version));
         let error = codec.decode_content(&payload(version, b"")).unwrap_err();
-        assert!(matches!(error, CodecError::Newer { part: PayloadPart::Content, version: v, newest: 1 } if v == version));
+        assert!(
+            matches!(error, CodecError::Newer { part: PayloadPart::Content, version: v, newest: 1 } if v == version)
+        );
     }
 }
 
@@ -134,7 +134,9 @@ fn facts_that_could_not_be_read_again_are_not_written() {
         let encoded = codec.encode_facts(&facts);
         // Then
         match encoded {
-            Ok(payload) => assert!(codec.decode_facts(&payload).is_ok(), "{bytes} bytes were written, and do not decode"),
+            Ok(payload) => {
+                assert!(codec.decode_facts(&payload).is_ok(), "{bytes} bytes were written, and do not decode")
+            }
             Err(error) => assert!(matches!(error, CodecError::Encode { .. }) && bytes > 15 << 20, "{bytes}: {error}"),
         }
     }

@@ -6,9 +6,9 @@ use std::path::Path;
 use proptest::prelude::*;
 use runledger_events::{
     AdapterSessionId, Content, Continuation, DecisionFacts, EventId, EventKind, Facts, IterationEnd, IterationOutcome,
-    IterationSession, IterationStart, IterationState, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent, RunId,
-    RunState, RunStatus, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, WorkflowEnd, WorkflowIteration,
-    WorkflowStart, WorkflowState, WorkflowTransition, transition_is_legal,
+    IterationSession, IterationStart, IterationState, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent,
+    RunId, RunState, RunStatus, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, WorkflowEnd,
+    WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, transition_is_legal,
 };
 
 fn recorded(position: u64, data: KindFacts) -> RecordedEvent {

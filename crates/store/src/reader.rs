@@ -199,6 +199,8 @@ impl LogReader {
         let mut bytes = 0;
         let mut events = Vec::new();
         let mut is_cut = false;
+        // Beyond the head nothing can be searched yet: what comes there later has to be in a later answer.
+        let up_to = up_to.min(self.head()?.position).max(after);
         self.scan(filter, after, up_to, read, false, |raw| {
             bytes += raw.content.as_ref().map_or(0, Vec::len);
             events.push(raw.decode(&self.codec)?);

@@ -117,6 +117,7 @@ pub(crate) fn differences(path: &Path, connection: &Connection) -> Result<Vec<St
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test may fail loudly")]
 mod tests {
     use super::*;
 

@@ -35,7 +35,10 @@ fn positions_and_versions_count_up_without_gaps() {
     let events = all(&place.reader());
     assert_dense(&events);
     for (event, receipt) in events.iter().zip(&receipts) {
-        assert_eq!((&event.id, event.position, event.recorded_at), (&receipt.event_id, receipt.position, receipt.recorded_at));
+        assert_eq!(
+            (&event.id, event.position, event.recorded_at),
+            (&receipt.event_id, receipt.position, receipt.recorded_at)
+        );
     }
     assert_eq!(place.reader().streams().unwrap(), 3);
 }
@@ -55,7 +58,8 @@ fn events_of_one_append_stand_in_the_order_given() {
 fn an_event_keeps_its_own_id_and_time_and_gets_those_that_it_lacks() {
     let place = Place::new();
     let log = place.log();
-    let own = append_one(&log, "session/a", json(r#"{"id":"req-1","timestamp":5,"kind":"setup"}"#, Metadata::default()));
+    let own =
+        append_one(&log, "session/a", json(r#"{"id":"req-1","timestamp":5,"kind":"setup"}"#, Metadata::default()));
     let given = append_one(&log, "session/a", json(r#"{"kind":"setup"}"#, Metadata::default()));
     let events = all(&place.reader());
     assert_eq!((own.event_id.as_str(), events[0].occurred_at), ("req-1", TimestampMs(5)));
@@ -73,8 +77,10 @@ fn the_adapter_session_is_the_events_own_unless_the_metadata_names_one() {
     let named = Metadata { adapter_session_id: Some("named".parse().unwrap()), ..Metadata::default() };
     append_one(&log, "session/a", json(text, Metadata::default()));
     append_one(&log, "session/a", json(text, named));
-    let ids: Vec<String> =
-        all(&place.reader()).iter().map(|event| event.metadata.adapter_session_id.clone().unwrap().to_string()).collect();
+    let ids: Vec<String> = all(&place.reader())
+        .iter()
+        .map(|event| event.metadata.adapter_session_id.clone().unwrap().to_string())
+        .collect();
     assert_eq!(ids, ["own", "named"]);
 }
 
@@ -189,11 +195,15 @@ fn the_same_event_again_is_answered_with_its_first_receipt() {
     let first = append_one(&log, "session/a", prompt("e1", "x"));
     append_one(&log, "session/a", prompt("e2", "y"));
     // When
-    for expected in [ExpectedVersion::Any, ExpectedVersion::NoStream, exact(0), exact(7), ExpectedVersion::StreamExists] {
+    for expected in [ExpectedVersion::Any, ExpectedVersion::NoStream, exact(0), exact(7), ExpectedVersion::StreamExists]
+    {
         let again = log.append(&stream("session/a"), expected, vec![prompt("e1", "x")]).unwrap().remove(0);
         // Then
         assert!(again.is_duplicate, "{expected}");
-        assert_eq!((again.position, again.stream_version, again.recorded_at), (first.position, first.stream_version, first.recorded_at));
+        assert_eq!(
+            (again.position, again.stream_version, again.recorded_at),
+            (first.position, first.stream_version, first.recorded_at)
+        );
     }
     assert_eq!(all(&place.reader()).len(), 2);
 }
@@ -236,7 +246,10 @@ fn a_repeated_id_within_one_append_counts_once_or_is_refused() {
     let log = place.log();
     let twice = vec![prompt("e1", "x"), prompt("e2", "y"), prompt("e1", "x")];
     let receipts = log.append(&stream("session/a"), ExpectedVersion::NoStream, twice).unwrap();
-    assert_eq!(receipts.iter().map(|r| (r.position.0, r.is_duplicate)).collect::<Vec<_>>(), [(1, false), (2, false), (1, true)]);
+    assert_eq!(
+        receipts.iter().map(|r| (r.position.0, r.is_duplicate)).collect::<Vec<_>>(),
+        [(1, false), (2, false), (1, true)]
+    );
     let other = vec![prompt("e3", "x"), prompt("e3", "z")];
     assert!(matches!(
         log.append(&stream("session/a"), ExpectedVersion::Any, other),
@@ -265,7 +278,10 @@ fn an_erased_event_is_known_again_by_its_facts() {
     let place = Place::new();
     let log = place.log();
     let end = |reason: &str, more: &str| {
-        json(&format!(r#"{{"id":"e1","kind":"session.end","data":{{"reason":"{reason}"}},"x":"{more}"}}"#), Metadata::default())
+        json(
+            &format!(r#"{{"id":"e1","kind":"session.end","data":{{"reason":"{reason}"}},"x":"{more}"}}"#),
+            Metadata::default(),
+        )
     };
     append_one(&log, "session/a", end("logout", "secret"));
     place.sqlite().execute("UPDATE runtime_events SET content = NULL, salt = NULL", []).unwrap();
@@ -473,7 +489,11 @@ impl Model {
         Outcome::Receipts(receipts)
     }
 
-    fn append(&mut self, (stream, expected, events): &Step, receipts: &mut Vec<(u64, u64, bool)>) -> Result<(), Outcome> {
+    fn append(
+        &mut self,
+        (stream, expected, events): &Step,
+        receipts: &mut Vec<(u64, u64, bool)>,
+    ) -> Result<(), Outcome> {
         let known: Vec<_> = events.iter().map(|event| self.known(stream, *event)).collect::<Result<_, _>>()?;
         let count = known.iter().flatten().count();
         if count > 0 && count == events.len() {

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{Content, Metadata, Position};
-use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenError, ReadError, StorageError, new_event_from_exported};
+use runledger_store::{
+    EventLog, ExpectedVersion, LogReader, OpenError, ReadError, StorageError, new_event_from_exported,
+};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use support::{Place, all, append_one, assert_dense, assert_verifies, belonging, json, prompt, prompt_with, sqlite};
@@ -65,15 +67,51 @@ fn fixture(name: &str) -> PathBuf {
 /// Each line is an exported event, so that ids, times and salts are the same whenever it is made.
 fn sample_lines() -> Vec<String> {
     let events = [
-        ("session/s1", "session.start", r#"{"id":"req-1","timestamp":1761000000250,"kind":"session.start","sessionId":"a1","data":{"source":"startup","model":"model-large"}}"#),
-        ("run/r1", "workflow.start", r#"{"id":"w-1","timestamp":1761000000300,"kind":"workflow.start","data":{"run_id":"r1","session_id":"s1","max_iterations":3,"owner":{"term":1,"log_id":"0199f000-0000-7000-8000-000000000001","host":"h","pid":7}}}"#),
-        ("run/r1", "workflow.transition", r#"{"id":"w-2","timestamp":1761000000310,"kind":"workflow.transition","data":{"from":"starting","to":"running","status":"running"}}"#),
-        ("session/s1", "user.prompt", r#"{"id":"req-2","timestamp":1761000000400,"kind":"user.prompt","sessionId":"a1","data":{"prompt":"secret"}}"#),
-        ("session/s1", "permission.request", r#"{"id":"req-3","timestamp":1761000000500,"kind":"permission.request","sessionId":"a1","data":{"tool_name":"Bash","tool_use_id":"t1","tool_input":{"n":[1e400,-0,1.0,12345678901234567890123],"half":"\ud83d"}},"interaction":{"expectsDecision":true}}"#),
-        ("session/s1", "decision", r#"{"eventId":"req-3","decision":{"type":"json","source":"user","intent":{"kind":"permission_allow"}},"now":1761000000600}"#),
-        ("session/s2", "x.not-yet-known", r#"{"id":"req-1","kind":"x.not-yet-known","timestamp":1761000000700,"b":1,"a":2,"b":3}"#),
-        ("run/r1", "workflow.transition", r#"{"id":"w-3","timestamp":1761000000800,"kind":"workflow.transition","data":{"from":"running","to":"completing","status":"running"}}"#),
-        ("run/r1", "workflow.end", r#"{"id":"w-4","timestamp":1761000000900,"kind":"workflow.end","data":{"status":"completed","iteration":0}}"#),
+        (
+            "session/s1",
+            "session.start",
+            r#"{"id":"req-1","timestamp":1761000000250,"kind":"session.start","sessionId":"a1","data":{"source":"startup","model":"model-large"}}"#,
+        ),
+        (
+            "run/r1",
+            "workflow.start",
+            r#"{"id":"w-1","timestamp":1761000000300,"kind":"workflow.start","data":{"run_id":"r1","session_id":"s1","max_iterations":3,"owner":{"term":1,"log_id":"0199f000-0000-7000-8000-000000000001","host":"h","pid":7}}}"#,
+        ),
+        (
+            "run/r1",
+            "workflow.transition",
+            r#"{"id":"w-2","timestamp":1761000000310,"kind":"workflow.transition","data":{"from":"starting","to":"running","status":"running"}}"#,
+        ),
+        (
+            "session/s1",
+            "user.prompt",
+            r#"{"id":"req-2","timestamp":1761000000400,"kind":"user.prompt","sessionId":"a1","data":{"prompt":"secret"}}"#,
+        ),
+        (
+            "session/s1",
+            "permission.request",
+            r#"{"id":"req-3","timestamp":1761000000500,"kind":"permission.request","sessionId":"a1","data":{"tool_name":"Bash","tool_use_id":"t1","tool_input":{"n":[1e400,-0,1.0,12345678901234567890123],"half":"\ud83d"}},"interaction":{"expectsDecision":true}}"#,
+        ),
+        (
+            "session/s1",
+            "decision",
+            r#"{"eventId":"req-3","decision":{"type":"json","source":"user","intent":{"kind":"permission_allow"}},"now":1761000000600}"#,
+        ),
+        (
+            "session/s2",
+            "x.not-yet-known",
+            r#"{"id":"req-1","kind":"x.not-yet-known","timestamp":1761000000700,"b":1,"a":2,"b":3}"#,
+        ),
+        (
+            "run/r1",
+            "workflow.transition",
+            r#"{"id":"w-3","timestamp":1761000000800,"kind":"workflow.transition","data":{"from":"running","to":"completing","status":"running"}}"#,
+        ),
+        (
+            "run/r1",
+            "workflow.end",
+            r#"{"id":"w-4","timestamp":1761000000900,"kind":"workflow.end","data":{"status":"completed","iteration":0}}"#,
+        ),
     ];
     events
         .iter()
@@ -97,7 +135,8 @@ fn sample_lines() -> Vec<String> {
 /// Every row of every table as INSERT statements, then what the schema has, in an order that can be run again.
 fn dump(connection: &Connection) -> String {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
-    let mut text = "-- A log of schema version 1 as release 0.1 wrote it. Frozen: a later release has to read it.\n".to_owned();
+    let mut text =
+        "-- A log of schema version 1 as release 0.1 wrote it. Frozen: a later release has to read it.\n".to_owned();
     writeln!(text, "PRAGMA application_id = {};", pragma("application_id")).unwrap();
     writeln!(text, "PRAGMA user_version = {};", pragma("user_version")).unwrap();
     let objects = |of: &str| -> Vec<(String, String)> {
@@ -130,7 +169,9 @@ fn literal(value: ValueRef<'_>) -> String {
         ValueRef::Null => "NULL".to_owned(),
         ValueRef::Integer(n) => n.to_string(),
         ValueRef::Text(text) => format!("'{}'", std::str::from_utf8(text).unwrap().replace('\'', "''")),
-        ValueRef::Blob(bytes) => format!("x'{}'", bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))),
+        ValueRef::Blob(bytes) => {
+            format!("x'{}'", bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
+        }
         ValueRef::Real(_) => panic!("the log has no such column"),
     }
 }
@@ -284,7 +325,10 @@ fn another_programs_database_is_refused_and_not_touched() {
         }
         drop(connection);
         for error in refused(&place) {
-            assert!(matches!(error, OpenError::Foreign { application_id: found, .. } if found == application_id), "{error}");
+            assert!(
+                matches!(error, OpenError::Foreign { application_id: found, .. } if found == application_id),
+                "{error}"
+            );
         }
     }
 }
@@ -378,15 +422,20 @@ fn an_event_is_never_deleted_nor_changed_in_any_column() {
     assert_eq!(columns.len(), 18);
     for column in &columns {
         let other = match column.as_str() {
-            "position" | "stream_key" | "stream_version" | "session_key" | "run_key" | "occurred_at" | "recorded_at" => "77",
+            "position" | "stream_key" | "stream_version" | "session_key" | "run_key" | "occurred_at"
+            | "recorded_at" => "77",
             "facts" | "digest" | "chain" | "commitment" | "salt" | "content" => "x'00112233'",
             _ => "'other'",
         };
         assert_refused(&connection, &format!("UPDATE runtime_events SET {column} = {other} WHERE position = 1"));
-        assert_refused(&connection, &format!("UPDATE OR REPLACE runtime_events SET {column} = {other} WHERE position = 3"));
+        assert_refused(
+            &connection,
+            &format!("UPDATE OR REPLACE runtime_events SET {column} = {other} WHERE position = 3"),
+        );
         // Not even while the content is erased.
         if column != "salt" && column != "content" {
-            let sql = format!("UPDATE runtime_events SET content = NULL, salt = NULL, {column} = {other} WHERE position = 1");
+            let sql =
+                format!("UPDATE runtime_events SET content = NULL, salt = NULL, {column} = {other} WHERE position = 1");
             assert_refused(&connection, &sql);
         }
     }
@@ -403,7 +452,10 @@ fn content_is_erased_together_with_its_salt_and_never_put_back() {
     assert_refused(&connection, "UPDATE runtime_events SET salt = NULL WHERE position = 1");
     connection.execute("UPDATE runtime_events SET content = NULL, salt = NULL WHERE position = 1", []).unwrap();
     connection.execute("UPDATE runtime_events SET content = NULL, salt = NULL", []).unwrap();
-    assert_refused(&connection, "UPDATE runtime_events SET content = x'01000000027b7d', salt = x'00' WHERE position = 1");
+    assert_refused(
+        &connection,
+        "UPDATE runtime_events SET content = x'01000000027b7d', salt = x'00' WHERE position = 1",
+    );
     let report = place.verify();
     assert_eq!((report.findings, report.events, report.erased), (vec![], 3, 3));
 }
@@ -494,7 +546,11 @@ fn many_openers_at_once_make_one_log() {
                 let path = place.path();
                 scope.spawn(move || {
                     let log = EventLog::open(path).unwrap();
-                    append_one(&log, "session/a", json(&format!(r#"{{"id":"{n}","kind":"setup"}}"#), Metadata::default()));
+                    append_one(
+                        &log,
+                        "session/a",
+                        json(&format!(r#"{{"id":"{n}","kind":"setup"}}"#), Metadata::default()),
+                    );
                     log.log_id().to_string()
                 })
             })

@@ -8,7 +8,7 @@ use runledger_store::{
 };
 
 /// Where a runner writes what happens, and reads what others wrote to its run.
-pub trait Journal {
+pub trait Journal: Send {
     /// Appends events to one stream, as [`EventLog::append`] does.
     ///
     /// # Errors

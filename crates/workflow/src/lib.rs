@@ -10,8 +10,8 @@
 //! let log = Arc::new(EventLog::open("ledger.db")?);
 //! let journal = LedgerJournal::open(log)?;
 //! let harness = CommandHarness::new("./agent.sh", vec![], ".".as_ref())?;
-//! let runner = Runner::new(Box::new(journal), Box::new(harness), RunSpec::new("Tidy the changelog", "."))?;
-//! let outcome = runner.run()?;
+//! let runner = Runner::new(Box::new(harness), RunSpec::new("Tidy the changelog", "."))?;
+//! let outcome = runner.run(Box::new(journal))?;
 //! println!("{} is {}", outcome.state.run_id, outcome.state.status);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

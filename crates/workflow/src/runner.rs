@@ -68,7 +68,6 @@ pub struct RunOutcome {
 
 /// A run that is ready to begin. Nothing was written to the log yet.
 pub struct Runner {
-    journal: Box<dyn Journal>,
     harness: Box<dyn Harness>,
     spec: RunSpec,
     run_id: RunId,
@@ -88,7 +87,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::Config`] for a project directory that is none, or a tracker outside it.
-    pub fn new(journal: Box<dyn Journal>, harness: Box<dyn Harness>, mut spec: RunSpec) -> Result<Self, RunError> {
+    pub fn new(harness: Box<dyn Harness>, mut spec: RunSpec) -> Result<Self, RunError> {
         spec.project_dir = spec
             .project_dir
             .canonicalize()
@@ -106,7 +105,7 @@ impl Runner {
                 Some(TrackerPlace { relative, path })
             }
         };
-        Ok(Self { journal, harness, spec, run_id, session_id, tracker, cancel: CancelHandle::default() })
+        Ok(Self { harness, spec, run_id, session_id, tracker, cancel: CancelHandle::default() })
     }
 
     /// The run's id.
@@ -129,13 +128,13 @@ impl Runner {
         self.cancel.clone()
     }
 
-    /// Carries the run to its end.
+    /// Carries the run to its end, and writes every step to the journal.
     ///
     /// # Errors
     /// - [`RunError::Config`]: tracker or instructions cannot be written; nothing is in the log.
     /// - [`RunError::Fenced`]: another owner has the run.
     /// - [`RunError::Append`]: the log took no more; what was acknowledged is there, and the run can be resumed.
-    pub fn run(mut self) -> Result<RunOutcome, RunError> {
+    pub fn run(mut self, journal: Box<dyn Journal>) -> Result<RunOutcome, RunError> {
         if let Some(place) = &self.tracker {
             tracker::create(&place.path, &place.relative, self.session_id.as_str(), &self.spec.prompt)?;
         }
@@ -144,9 +143,9 @@ impl Runner {
             Some(workflow) => compose(workflow, &self.spec.project_dir, self.session_id.as_str(), self.tracker_path())?,
         };
         let deadline = self.spec.timeout.map(|timeout| Instant::now() + timeout);
-        let owner = current_owner(1, self.journal.log_id());
+        let owner = current_owner(1, journal.log_id());
         let mut writer = RunWriter::begin(
-            self.journal,
+            journal,
             self.run_id.clone(),
             self.session_id.clone(),
             owner.term,

@@ -66,7 +66,10 @@ pub(crate) fn prompt(id: &str, text: &str) -> NewEvent {
 }
 
 pub(crate) fn prompt_with(id: &str, text: &str, metadata: Metadata) -> NewEvent {
-    json(&format!(r#"{{"id":"{id}","timestamp":1761000000000,"kind":"user.prompt","data":{{"prompt":"{text}"}}}}"#), metadata)
+    json(
+        &format!(r#"{{"id":"{id}","timestamp":1761000000000,"kind":"user.prompt","data":{{"prompt":"{text}"}}}}"#),
+        metadata,
+    )
 }
 
 pub(crate) fn json(text: &str, metadata: Metadata) -> NewEvent {

@@ -88,7 +88,7 @@ pub trait TurnDesk {
 }
 
 /// An agent program.
-pub trait Harness {
+pub trait Harness: Send {
     /// Its name, as the run records it.
     fn name(&self) -> &str;
 

@@ -1,0 +1,267 @@
+//! `exec`: runs a workflow to its end, and tells of it while it goes on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use runledger_events::{KindFacts, RecordedEvent, SessionId, WorkflowIteration};
+use runledger_projections::{Projector, Queries};
+use runledger_store::{EventFilter, Follower, Read};
+use runledger_workflow::{
+    CancelHandle, ClaudeHarness, CommandHarness, Harness, LedgerJournal, RunError, RunOutcome, RunSpec, Runner,
+    WorkflowConfig,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::commands::runs::RunView;
+use crate::exit_code::{Exit, Usage};
+use crate::ledger::{LedgerArg, one_run};
+use crate::narrator::{EventLine, summary};
+use crate::output::{Output, message};
+use crate::render;
+
+/// How long the read models may lag behind when the run object is printed.
+const READ_YOUR_WRITES: Duration = Duration::from_secs(30);
+
+/// Run a workflow to its end
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger exec 'Say hello'                                    one turn of Claude Code
+  runledger exec --workflow tidy.json 'Tidy the changelog'      turns of Claude Code until the tracker says done
+  runledger exec --workflow tidy.json 'Tidy it' -- ./agent.sh   the same with a program of your own
+
+Exit status: 0 completed, 3 could not start, 4 failed, 6 timed out, 8 blocked, 9 exhausted, 130 cancelled.")]
+pub(crate) struct Exec {
+    /// The workflow, a JSON file; without one, a single turn with the prompt as it is
+    #[arg(long, value_name = "FILE")]
+    workflow: Option<PathBuf>,
+    /// `claude`, or `command` for the program after `--`
+    #[arg(long, value_name = "NAME")]
+    harness: Option<String>,
+    /// The session that the run belongs to; without one, a new session
+    #[arg(long, env = "RUNLEDGER_SESSION", hide_env_values = true, value_name = "ID", value_parser = super::session)]
+    session: Option<Option<SessionId>>,
+    /// Where the harness works
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    project_dir: PathBuf,
+    /// Time limit for the whole run, in milliseconds
+    #[arg(long, value_name = "N")]
+    timeout_ms: Option<u64>,
+    /// What is to be done
+    prompt: String,
+    /// The program of the `command` harness, and its arguments
+    #[arg(last = true, value_name = "PROGRAM ARG")]
+    program: Vec<String>,
+}
+
+impl Exec {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        // All that can be wrong with the request is found before a ledger is made.
+        let path = ledger.path()?;
+        let spec = RunSpec {
+            workflow: self.workflow.as_deref().map(WorkflowConfig::load).transpose()?,
+            session_id: self.session.clone().flatten(),
+            timeout: self.timeout_ms.map(Duration::from_millis),
+            ledger: Some(path.clone()),
+            ..RunSpec::new(self.prompt.clone(), self.project_dir.clone())
+        };
+        let runner = Runner::new(self.harness()?, spec)?;
+
+        let log = Arc::new(ledger.open_for_writing()?);
+        let head = log.reader()?.head()?.position;
+        let projector = Projector::start(&path, log.follow(head)?)?;
+        let filter = EventFilter { run: Some(runner.run_id().clone()), ..EventFilter::default() };
+        let follower = log.follow(head)?.with_filter(filter).with_read(Read::All);
+        let mut teller = Teller { output, follower, failed: None };
+        teller.started(self, &runner);
+
+        let run_id = runner.run_id().clone();
+        end_on_signals(runner.cancel_handle())?;
+        let journal = Box::new(LedgerJournal::open(log.clone())?);
+        let running = std::thread::Builder::new()
+            .name("runledger-runner".to_owned())
+            .spawn(move || runner.run(journal))
+            .context("starting the runner")?;
+        let result = teller.tell_until_over(running)?;
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                teller.error(&error);
+                projector.stop()?;
+                return Err(error.into());
+            }
+        };
+
+        let queries = Queries::open(&path)?;
+        let waited = queries.wait_for(outcome.state.last_position, READ_YOUR_WRITES);
+        projector.stop()?;
+        waited?;
+        let (run, _) = one_run(&queries, run_id.as_str())?;
+        let exit = Exit::of_run(run.status, run.stop_reason.as_deref());
+        teller.completed(RunView::new(run));
+        teller.failed.map_or(Ok(exit), Err)
+    }
+
+    fn harness(&self) -> anyhow::Result<Box<dyn Harness>> {
+        let name = self.harness.as_deref().unwrap_or(if self.program.is_empty() { "claude" } else { "command" });
+        match (name, self.program.split_first()) {
+            ("command", Some((program, arguments))) => {
+                Ok(Box::new(CommandHarness::new(program, arguments.to_vec(), &self.project_dir)?))
+            }
+            ("command", None) => {
+                Err(Usage("the command harness needs its program: … -- PROGRAM ARG…".to_owned()).into())
+            }
+            ("claude" | "claude-code", None) => Ok(Box::new(ClaudeHarness::new(&self.project_dir)?)),
+            ("claude" | "claude-code", Some(_)) => {
+                Err(Usage("only the command harness takes a program after `--`".to_owned()).into())
+            }
+            (other, _) => Err(Usage(format!("there is no harness {other}; there are claude and command")).into()),
+        }
+    }
+}
+
+/// The first signal asks the run to end, the second ends its harness at once.
+fn end_on_signals(cancel: CancelHandle) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
+    std::thread::Builder::new()
+        .name("runledger-signals".to_owned())
+        .spawn(move || {
+            for _ in signals.forever() {
+                if cancel.is_cancelled() {
+                    cancel.kill();
+                } else {
+                    message("cancelling; once more to end the harness at once");
+                    cancel.cancel();
+                }
+            }
+        })
+        .context("listening for signals")?;
+    Ok(())
+}
+
+/// Tells what happens to the run, as the log has it: as JSON lines, or in words on standard error.
+///
+/// The run goes on when the output cannot be written; the exit status says so at the end.
+struct Teller<'a> {
+    output: &'a mut Output,
+    follower: Follower,
+    failed: Option<anyhow::Error>,
+}
+
+impl Teller<'_> {
+    fn started(&mut self, exec: &Exec, runner: &Runner) {
+        if self.output.is_json() {
+            self.json(
+                "exec.started",
+                json!({
+                    "run_id": runner.run_id(),
+                    "session_id": runner.session_id(),
+                    "workflow": exec.workflow,
+                    "tracker_path": runner.tracker_path(),
+                    "project_dir": exec.project_dir,
+                }),
+            );
+        } else {
+            message(&format!("run {} in session {}", runner.run_id(), runner.session_id()));
+        }
+    }
+
+    /// Tells until the runner has ended and all that it wrote is told.
+    fn tell_until_over(
+        &mut self,
+        running: JoinHandle<Result<RunOutcome, RunError>>,
+    ) -> anyhow::Result<Result<RunOutcome, RunError>> {
+        loop {
+            // Looked at first: what was written before the end is then in the batch.
+            let is_over = running.is_finished();
+            let wait = if is_over { Duration::ZERO } else { Duration::from_millis(100) };
+            let batch = self.follower.next(256, wait)?;
+            for event in &batch.events {
+                self.event(event);
+            }
+            if is_over && batch.events.is_empty() {
+                return running.join().map_err(|_| anyhow!("the runner panicked; what was acknowledged is in the log"));
+            }
+        }
+    }
+
+    fn event(&mut self, event: &RecordedEvent) {
+        if self.output.is_json() {
+            match EventLine::new(event) {
+                Ok(line) if matches!(event.facts.data, KindFacts::Decision(_)) => self.json("runtime.decision", line),
+                Ok(line) => self.json("runtime.event", line),
+                Err(error) => self.json("exec.warning", json!({"message": error.to_string()})),
+            }
+        } else if let Some(line) = line(event) {
+            message(&line);
+        }
+        if let KindFacts::WorkflowIteration(WorkflowIteration::End(end)) = &event.facts.data
+            && self.output.is_json()
+        {
+            self.json(
+                "iteration.complete",
+                json!({"run_id": event.metadata.run_id, "iteration": end.iteration, "outcome": end.outcome,
+                    "exit_code": end.exit_code, "tokens": end.tokens, "position": event.position}),
+            );
+        }
+    }
+
+    fn error(&mut self, error: &RunError) {
+        if self.output.is_json() {
+            self.json("exec.error", json!({"message": error.to_string()}));
+        }
+    }
+
+    fn completed(&mut self, run: RunView) {
+        if self.output.is_json() {
+            self.json("exec.completed", run);
+            return;
+        }
+        let reason = run.run.stop_reason.as_ref().map(|reason| format!(": {}", render::plain(reason)));
+        let told = format!("{} {}{}", run.run.id, run.run.status, reason.unwrap_or_default());
+        let result = self.output.line(&told).and_then(|()| self.output.flush());
+        self.keep(result);
+    }
+
+    fn json<T: Serialize>(&mut self, kind: &str, data: T) {
+        #[derive(Serialize)]
+        struct Line<'a, T> {
+            #[serde(rename = "type")]
+            kind: &'a str,
+            ts: i64,
+            data: T,
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ts = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let result = self.output.json(&Line { kind, ts, data }).and_then(|()| self.output.flush());
+        self.keep(result);
+    }
+
+    fn keep(&mut self, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert(error);
+        }
+    }
+}
+
+/// What a person wants to see of an event while the run goes on.
+fn line(event: &RecordedEvent) -> Option<String> {
+    let text = render::short(&summary(event), 160);
+    match &event.facts.data {
+        KindFacts::WorkflowIteration(WorkflowIteration::Start(_)) => Some(format!("● iteration {text}")),
+        KindFacts::WorkflowIteration(WorkflowIteration::End(_)) => Some(format!("  iteration {text}")),
+        KindFacts::WorkflowStart(_) | KindFacts::WorkflowTransition(_) | KindFacts::WorkflowEnd(_) => None,
+        KindFacts::Message { .. } | KindFacts::Tool { .. } if text.trim().is_empty() => None,
+        KindFacts::Message { .. } => Some(format!("  │ {text}")),
+        KindFacts::Tool { .. } if event.kind == runledger_events::EventKind::ToolPre => Some(format!("  ▸ {text}")),
+        KindFacts::Permission { .. } => Some(format!("  ? {} {text}", event.kind)),
+        KindFacts::Decision(_) => Some(format!("  ! {text}")),
+        _ => None,
+    }
+}

@@ -1,0 +1,102 @@
+//! Reading lines from a file or a pipe in bounded memory: a line that is too long is passed over, and said.
+
+use std::io::{BufRead, BufReader, Read};
+
+/// One line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    Text(String),
+    /// It cannot be taken, and why.
+    Bad(String),
+}
+
+/// Numbered lines, from 1; blank ones are counted and left out.
+pub(crate) struct Lines<R> {
+    reader: R,
+    bytes_max: usize,
+    number: u64,
+    bytes_read: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(crate) fn new(reader: R, bytes_max: usize) -> Self {
+        Self { reader, bytes_max, number: 0, bytes_read: 0 }
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// The next line, its number, and whether it can be taken.
+    pub(crate) fn next(&mut self) -> std::io::Result<Option<(u64, Line)>> {
+        loop {
+            let mut bytes = Vec::new();
+            let limit = u64::try_from(self.bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+            let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut bytes)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            self.bytes_read += read as u64;
+            if bytes.last() != Some(&b'\n') && bytes.len() > self.bytes_max {
+                self.pass_over()?;
+                let reason = format!("the line is longer than {} bytes; --line-bytes-max takes more", self.bytes_max);
+                return Ok(Some((self.number, Line::Bad(reason))));
+            }
+            if bytes.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let line = match String::from_utf8(bytes) {
+                Ok(text) => Line::Text(text),
+                Err(error) => {
+                    Line::Bad(format!("no UTF-8 from byte {} of the line on", error.utf8_error().valid_up_to() + 1))
+                }
+            };
+            return Ok(Some((self.number, line)));
+        }
+    }
+
+    /// Reads on to the line's end without keeping it.
+    fn pass_over(&mut self) -> std::io::Result<()> {
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(());
+            }
+            let (length, is_end) = match buffer.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (buffer.len(), false),
+            };
+            self.reader.consume(length);
+            self.bytes_read += length as u64;
+            if is_end {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl<R: Read> Lines<BufReader<R>> {
+    /// Whether a whole line is in the buffer, so that reading it does not wait for a pipe.
+    pub(crate) fn is_buffered(&self) -> bool {
+        self.reader.buffer().contains(&b'\n')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_blank_and_broken_lines_are_numbered_and_the_others_kept() {
+        let text = b"one\n\n  \nfar too long a line\n\xff\xfe\nlast".to_vec();
+        let mut lines = Lines::new(BufReader::with_capacity(4, &text[..]), 8);
+        let mut found = Vec::new();
+        while let Some((number, line)) = lines.next().expect("memory") {
+            found.push((number, matches!(line, Line::Text(_))));
+        }
+        assert_eq!(found, [(1, true), (4, false), (5, false), (6, true)]);
+        assert_eq!(lines.bytes_read(), text.len() as u64);
+    }
+}

@@ -1,0 +1,101 @@
+//! `runs`: workflow runs, the newest first; and how one run looks.
+
+use clap::Args;
+use runledger_events::{RunStatus, SessionId};
+use runledger_projections::{Run, RunFilter};
+use runledger_workflow::is_alive;
+use serde::Serialize;
+
+use crate::exit_code::Exit;
+use crate::ledger::LedgerArg;
+use crate::output::{Output, message};
+use crate::render;
+
+/// List workflow runs, the newest first
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger runs
+  runledger runs --status failed --limit 5
+  runledger runs --json | jq -r 'select(.tokens.total > 100000) | .id'")]
+pub(crate) struct Runs {
+    /// Those of this session alone
+    #[arg(long, value_name = "ID")]
+    session: Option<SessionId>,
+    /// Those of this status alone: running, completed, blocked, exhausted, failed, cancelled, interrupted
+    #[arg(long, value_name = "S", value_parser = status)]
+    status: Option<RunStatus>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+fn status(word: &str) -> Result<RunStatus, String> {
+    RunStatus::parse(word).ok_or_else(|| {
+        let words: Vec<&str> = RunStatus::ALL.iter().map(|status| status.as_str()).collect();
+        format!("the statuses are {}", words.join(", "))
+    })
+}
+
+/// A run, and whether the process that drives it is still there.
+#[derive(Serialize)]
+pub(crate) struct RunView {
+    #[serde(flatten)]
+    pub(crate) run: Run,
+    /// None where it cannot be known from here, and for a run that is over.
+    pub(crate) owner_alive: Option<bool>,
+}
+
+impl RunView {
+    pub(crate) fn new(run: Run) -> Self {
+        let is_open = run.status == RunStatus::Running;
+        let owner_alive = run.owner.as_ref().filter(|_| is_open).and_then(is_alive);
+        Self { run, owner_alive }
+    }
+
+    pub(crate) fn owner_is_gone(&self) -> bool {
+        self.owner_alive == Some(false)
+    }
+
+    /// How long it took, or has taken.
+    pub(crate) fn duration(&self) -> String {
+        match self.run.ended_at {
+            Some(ended_at) => render::duration(ended_at.0 - self.run.started_at.0),
+            None => "–".to_owned(),
+        }
+    }
+}
+
+impl Runs {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let filter = RunFilter { session: self.session.clone(), status: self.status, limit: self.limit };
+        let runs = ledger.queries()?.runs(&filter)?;
+        if output.is_json() {
+            for run in runs {
+                output.json(&RunView::new(run))?;
+            }
+            return Ok(Exit::Done);
+        }
+        if runs.is_empty() {
+            message("no runs; `runledger exec` makes one");
+            return Ok(Exit::Done);
+        }
+        let heads = ["RUN", "WORKFLOW", "STATUS", "ITERATION", "STARTED", "TOOK", "TOKENS", "REASON"];
+        let mut table = render::table(&heads, output.is_terminal());
+        for run in runs.into_iter().map(RunView::new) {
+            table.add_row(vec![
+                run.run.id.as_str().into(),
+                render::short(run.run.workflow_name.as_deref().unwrap_or("–"), 24).into(),
+                render::status_cell(run.run.status, run.owner_is_gone()),
+                format!("{} of {}", run.run.iteration, run.run.max_iterations).into(),
+                render::time(run.run.started_at).into(),
+                run.duration().into(),
+                render::tokens(&run.run.tokens).into(),
+                comfy_table::Cell::new(render::short(run.run.stop_reason.as_deref().unwrap_or(""), 60)),
+            ]);
+        }
+        for line in render::lines(&table) {
+            output.line(&line)?;
+        }
+        Ok(Exit::Done)
+    }
+}

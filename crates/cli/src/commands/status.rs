@@ -1,0 +1,142 @@
+//! `status`: head, checkpoints, lag, sizes, versions. It looks, and brings nothing up to date.
+
+use std::path::Path;
+
+use clap::Args;
+use runledger_events::Position;
+use runledger_projections::{ProjectionError, Queries, projections_path};
+use serde::Serialize;
+
+use crate::exit_code::Exit;
+use crate::ledger::LedgerArg;
+use crate::output::Output;
+use crate::render;
+
+/// Show head, checkpoints, lag, sizes and versions
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger status
+  runledger status --json | jq .head")]
+pub(crate) struct Status {}
+
+#[derive(Serialize)]
+struct StatusObject {
+    path: String,
+    log_id: String,
+    head: Position,
+    streams: u64,
+    schema_version: i64,
+    program_version: &'static str,
+    sizes: Sizes,
+    projections_path: String,
+    checkpoints: Vec<CheckpointObject>,
+}
+
+/// Bytes; none for a file that is not there.
+#[derive(Serialize)]
+struct Sizes {
+    log: Option<u64>,
+    log_wal: Option<u64>,
+    projections: Option<u64>,
+    projections_wal: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct CheckpointObject {
+    projection: String,
+    position: Option<Position>,
+    lag: Option<u64>,
+    version: Option<u32>,
+    program_version: u32,
+    generation: Option<i64>,
+}
+
+impl Status {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let path = ledger.path()?;
+        let reader = ledger.open_for_reading()?;
+        let head = reader.head()?.position;
+        let projections = projections_path(&path);
+        let status = StatusObject {
+            path: path.display().to_string(),
+            log_id: reader.log_id().to_string(),
+            head,
+            streams: reader.streams()?,
+            schema_version: reader.schema_version()?,
+            program_version: env!("CARGO_PKG_VERSION"),
+            sizes: Sizes {
+                log: size(&path, ""),
+                log_wal: size(&path, "-wal"),
+                projections: size(&projections, ""),
+                projections_wal: size(&projections, "-wal"),
+            },
+            projections_path: projections.display().to_string(),
+            checkpoints: checkpoints(&path, head)?,
+        };
+        if output.is_json() {
+            output.json(&status)?;
+            return Ok(Exit::Done);
+        }
+        status.tell(output)?;
+        Ok(Exit::Done)
+    }
+}
+
+fn checkpoints(ledger: &Path, head: Position) -> anyhow::Result<Vec<CheckpointObject>> {
+    let found = match Queries::open(ledger) {
+        Ok(queries) => queries.status()?,
+        // Not built yet, which is no fault.
+        Err(ProjectionError::NotBuilt { .. }) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(found
+        .into_iter()
+        .map(|found| CheckpointObject {
+            lag: found.position.map(|position| head.0.saturating_sub(position.0)),
+            projection: found.projection,
+            position: found.position,
+            version: found.version,
+            program_version: found.program_version,
+            generation: found.generation,
+        })
+        .collect())
+}
+
+fn size(path: &Path, suffix: &str) -> Option<u64> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    std::fs::metadata(Path::new(&name)).ok().map(|metadata| metadata.len())
+}
+
+impl StatusObject {
+    fn tell(&self, output: &mut Output) -> anyhow::Result<()> {
+        let bytes = |size: Option<u64>| size.map_or_else(|| "–".to_owned(), render::bytes);
+        let facts = [
+            ("ledger", format!("{} (log {})", self.path, self.log_id)),
+            ("head", format!("{} events in {} streams", render::count(self.head.0), render::count(self.streams))),
+            ("size", format!("{}, and {} to be checkpointed", bytes(self.sizes.log), bytes(self.sizes.log_wal))),
+            ("read models", format!("{} in {}", bytes(self.sizes.projections), self.projections_path)),
+            ("versions", format!("schema {}, program {}", self.schema_version, self.program_version)),
+        ];
+        for (name, value) in facts {
+            output.line(&format!("{name:<12}  {value}"))?;
+        }
+        output.line("")?;
+        if self.checkpoints.is_empty() {
+            return output.line("no read models yet; any command that reads builds them");
+        }
+        let mut table =
+            render::table(&["READ MODEL", "POSITION", "LAG", "VERSION", "GENERATION"], output.is_terminal());
+        let or_dash = |figure: Option<u64>| figure.map_or_else(|| "–".to_owned(), render::count);
+        for checkpoint in &self.checkpoints {
+            table.add_row([
+                checkpoint.projection.clone(),
+                or_dash(checkpoint.position.map(|position| position.0)),
+                or_dash(checkpoint.lag),
+                checkpoint.version.map_or_else(|| "not built".to_owned(), |version| version.to_string()),
+                checkpoint.generation.map_or_else(|| "–".to_owned(), |generation| generation.to_string()),
+            ]);
+        }
+        render::lines(&table).iter().try_for_each(|line| output.line(line))
+    }
+}

@@ -1,0 +1,122 @@
+//! `verify`: checks the log itself, and compares every read model with a fresh fold of it.
+
+use clap::Args;
+use runledger_projections::{Projections, Verified};
+use runledger_store::{LogReader, LogReport};
+use serde::Serialize;
+
+use crate::commands::rebuild_projections::bar;
+use crate::exit_code::Exit;
+use crate::ledger::LedgerArg;
+use crate::output::Output;
+use crate::render;
+
+/// Check the log, and compare every read model with a fresh fold of it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger verify
+  runledger verify --json | jq 'select(.ok | not)'
+
+Exit status: 0 when all is well, 1 when something differs.")]
+pub(crate) struct Verify {}
+
+#[derive(Serialize)]
+struct Check {
+    check: String,
+    ok: bool,
+    detail: Option<String>,
+}
+
+impl Verify {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let reader = ledger.open_for_reading()?;
+        let mut checks = check_log(&reader)?;
+        checks.extend(check_projections(ledger)?);
+        let is_well = checks.iter().all(|check| check.ok);
+        for check in checks {
+            if output.is_json() {
+                output.json(&check)?;
+            } else {
+                let mark = if check.ok { "ok   " } else { "WRONG" };
+                let detail = check.detail.map(|detail| format!("  {}", render::plain(&detail))).unwrap_or_default();
+                output.line(&format!("{mark}  {:<32}{detail}", check.check).trim_end().to_owned())?;
+            }
+        }
+        Ok(if is_well { Exit::Done } else { Exit::No })
+    }
+}
+
+fn check_log(reader: &LogReader) -> anyhow::Result<Vec<Check>> {
+    let bar = bar("log", reader.head()?.position);
+    let report = reader.verify(|position| bar.set_position(position.0))?;
+    bar.finish_and_clear();
+    let mut checks = Vec::new();
+    for name in LogReport::CHECKS {
+        let check = format!("log {name}");
+        let count = report.counts.get(name).copied().unwrap_or_default();
+        if count == 0 {
+            let detail = (*name == "positions").then(|| match report.erased {
+                0 => format!("{} events", render::count(report.events)),
+                erased => {
+                    format!("{} events, the content of {} erased", render::count(report.events), render::count(erased))
+                }
+            });
+            checks.push(Check { check, ok: true, detail });
+            continue;
+        }
+        let told = report.findings.iter().filter(|finding| finding.check == *name);
+        let mut left = count;
+        for finding in told {
+            left -= 1;
+            let detail = match finding.position {
+                Some(position) => format!("position {position}: {}", finding.detail),
+                None => finding.detail.clone(),
+            };
+            checks.push(Check { check: check.clone(), ok: false, detail: Some(detail) });
+        }
+        if left > 0 {
+            checks.push(Check { check, ok: false, detail: Some(format!("and {} more", render::count(left))) });
+        }
+    }
+    Ok(checks)
+}
+
+fn check_projections(ledger: &LedgerArg) -> anyhow::Result<Vec<Check>> {
+    let mut projections = ledger.projections()?;
+    let mut checks = Vec::new();
+    // A log that cannot be folded to its head is told by the comparison below, as far as it goes.
+    if let Err(error) = projections.catch_up() {
+        checks.push(Check { check: "projections".to_owned(), ok: false, detail: Some(error.to_string()) });
+    }
+    for name in projections.names() {
+        checks.extend(check_projection(&mut projections, name));
+    }
+    Ok(checks)
+}
+
+fn check_projection(projections: &mut Projections, name: &str) -> Vec<Check> {
+    let head = projections.reader().head().map(|head| head.position).unwrap_or_default();
+    let bar = bar(name, head);
+    let verified = projections.verify(name, &mut |position| bar.set_position(position.0));
+    bar.finish_and_clear();
+    let check = format!("projection {name}");
+    match verified {
+        Ok(verified) => findings(&check, &verified),
+        Err(error) => vec![Check { check, ok: false, detail: Some(error.to_string()) }],
+    }
+}
+
+fn findings(check: &str, verified: &Verified) -> Vec<Check> {
+    let new = |ok, detail| Check { check: check.to_owned(), ok, detail: Some(detail) };
+    if verified.different == 0 {
+        return vec![new(true, format!("{} rows at position {}", render::count(verified.rows), verified.position))];
+    }
+    let told =
+        verified.differences.iter().map(|row| new(false, format!("{}, row {}: {}", row.table, row.key, row.detail)));
+    let mut checks: Vec<Check> = told.collect();
+    let left = verified.different.saturating_sub(u64::try_from(checks.len()).unwrap_or(u64::MAX));
+    if left > 0 {
+        checks.push(new(false, format!("and {} more", render::count(left))));
+    }
+    checks
+}

@@ -1,0 +1,67 @@
+//! Where the ledger is, and how commands open it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use runledger_events::RunId;
+use runledger_projections::{Iteration, Projections, Queries, Run, RunMatch};
+use runledger_store::{EventLog, LogReader};
+
+use crate::exit_code::{No, Usage};
+
+/// The ledger that the command line, the environment or the default names.
+pub(crate) struct LedgerArg(Option<PathBuf>);
+
+impl LedgerArg {
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        Self(path.filter(|path| !path.as_os_str().is_empty()))
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = &self.0 {
+            return Ok(path.clone());
+        }
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        variable("XDG_STATE_HOME")
+            .filter(|folder| folder.is_absolute())
+            .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+            .map(|folder| folder.join("runledger/ledger.db"))
+            .ok_or_else(|| Usage("neither HOME nor XDG_STATE_HOME is set: name the ledger with --db".to_owned()).into())
+    }
+
+    /// The log, for writing; made where it is missing.
+    pub(crate) fn open_for_writing(&self) -> anyhow::Result<EventLog> {
+        Ok(EventLog::open(self.path()?)?)
+    }
+
+    /// The log, for reading; it has to be there.
+    pub(crate) fn open_for_reading(&self) -> anyhow::Result<LogReader> {
+        Ok(LogReader::open(self.path()?)?)
+    }
+
+    /// The read models, for rebuilding and verifying; the ledger has to be there.
+    pub(crate) fn projections(&self) -> anyhow::Result<Projections> {
+        Ok(Projections::open(self.path()?)?)
+    }
+
+    /// The read models, brought to the log's head.
+    pub(crate) fn queries(&self) -> anyhow::Result<Queries> {
+        let mut projections = self.projections()?;
+        projections.catch_up().context("bringing the read models up to date")?;
+        Ok(Queries::open(self.path()?)?)
+    }
+}
+
+/// The one run that a prefix fits, with its iterations.
+pub(crate) fn one_run(queries: &Queries, prefix: &str) -> anyhow::Result<(Run, Vec<Iteration>)> {
+    match queries.run(prefix)? {
+        RunMatch::One(run, iterations) => Ok((*run, iterations)),
+        RunMatch::None => Err(No(format!("there is no run {prefix}; `runledger runs` lists them")).into()),
+        RunMatch::Several(ids) => {
+            let shown: Vec<&str> = ids.iter().take(5).map(RunId::as_str).collect();
+            let more = if ids.len() > shown.len() { ", …" } else { "" };
+            Err(Usage(format!("{prefix} fits {} runs: {}{more}", ids.len(), shown.join(", "))).into())
+        }
+    }
+}

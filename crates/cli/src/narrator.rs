@@ -1,0 +1,130 @@
+//! Tells of events while a run goes on, or out of the log: as JSON lines, or in a line for a person each.
+
+use runledger_events::{
+    Content, EventId, EventKind, KindFacts, RecordedEvent, StreamVersion, TimestampMs, WorkflowIteration,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::render;
+
+/// An event as `events --json` has it.
+#[derive(Serialize)]
+pub(crate) struct EventLine<'a> {
+    position: u64,
+    stream: &'a str,
+    stream_version: StreamVersion,
+    recorded_at: TimestampMs,
+    id: &'a EventId,
+    kind: &'a str,
+    occurred_at: TimestampMs,
+    session_id: Option<&'a str>,
+    adapter_session_id: Option<&'a str>,
+    run_id: Option<&'a str>,
+    causation_id: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    event: Option<&'a RawValue>,
+}
+
+impl<'a> EventLine<'a> {
+    /// The line of an event; its JSON is `null` where the content was erased.
+    pub(crate) fn new(event: &'a RecordedEvent) -> anyhow::Result<Self> {
+        let metadata = &event.metadata;
+        Ok(Self {
+            position: event.position.0,
+            stream: event.stream.as_str(),
+            stream_version: event.stream_version,
+            recorded_at: event.recorded_at,
+            id: &event.id,
+            kind: event.kind.as_str(),
+            occurred_at: event.occurred_at,
+            session_id: metadata.session_id.as_ref().map(|id| id.as_str()),
+            adapter_session_id: metadata.adapter_session_id.as_ref().map(|id| id.as_str()),
+            run_id: metadata.run_id.as_ref().map(|id| id.as_str()),
+            causation_id: metadata.causation_id.as_ref().map(|id| id.as_str()),
+            correlation_id: metadata.correlation_id.as_deref(),
+            event: event.content.json().map(serde_json::from_str).transpose()?,
+        })
+    }
+}
+
+/// What an event says, in one line for a person.
+pub(crate) fn summary(event: &RecordedEvent) -> String {
+    let field = |name: &str| data_text(event, name);
+    let text = match (&event.kind, &event.facts.data) {
+        (_, KindFacts::WorkflowStart(start)) => {
+            let name = start.workflow_name.as_deref().unwrap_or("one turn");
+            format!("{name}, at most {} iterations: {}", start.max_iterations, field("prompt").unwrap_or_default())
+        }
+        (_, KindFacts::WorkflowTransition(transition)) => format!("{} → {}", transition.from, transition.to),
+        (_, KindFacts::WorkflowIteration(WorkflowIteration::Start(start))) => {
+            format!("{} begins: {}", start.iteration, field("prompt").unwrap_or_default())
+        }
+        (_, KindFacts::WorkflowIteration(WorkflowIteration::Session(session))) => {
+            format!("{} uses harness session {}", session.iteration, session.adapter_session_id)
+        }
+        (_, KindFacts::WorkflowIteration(WorkflowIteration::End(end))) => {
+            let tokens = if end.tokens.is_unknown() {
+                String::new()
+            } else {
+                format!(", {} tokens", render::tokens(&end.tokens))
+            };
+            let error = end.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            format!("{} ends, {}{tokens}{error}", end.iteration, end.outcome.as_str().replace('_', " "))
+        }
+        (_, KindFacts::WorkflowEnd(end)) => {
+            let reason = end.stop_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("{}{reason}", end.status)
+        }
+        (_, KindFacts::Decision(decision)) => {
+            let what = decision.intent.as_deref().or(decision.decision_type.as_deref()).unwrap_or("decided");
+            format!("{what} on {}", decision.event_id)
+        }
+        (_, KindFacts::Tool { tool_name, .. } | KindFacts::Permission { tool_name, .. }) => {
+            let input = tool_input(event).unwrap_or_default();
+            format!("{} {input}", tool_name.as_deref().unwrap_or("a tool"))
+        }
+        (EventKind::MessageDelta, _) => field("delta").unwrap_or_default(),
+        (EventKind::MessageComplete, _) => field("message").unwrap_or_default(),
+        (EventKind::UserPrompt, _) => field("prompt").unwrap_or_default(),
+        (EventKind::Notification, _) => field("message").unwrap_or_default(),
+        (_, KindFacts::SessionStart { source, model, .. }) => {
+            [source.as_deref(), model.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        }
+        (_, KindFacts::Unknown { hook_event_name, source_event_name }) => {
+            source_event_name.clone().or_else(|| hook_event_name.clone()).unwrap_or_default()
+        }
+        _ => String::new(),
+    };
+    match &event.content {
+        Content::Erased => format!("{text} (content erased)"),
+        Content::Json(_) | Content::NotRead => text,
+    }
+}
+
+/// A text out of an event's `data`.
+pub(crate) fn data_text(event: &RecordedEvent, name: &str) -> Option<String> {
+    data_field(event, name)?.as_str().map(str::to_owned)
+}
+
+fn data_field(event: &RecordedEvent, name: &str) -> Option<serde_json::Value> {
+    #[derive(serde::Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+    }
+    let json = runledger_events::readable(event.content.json()?);
+    let event: Event<'_> = serde_json::from_str(&json).ok()?;
+    let mut data: serde_json::Map<String, serde_json::Value> = serde_json::from_str(event.data?.get()).ok()?;
+    data.remove(name)
+}
+
+/// What a tool was given, as briefly as it can be told.
+fn tool_input(event: &RecordedEvent) -> Option<String> {
+    let input = data_field(event, "tool_input")?;
+    let telling = ["command", "file_path", "path", "pattern", "url", "query", "prompt", "description"];
+    telling
+        .iter()
+        .find_map(|name| input.get(name)?.as_str().map(str::to_owned))
+        .or_else(|| (!input.is_null()).then(|| input.to_string()))
+}

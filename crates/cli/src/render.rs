@@ -1,0 +1,150 @@
+//! How things look to a person: tables, times, durations, and text that cannot drive the terminal.
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use runledger_events::{RunStatus, TimestampMs, Tokens};
+
+/// A table: bold heads on a terminal, columns apart by two spaces, as wide as the terminal.
+pub(crate) fn table(heads: &[&str], is_terminal: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !is_terminal || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        table.force_no_tty();
+    }
+    table.set_header(heads.iter().map(|head| Cell::new(head).add_attribute(Attribute::Bold)));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// The table's lines without trailing spaces.
+pub(crate) fn lines(table: &Table) -> Vec<String> {
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// A status, in its colour.
+pub(crate) fn status_cell(status: RunStatus, owner_is_gone: bool) -> Cell {
+    let color = match status {
+        RunStatus::Completed => Color::Green,
+        RunStatus::Running => Color::Cyan,
+        RunStatus::Blocked | RunStatus::Exhausted | RunStatus::Interrupted => Color::Yellow,
+        RunStatus::Failed => Color::Red,
+        RunStatus::Cancelled => Color::Magenta,
+    };
+    if owner_is_gone {
+        return Cell::new(format!("{status}, owner gone")).fg(Color::Yellow);
+    }
+    Cell::new(status).fg(color)
+}
+
+/// A moment in local time, to the second.
+pub(crate) fn time(at: TimestampMs) -> String {
+    match Timestamp::from_millisecond(at.0) {
+        Ok(moment) => moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => format!("{} ms", at.0),
+    }
+}
+
+/// A length of time, in at most two units.
+pub(crate) fn duration(ms: i64) -> String {
+    let ms = ms.max(0);
+    let seconds = ms / 1000;
+    match seconds {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{}.{} s", seconds, ms % 1000 / 100),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A count, with spaces between thousands.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            grouped.push('\u{202f}');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Bytes, in the unit that fits.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut whole = number as f64;
+    while whole >= 1024.0 && unit + 1 < UNITS.len() {
+        whole /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{number} B") } else { format!("{whole:.1} {}", UNITS[unit]) }
+}
+
+/// The total of tokens, or a dash.
+pub(crate) fn tokens(tokens: &Tokens) -> String {
+    tokens.total.map_or_else(|| "–".to_owned(), count)
+}
+
+/// Text without what could drive a terminal: control characters are shown, line breaks become spaces.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|character| match character {
+            '\n' | '\r' | '\t' => ' ',
+            // What turns the direction of writing could make a text look like another.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            control if control.is_control() => '\u{fffd}',
+            other => other,
+        })
+        .collect()
+}
+
+/// The first characters of a text in one line.
+pub(crate) fn short(text: &str, characters_max: usize) -> String {
+    let text = plain(text.trim());
+    match text.char_indices().nth(characters_max) {
+        None => text,
+        Some(_) => {
+            let kept: String = text.chars().take(characters_max.saturating_sub(1)).collect();
+            format!("{}…", kept.trim_end())
+        }
+    }
+}
+
+/// An error and its causes in one line, none told twice.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    plain(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_have_at_most_two_units() {
+        let shown: Vec<String> = [7, 1500, 61_000, 3_660_000, 90_000_000].map(duration).into();
+        assert_eq!(shown, ["7 ms", "1.5 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn text_of_an_agent_cannot_drive_the_terminal() {
+        assert_eq!(plain("a\x1b[2Jb\nc\u{202e}d"), "a\u{fffd}[2Jb c\u{fffd}d");
+        assert_eq!(short("äöüß", 3), "äö…");
+    }
+}
