@@ -90,6 +90,25 @@ BEGIN
     SELECT raise(ABORT, 'runledger: a stream keeps its name, and its version only grows');
 END;
 
+-- In these tables, too, a replacing insert would delete without a delete trigger.
+CREATE TRIGGER ledger_made_once BEFORE INSERT ON ledger
+WHEN EXISTS (SELECT 1 FROM ledger)
+BEGIN
+    SELECT raise(ABORT, 'runledger: a log keeps its identity');
+END;
+
+CREATE TRIGGER streams_named_once BEFORE INSERT ON streams
+WHEN EXISTS (SELECT 1 FROM streams WHERE stream_key = NEW.stream_key OR name = NEW.name)
+BEGIN
+    SELECT raise(ABORT, 'runledger: a stream keeps its name, and its version only grows');
+END;
+
+CREATE TRIGGER dictionaries_made_once BEFORE INSERT ON dictionaries
+WHEN EXISTS (SELECT 1 FROM dictionaries WHERE dictionary_id = NEW.dictionary_id)
+BEGIN
+    SELECT raise(ABORT, 'runledger: a dictionary never changes');
+END;
+
 CREATE TRIGGER ledger_never_changed BEFORE UPDATE ON ledger
 BEGIN
     SELECT raise(ABORT, 'runledger: a log keeps its identity');

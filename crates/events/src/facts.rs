@@ -218,7 +218,12 @@ impl Facts {
             K::Decision => KindFacts::Decision(DecisionFacts::read(data)?),
             K::WorkflowStart => KindFacts::WorkflowStart(Box::new(workflow_data(kind, data_json)?)),
             K::WorkflowTransition => KindFacts::WorkflowTransition(workflow_data(kind, data_json)?),
-            K::WorkflowIteration => KindFacts::WorkflowIteration(workflow_data(kind, data_json)?),
+            K::WorkflowIteration => KindFacts::WorkflowIteration(match data.text("phase").as_deref() {
+                Some("start") => WorkflowIteration::Start(workflow_data(kind, data_json)?),
+                Some("session") => WorkflowIteration::Session(workflow_data(kind, data_json)?),
+                Some("end") => WorkflowIteration::End(workflow_data(kind, data_json)?),
+                _ => return Err(RuntimeEventError::Field { field: "data.phase", expected: "start, session or end" }),
+            }),
             K::WorkflowEnd => KindFacts::WorkflowEnd(workflow_data(kind, data_json)?),
         };
         Ok(Self {

@@ -74,7 +74,7 @@ pub struct WorkflowTransition {
 }
 
 /// `workflow.iteration`: an iteration began, learned its harness session, or ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, bincode::Encode, bincode::Decode)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum WorkflowIteration {
     /// It began.
@@ -87,7 +87,7 @@ pub enum WorkflowIteration {
 
 /// How an iteration continues what the harness did before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
-#[serde(tag = "mode", rename_all = "kebab-case")]
+#[serde(tag = "mode", rename_all = "kebab-case", try_from = "ContinuationFields")]
 pub enum Continuation {
     /// A new harness session.
     Fresh,
@@ -98,6 +98,27 @@ pub enum Continuation {
     },
     /// The harness's current session goes on.
     ReuseCurrent,
+}
+
+/// A continuation as JSON has it. serde would buffer a tagged enum's unknown fields, and refuse numbers it cannot hold.
+#[derive(Deserialize)]
+struct ContinuationFields {
+    mode: String,
+    handle: Option<String>,
+}
+
+impl TryFrom<ContinuationFields> for Continuation {
+    type Error = String;
+
+    fn try_from(fields: ContinuationFields) -> Result<Self, String> {
+        match (fields.mode.as_str(), fields.handle) {
+            ("fresh", _) => Ok(Self::Fresh),
+            ("resume", Some(handle)) => Ok(Self::Resume { handle }),
+            ("resume", None) => Err("a continuation of mode resume needs a handle".to_owned()),
+            ("reuse-current", _) => Ok(Self::ReuseCurrent),
+            (other, _) => Err(format!("no mode of continuation: {other}")),
+        }
+    }
 }
 
 /// An iteration began. Its prompt stands in the event's JSON (`prompt`), not here.

@@ -231,7 +231,7 @@ impl WorkflowState {
                 Ok(())
             }
             KindFacts::WorkflowIteration(WorkflowIteration::Session(session)) => {
-                if session.iteration != self.iteration {
+                if session.iteration != self.iteration || !self.iteration_is_open {
                     return illegal(format!("a session of iteration {}", session.iteration));
                 }
                 if !self.adapter_session_ids.contains(&session.adapter_session_id) {
@@ -248,7 +248,7 @@ impl WorkflowState {
                 Ok(())
             }
             KindFacts::WorkflowEnd(end) => {
-                if self.state != RunState::Completing || !end.status.is_final() {
+                if self.state != RunState::Completing || self.iteration_is_open || !end.status.is_final() {
                     return illegal(format!("workflow.end with status {}", end.status));
                 }
                 self.state = RunState::Done;

@@ -346,7 +346,7 @@ fn what_is_wrong_with_an_envelope_is_named() {
         (r#"{"kind":"decision","data":{}}"#, "`eventId` is not the decided event's id"),
         (r#"{"kind":"workflow.start"}"#, "`data` of workflow.start is not of its shape"),
         (r#"{"kind":"workflow.end","data":{"status":"gone","iteration":1}}"#, "`data` of workflow.end is not of its"),
-        (r#"{"kind":"workflow.iteration","data":{"phase":"x"}}"#, "`data` of workflow.iteration is not of its shape"),
+        (r#"{"kind":"workflow.iteration","data":{"phase":"x"}}"#, "`data.phase` is not start, session or end"),
         (r#"{"kind":"workflow.transition","data":[]}"#, "`data` of workflow.transition is not of its shape"),
     ];
     for (json, message) in table {

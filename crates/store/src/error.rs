@@ -86,6 +86,12 @@ pub enum OpenError {
         /// The application id in its header.
         application_id: i64,
     },
+    /// The file is no SQLite database at all.
+    #[error("{path}: this is no ledger, and no database; name another file with --db")]
+    NoDatabase {
+        /// The file.
+        path: PathBuf,
+    },
     /// A newer program made it.
     #[error("{path}: schema version {found} is newer than {newest}, the newest that this program knows; upgrade it")]
     Newer {

@@ -297,12 +297,12 @@ impl LogReader {
                 .transpose()?,
         };
         let metadata = metadata(
+            position,
             &names,
             row.get(9).map_err(column("adapter_session_id"))?,
             row.get(10).map_err(column("causation_id"))?,
             row.get(11).map_err(column("correlation_id"))?,
-        )
-        .map_err(name)?;
+        )?;
         let proof = with_proof
             .then(|| {
                 let digest =

@@ -69,16 +69,28 @@ impl RawEvent {
 
 /// The metadata of a row.
 pub(crate) fn metadata(
+    position: Position,
     names: &Names,
     adapter_session_id: Option<String>,
     causation_id: Option<String>,
     correlation_id: Option<String>,
-) -> Result<Metadata, IdError> {
+) -> Result<Metadata, ReadError> {
+    let name = |source: IdError| ReadError::Name { position, source };
+    // A key that leads to a stream of another sort is no session, and no run.
+    let column = |column: &'static str| ReadError::Column { position, column };
+    let session_id = match &names.session {
+        Some(stream) => Some(stream.session_id().ok_or_else(|| column("session_key"))?),
+        None => None,
+    };
+    let run_id = match &names.run {
+        Some(stream) => Some(stream.run_id().ok_or_else(|| column("run_key"))?),
+        None => None,
+    };
     Ok(Metadata {
-        causation_id: causation_id.map(EventId::new).transpose()?,
+        causation_id: causation_id.map(EventId::new).transpose().map_err(name)?,
         correlation_id,
-        session_id: names.session.as_ref().and_then(StreamName::session_id),
-        adapter_session_id: adapter_session_id.map(AdapterSessionId::new).transpose()?,
-        run_id: names.run.as_ref().and_then(StreamName::run_id),
+        session_id,
+        adapter_session_id: adapter_session_id.map(AdapterSessionId::new).transpose().map_err(name)?,
+        run_id,
     })
 }

@@ -1,6 +1,7 @@
 //! The log's schema: its migrations, and the check that keeps a file we do not know from being touched.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rusqlite_migration::{M, Migrations};
 
 use crate::error::{OpenError, StorageError};
 
-/// `RLDG`, in the header of every ledger and of its projections' file.
+/// `RLDG`, in the header of every ledger.
 const APPLICATION_ID: i64 = 0x524C_4447;
 
 /// The schema version that this program writes, counted in `PRAGMA user_version`.
@@ -40,31 +41,66 @@ pub(crate) enum Found {
     Version(i64),
 }
 
-/// Looks at the file without writing anything to it.
+/// Looks at the file without writing anything to it, or beside it where its header alone tells enough.
 pub(crate) fn inspect(path: &Path) -> Result<Found, OpenError> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Missing),
-        Err(source) => return Err(OpenError::Create { path: path.to_owned(), source }),
-        Ok(metadata) if metadata.len() == 0 => return Ok(Found::Empty),
-        Ok(_) => {}
+    match header(path).map_err(|source| OpenError::Create { path: path.to_owned(), source })? {
+        None => return Ok(Found::Missing),
+        Some(Header::Empty) => return Ok(Found::Empty),
+        Some(Header::NoDatabase) => return Err(OpenError::NoDatabase { path: path.to_owned() }),
+        Some(Header::Database { application_id, version }) => {
+            // A header of zeros may be behind what stands in the write-ahead log; any other is settled.
+            if (application_id, version) != (0, 0) {
+                judge(path, application_id, version, true)?;
+            }
+        }
     }
     let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
     let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(storage)?;
     probe.busy_timeout(Duration::from_secs(5)).map_err(storage)?;
-    // The two are read in one transaction: another process may be making the ledger right now.
+    // All is read in one transaction: another process may be making the ledger right now.
     probe.execute_batch("BEGIN").map_err(storage)?;
     let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(storage);
-    let (application_id, found) = (pragma("application_id")?, pragma("user_version")?);
+    let (application_id, version) = (pragma("application_id")?, pragma("user_version")?);
     let tables: i64 = probe.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(storage)?;
-    match (application_id, found) {
-        (0, 0) if tables == 0 => Ok(Found::Empty),
+    judge(path, application_id, version, tables > 0)
+}
+
+fn judge(path: &Path, application_id: i64, version: i64, has_tables: bool) -> Result<Found, OpenError> {
+    match (application_id, version) {
+        (0, 0) if !has_tables => Ok(Found::Empty),
         (APPLICATION_ID, found) if found > NEWEST => {
             Err(OpenError::Newer { path: path.to_owned(), found, newest: NEWEST })
         }
         (APPLICATION_ID, found) => Ok(Found::Version(found)),
         (application_id, _) => Err(OpenError::Foreign { path: path.to_owned(), application_id }),
     }
+}
+
+/// What the first bytes of a file say (<https://www.sqlite.org/fileformat.html>, "The Database Header").
+enum Header {
+    Empty,
+    NoDatabase,
+    Database { application_id: i64, version: i64 },
+}
+
+fn header(path: &Path) -> std::io::Result<Option<Header>> {
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::with_capacity(100);
+    file.by_ref().take(100).read_to_end(&mut bytes)?;
+    let number = |at: usize| {
+        let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok());
+        field.map(|field| i64::from(i32::from_be_bytes(field)))
+    };
+    Ok(Some(match (bytes.is_empty(), bytes.starts_with(b"SQLite format 3\0"), number(68), number(60)) {
+        (true, ..) => Header::Empty,
+        (_, true, Some(application_id), Some(version)) => Header::Database { application_id, version },
+        _ => Header::NoDatabase,
+    }))
 }
 
 /// Brings the schema to the newest version.

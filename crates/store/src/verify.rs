@@ -53,8 +53,8 @@ impl LogReport {
 impl LogReader {
     /// Checks the whole log. `progress` hears each position.
     ///
-    /// A row that was changed is named once: the check goes on from what the row says, so that it does not blame the
-    /// rows behind it.
+    /// The check goes on from what a row says, so that one changed row is not blamed on all behind it. Where the digest,
+    /// the chain or the version of a row was changed, the row behind it is named too.
     ///
     /// # Errors
     /// [`StorageError`] when the file cannot be read at all.
@@ -82,7 +82,7 @@ impl LogReader {
                     | ReadError::Column { position, .. },
                 ) if position > last => {
                     report.find("payloads", Some(position), "the row has columns that cannot be read".to_owned());
-                    walk.lost(position);
+                    walk.lost(position, &mut report);
                     after = position;
                 }
                 Err(error) => {
@@ -105,6 +105,13 @@ impl LogReader {
         for complaint in complaints.into_iter().filter(|complaint| complaint != "ok") {
             report.find("integrity", None, complaint);
         }
+        let before_first: Option<i64> = self
+            .connection()
+            .query_row("SELECT max(position) FROM runtime_events WHERE position < 1", [], |row| row.get(0))
+            .map_err(|source| self.storage(&source))?;
+        if let Some(position) = before_first {
+            report.find("positions", None, format!("a row stands at position {position}, before the first"));
+        }
         for difference in schema::differences(self.path(), self.connection())? {
             report.find("schema", None, difference);
         }
@@ -116,28 +123,28 @@ impl LogReader {
 struct Walk {
     position: Position,
     chain: Option<Digest>,
-    streams: HashMap<StreamName, (StreamVersion, Option<Digest>)>,
+    streams: HashMap<StreamName, Last>,
+    /// Rows that could not be read: of which stream they were cannot be known.
+    lost: u64,
+}
+
+/// The last event seen of a stream.
+#[derive(Clone, Copy)]
+struct Last {
+    version: StreamVersion,
+    digest: Digest,
+    /// How many rows had been lost by then.
+    lost: u64,
+}
+
+impl Last {
+    const NONE: Self = Self { version: StreamVersion::EMPTY, digest: Digest::ZERO, lost: 0 };
 }
 
 impl Walk {
     fn step(&mut self, reader: &LogReader, raw: &RawEvent, report: &mut LogReport) {
-        report.events += 1;
         let at = Some(raw.position);
-        let expected = self.position.next();
-        if raw.position != expected {
-            let missing = if raw.position.0 == expected.0 + 1 {
-                format!("position {expected} is missing")
-            } else {
-                format!("positions {expected} to {} are missing", raw.position.0.saturating_sub(1))
-            };
-            report.find("positions", Some(expected), missing);
-            // What the missing row's chain was cannot be known.
-            self.chain = None;
-        } else if raw.position.0 == 1 {
-            self.chain = Some(Digest::ZERO);
-        }
-        self.position = raw.position;
-
+        self.arrive(raw.position, report);
         let Some(proof) = &raw.proof else {
             return;
         };
@@ -154,18 +161,39 @@ impl Walk {
         }
     }
 
+    /// Counts a row, and the positions before it that are not there.
+    fn arrive(&mut self, position: Position, report: &mut LogReport) {
+        report.events += 1;
+        let expected = self.position.next();
+        if position != expected {
+            let missing = if position.0 == expected.0 + 1 {
+                format!("position {expected} is missing")
+            } else {
+                format!("positions {expected} to {} are missing", position.0.saturating_sub(1))
+            };
+            report.find("positions", Some(expected), missing);
+            // What the missing row's chain was cannot be known.
+            self.chain = None;
+        } else if position.0 == 1 {
+            self.chain = Some(Digest::ZERO);
+        }
+        self.position = position;
+    }
+
     fn check_stream(&mut self, raw: &RawEvent, proof: &Proof, report: &mut LogReport) {
         let at = Some(raw.position);
-        let (version, digest) =
-            self.streams.get(&raw.stream).copied().unwrap_or((StreamVersion::EMPTY, Some(Digest::ZERO)));
-        let mut predecessor = digest;
-        if raw.stream_version != version.next() {
+        let last = self.streams.get(&raw.stream).copied().unwrap_or(Last::NONE);
+        let expected = last.version.next();
+        let lost_since = self.lost - last.lost;
+        let predecessor = (raw.stream_version == expected && lost_since == 0).then_some(last.digest);
+        // A row that could not be read may have been of this stream, and stand in the gap.
+        let is_explained = raw.stream_version >= expected && raw.stream_version.0 - expected.0 <= lost_since;
+        if !is_explained {
             let detail = format!(
-                "stream {} goes from version {version} to {}; in between there should be nothing",
-                raw.stream, raw.stream_version
+                "stream {} goes from version {} to {}; in between there should be nothing",
+                raw.stream, last.version, raw.stream_version
             );
             report.find("versions", at, detail);
-            predecessor = None;
         }
         if let Some(predecessor) = predecessor {
             let digest = event_digest(
@@ -185,25 +213,29 @@ impl Walk {
                 report.find("digests", at, detail);
             }
         }
-        self.streams.insert(raw.stream.clone(), (raw.stream_version, Some(proof.digest)));
+        let last = Last { version: raw.stream_version, digest: proof.digest, lost: self.lost };
+        self.streams.insert(raw.stream.clone(), last);
     }
 
     /// A row that could not be read: whatever depends on it cannot be checked.
-    fn lost(&mut self, position: Position) {
-        self.position = position;
+    fn lost(&mut self, position: Position, report: &mut LogReport) {
+        self.arrive(position, report);
         self.chain = None;
-        for (_, digest) in self.streams.values_mut() {
-            *digest = None;
-        }
+        self.lost += 1;
     }
 
     /// What the table of streams says against what the events say.
     fn check_streams(&self, reader: &LogReader, report: &mut LogReport) -> Result<(), StorageError> {
         for (name, recorded) in reader.stream_versions()? {
-            let found = StreamName::new(name.clone())
+            let last = StreamName::new(name.clone())
                 .ok()
-                .and_then(|name| self.streams.get(&name))
-                .map_or(StreamVersion::EMPTY, |(version, _)| *version);
+                .and_then(|name| self.streams.get(&name).copied())
+                .unwrap_or(Last::NONE);
+            let found = last.version;
+            // Its last events may be among those that could not be read.
+            if found.0 < recorded && recorded - found.0 <= self.lost - last.lost {
+                continue;
+            }
             if found.0 != recorded {
                 let detail = format!("stream {name} should have {recorded} events; the last one has version {found}");
                 let at = (found.0 < recorded).then(|| self.position.next());

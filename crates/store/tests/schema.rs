@@ -7,9 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{Content, Metadata, Position};
-use runledger_store::{
-    EventLog, ExpectedVersion, LogReader, OpenError, ReadError, StorageError, new_event_from_exported,
-};
+use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenError, ReadError, new_event_from_exported};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use support::{Place, all, append_one, assert_dense, assert_verifies, belonging, json, prompt, prompt_with, sqlite};
@@ -339,7 +337,7 @@ fn a_file_that_is_no_database_is_refused_and_not_touched() {
         let place = Place::new();
         std::fs::write(place.path(), &text).unwrap();
         for error in refused(&place) {
-            assert!(matches!(error, OpenError::Storage(StorageError::Damaged { .. })), "{error}");
+            assert!(matches!(error, OpenError::NoDatabase { .. }), "{error}");
         }
     }
 }

@@ -136,7 +136,7 @@ fn an_edit_of_any_column_is_found_in_its_row_and_blames_no_other() {
         ("recorded_at = recorded_at - 1", "digests"),
         ("session_key = NULL", "digests"),
         ("session_key = (SELECT stream_key FROM streams WHERE name = 'session/b')", "digests"),
-        ("session_key = (SELECT stream_key FROM streams WHERE name = 'run/r')", "digests"),
+        ("session_key = (SELECT stream_key FROM streams WHERE name = 'run/r')", "payloads"),
         ("run_key = (SELECT stream_key FROM streams WHERE name = 'run/r')", "digests"),
         ("adapter_session_id = NULL", "digests"),
         ("adapter_session_id = 'other'", "digests"),

@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Temporary ledgers, a scripted harness and the conformance inputs, for runledger's own tests.
+//!
+//! ```
+//! let ledger = runledger_testkit::TempLedger::new();
+//! ledger.append("session/s1", r#"{"id":"e1","timestamp":1,"kind":"user.prompt","data":{"prompt":"hello"}}"#);
+//! assert_eq!(ledger.log.reader().unwrap().head().unwrap().position.0, 1);
+//! ```
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that cannot go on panics")]
+
+mod ledger;
+mod scripted;
+mod shared;
+
+pub use ledger::TempLedger;
+pub use scripted::{ScriptedHarness, ScriptedTurn};
+pub use shared::shared;

@@ -238,7 +238,10 @@ fn start(
         session_id: session_id.clone(),
         workflow_name: workflow.map(|workflow| workflow.name.clone()),
         harness: Some(harness.to_owned()),
-        max_iterations: workflow.and_then(WorkflowConfig::active_loop).map_or(1, |config| config.max_iterations),
+        // The limit as it is written, though a loop that is off makes one turn.
+        max_iterations: workflow
+            .and_then(|workflow| workflow.loop_config.as_ref())
+            .map_or(1, |config| config.max_iterations),
         tracker_path: tracker.map(|place| place.relative.clone()),
         parent_run_id: None,
         forked_at: None::<Position>,

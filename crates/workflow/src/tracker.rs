@@ -46,8 +46,8 @@ pub enum Verdict {
 impl Verdict {
     /// Reads the last non-empty line of a tracker.
     ///
-    /// Complete: the line is the completion marker. Blocked: the line is the blocked marker, alone or closed by ` -->`,
-    /// or the marker, a colon, and a reason that ends at the first `-->` or at the line's end.
+    /// Complete: the line is the completion marker. Blocked: the line is the blocked marker closed by ` -->`, or the
+    /// marker, a colon, and a reason that ends at the first `-->` or at the line's end.
     pub fn of(text: &str, config: &LoopConfig) -> Self {
         let Some(line) = text.lines().map(str::trim).rfind(|line| !line.is_empty()) else {
             return Self::Open;
@@ -56,7 +56,7 @@ impl Verdict {
             return Self::Complete;
         }
         match line.strip_prefix(config.blocked_marker.trim()) {
-            Some("" | " -->") => Self::Blocked(None),
+            Some(" -->") => Self::Blocked(None),
             Some(rest) => match rest.strip_prefix(':') {
                 Some(reason) => {
                     let reason = reason.split("-->").next().unwrap_or_default().trim();
