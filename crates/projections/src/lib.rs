@@ -29,6 +29,9 @@ mod rebuild;
 mod verify;
 mod views;
 
+/// The facts, for those who link this crate alone.
+pub use runledger_events as events;
+
 pub use as_of::run_at;
 pub use checkpoint::Checkpoint;
 pub use error::ProjectionError;

@@ -30,6 +30,9 @@ mod schema;
 mod verify;
 mod write;
 
+/// The facts, for those who link this crate alone.
+pub use runledger_events as events;
+
 pub use error::{AppendError, NewEventError, OpenError, ReadError, StorageError, WrongExpectedVersion};
 pub use expected_version::ExpectedVersion;
 pub use exported::{ExportedError, new_event_from_exported};

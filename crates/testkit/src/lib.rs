@@ -8,10 +8,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that cannot go on panics")]
 
+mod conformance;
 mod ledger;
 mod scripted;
 mod shared;
 
+pub use conformance::{run_workflow_case, tokens_out, workflow_cases};
 pub use ledger::TempLedger;
 pub use scripted::{ScriptedHarness, ScriptedTurn};
 pub use shared::shared;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use runledger_events::{KindFacts, RecordedEvent, SessionId, WorkflowIteration};
+use runledger_events::{KindFacts, RecordedEvent, WorkflowIteration};
 use runledger_projections::{Projector, Queries};
 use runledger_store::{EventFilter, Follower, Read};
 use runledger_workflow::{
@@ -17,6 +17,7 @@ use runledger_workflow::{
 use serde::Serialize;
 use serde_json::json;
 
+use crate::commands::SessionArg;
 use crate::commands::runs::RunView;
 use crate::exit_code::{Exit, Usage};
 use crate::ledger::{LedgerArg, one_run};
@@ -43,8 +44,8 @@ pub(crate) struct Exec {
     #[arg(long, value_name = "NAME")]
     harness: Option<String>,
     /// The session that the run belongs to; without one, a new session
-    #[arg(long, env = "RUNLEDGER_SESSION", hide_env_values = true, value_name = "ID", value_parser = super::session)]
-    session: Option<Option<SessionId>>,
+    #[arg(long, env = "RUNLEDGER_SESSION", hide_env_values = true, value_name = "ID")]
+    session: Option<SessionArg>,
     /// Where the harness works
     #[arg(long, value_name = "DIR", default_value = ".")]
     project_dir: PathBuf,
@@ -64,7 +65,7 @@ impl Exec {
         let path = ledger.path()?;
         let spec = RunSpec {
             workflow: self.workflow.as_deref().map(WorkflowConfig::load).transpose()?,
-            session_id: self.session.clone().flatten(),
+            session_id: SessionArg::id(self.session.as_ref()),
             timeout: self.timeout_ms.map(Duration::from_millis),
             ledger: Some(path.clone()),
             ..RunSpec::new(self.prompt.clone(), self.project_dir.clone())

@@ -13,10 +13,21 @@ pub(crate) mod verify;
 
 use runledger_events::SessionId;
 
-/// A session's name on the command line; an empty one, as an unset variable may give it, is none.
-pub(crate) fn session(text: &str) -> Result<Option<SessionId>, String> {
-    if text.is_empty() {
-        return Ok(None);
+/// A session's name on the command line or in the environment; an empty one, as an unset variable may give it, is none.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionArg(Option<SessionId>);
+
+impl std::str::FromStr for SessionArg {
+    type Err = runledger_events::IdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { SessionId::new(text).map(|id| Self(Some(id))) }
     }
-    SessionId::new(text).map(Some).map_err(|error| error.to_string())
+}
+
+impl SessionArg {
+    /// The session, where one is named.
+    pub(crate) fn id(argument: Option<&Self>) -> Option<SessionId> {
+        argument.and_then(|argument| argument.0.clone())
+    }
 }

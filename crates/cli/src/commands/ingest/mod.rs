@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use runledger_events::SessionId;
 use serde::Serialize;
 
 use self::lines::{Line, Lines};
 use self::takes::{Answer, Intake};
+use crate::commands::SessionArg;
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
 use crate::output::{Output, is_watched, message};
@@ -40,8 +40,8 @@ pub(crate) struct Ingest {
     #[arg(long, value_enum)]
     format: Format,
     /// The session they belong to; without it, an event's own `sessionId` is its session
-    #[arg(long, env = "RUNLEDGER_SESSION", hide_env_values = true, value_name = "ID", value_parser = super::session)]
-    session: Option<Option<SessionId>>,
+    #[arg(long, env = "RUNLEDGER_SESSION", hide_env_values = true, value_name = "ID")]
+    session: Option<SessionArg>,
     /// Print {line, position} for each line once it is durable
     #[arg(long)]
     ack: bool,
@@ -96,7 +96,7 @@ impl Ingest {
             inputs.push(("-".to_owned(), 0, Box::new(std::io::stdin())));
         }
         let log = ledger.open_for_writing()?;
-        let mut intake = Intake::new(log, self.session.clone().flatten())?;
+        let mut intake = Intake::new(log, SessionArg::id(self.session.as_ref()))?;
         let mut report = Report::default();
         for (name, bytes, input) in inputs {
             let bar = bar(&name, bytes);

@@ -1,0 +1,68 @@
+//! The house, held by the crate graph: the two halves never meet below the program.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Everything of this workspace that each of its packages links, directly or not, outside its tests.
+fn linked() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = MetadataCommand::new().no_deps().exec().unwrap();
+    let direct: BTreeMap<String, BTreeSet<String>> = metadata
+        .packages
+        .iter()
+        .map(|package| {
+            let dependencies = package.dependencies.iter().filter(|found| found.kind != DependencyKind::Development);
+            let ours = dependencies.map(|found| found.name.clone()).filter(|name| name.starts_with("runledger-"));
+            (package.name.to_string(), ours.collect())
+        })
+        .collect();
+    direct
+        .keys()
+        .map(|name| {
+            let mut reached = BTreeSet::new();
+            let mut open: Vec<String> = direct[name].iter().cloned().collect();
+            while let Some(next) = open.pop() {
+                if reached.insert(next.clone()) {
+                    open.extend(direct[&next].iter().cloned());
+                }
+            }
+            (name.clone(), reached)
+        })
+        .collect()
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| format!("runledger-{name}")).collect()
+}
+
+#[test]
+fn each_crate_links_those_below_it_and_no_others() {
+    let linked = linked();
+    assert_eq!(linked["runledger-events"], names(&[]));
+    assert_eq!(linked["runledger-adapters"], names(&["events"]));
+    assert_eq!(linked["runledger-store"], names(&["events"]));
+    assert_eq!(linked["runledger-projections"], names(&["events", "store"]));
+    assert_eq!(linked["runledger-workflow"], names(&["adapters", "events", "store"]));
+}
+
+#[test]
+fn commands_and_queries_never_import_each_other() {
+    let linked = linked();
+    assert!(!linked["runledger-workflow"].contains("runledger-projections"));
+    assert!(!linked["runledger-projections"].contains("runledger-workflow"));
+    let composing: Vec<&String> = linked
+        .iter()
+        .filter(|(_, linked)| names(&["workflow", "projections"]).is_subset(linked))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(composing, ["runledger-cli"], "only the program sees both halves");
+}
+
+#[test]
+fn the_examples_of_each_half_link_that_half_alone() {
+    let linked = linked();
+    assert_eq!(linked["runledger-example-writer"], names(&["events", "store"]));
+    assert_eq!(linked["runledger-example-reader"], names(&["events", "projections", "store"]));
+}
