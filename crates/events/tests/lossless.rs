@@ -1,6 +1,7 @@
 //! JSON in and out: an event's text comes back as it was, through the event and through the codec, whatever it holds.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
+use std::io::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -30,7 +31,7 @@ fn every_line_of_the_conformance_feed_comes_back_unchanged() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/feed");
     let Ok(entries) = std::fs::read_dir(&folder) else {
         assert!(std::env::var_os("CI").is_none(), "{} is absent", folder.display());
-        eprintln!("skipped: ../shared is absent");
+        let _ = writeln!(std::io::stderr(), "skipped: ../shared is absent");
         return;
     };
     let (mut events, mut others) = (0, 0);

@@ -1,6 +1,7 @@
 //! What the `workflow.*` facts of a run mean: every transition, random histories, and token figures of the reference.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
+use std::io::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -419,7 +420,7 @@ fn token_figures_of_the_turns_add_up_to_those_of_the_reference() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/workflow");
     let Ok(entries) = std::fs::read_dir(&folder) else {
         assert!(std::env::var_os("CI").is_none(), "{} is absent", folder.display());
-        eprintln!("skipped: ../shared is absent");
+        let _ = writeln!(std::io::stderr(), "skipped: ../shared is absent");
         return;
     };
     let (mut compared, mut with_figures) = (0, 0);

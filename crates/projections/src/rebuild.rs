@@ -27,6 +27,9 @@ const TRANSACTION_AIM: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(3);
 /// Events that the switch may still apply within its own transaction.
 const SWITCH_EVENTS_MAX: usize = 256;
+/// How often the generations are compared, when the live projector moves on before the switch; then the switch is made
+/// without the number of changed rows.
+const COMPARISONS_MAX: u32 = 4;
 /// Rows of an old generation removed in one transaction.
 const DROP_ROWS: usize = 2000;
 
@@ -41,7 +44,8 @@ pub struct Rebuilt {
     pub rows: u64,
     /// How long it took.
     pub seconds: f64,
-    /// Rows that differ from those before; none where those before were of another version or another log.
+    /// Rows that differ from those before; none where those before were of another version or another log, and where
+    /// events came so fast that the two were never at the same position.
     pub changed: Option<u64>,
 }
 
@@ -54,6 +58,12 @@ pub struct RebuildProgress<'a> {
     pub position: Position,
     /// Where the log ends.
     pub head: Position,
+}
+
+/// What the old generation was when it was compared with the hidden one.
+struct Compared {
+    old: Option<Checkpoint>,
+    changed: Option<u64>,
 }
 
 /// A generation that nobody reads yet.
@@ -165,10 +175,13 @@ impl Projections {
             return Err(ProjectionError::NewerProjection { projection: name.to_owned(), found: found.version, ours });
         }
         let mut hidden = self.begin(index)?;
+        let mut tries = 0;
         let changed = loop {
             self.fill(index, &mut hidden, progress)?;
             self.advance_old(index)?;
-            if let Some(changed) = self.switch(index, &mut hidden)? {
+            tries += 1;
+            let compared = self.compare(index, &hidden)?;
+            if let Some(changed) = self.switch(index, &mut hidden, &compared, tries >= COMPARISONS_MAX)? {
                 break changed;
             }
         };
@@ -304,9 +317,41 @@ impl Projections {
         }
     }
 
-    /// Puts the hidden generation in the old one's place. `None`, and nothing is changed, when the old one has come too
-    /// far ahead in between; else the number of rows that differ, where there is something to compare with.
-    fn switch(&mut self, index: usize, hidden: &mut Hidden) -> Result<Option<Option<u64>>, ProjectionError> {
+    /// Compares the two generations without any lock; they can be compared where both stand at the same position.
+    fn compare(&self, index: usize, hidden: &Hidden) -> Result<Compared, ProjectionError> {
+        let projection = self.registered[index].as_ref();
+        let failed = |source: rusqlite::Error| self.failed("comparing with a rebuild", &source);
+        // One transaction: the rows of the old generation are those of its checkpoint.
+        let snapshot = self.connection.unchecked_transaction().map_err(failed)?;
+        let old = Checkpoint::load(&snapshot, projection.name()).map_err(failed)?;
+        let Some(checkpoint) = &old else {
+            let rows = count_rows(&snapshot, projection, hidden.generation).map_err(failed)?;
+            return Ok(Compared { old, changed: Some(rows) });
+        };
+        let is_comparable = checkpoint.version == projection.version()
+            && checkpoint.position == hidden.position
+            && self.fits(checkpoint)?;
+        let changed = if is_comparable {
+            let before = Target { connection: &snapshot, generation: checkpoint.generation };
+            let after = Target { connection: &snapshot, generation: hidden.generation };
+            Some(compare::count_changed(projection, &before, &after).map_err(failed)?)
+        } else {
+            None
+        };
+        Ok(Compared { old, changed })
+    }
+
+    /// Puts the hidden generation in the old one's place; returns the number of rows that changed, where it is known.
+    ///
+    /// `None`, and nothing is changed, when the old one has moved since it was compared, unless this is the last try;
+    /// and when it has come too far ahead to be caught up with in here.
+    fn switch(
+        &mut self,
+        index: usize,
+        hidden: &mut Hidden,
+        compared: &Compared,
+        is_last_try: bool,
+    ) -> Result<Option<Option<u64>>, ProjectionError> {
         let kinds = self.kinds(std::iter::once(index));
         let projection = self.registered[index].as_ref();
         let name = projection.name();
@@ -314,36 +359,27 @@ impl Projections {
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "switching to a rebuild", &source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let old = Checkpoint::load(&transaction, name).map_err(failed)?;
-        let comparable = match &old {
-            Some(old) => {
-                old.version == projection.version()
-                    && old.log_id == *self.reader.log_id()
-                    && self.reader.chain_at(old.position)? == Some(old.chain)
-            }
-            None => false,
-        };
-        let target = Target { connection: &transaction, generation: hidden.generation };
-        if let Some(old) = old.as_ref().filter(|_| comparable)
+        let has_moved = old != compared.old;
+        if has_moved && !is_last_try {
+            return Ok(None);
+        }
+        if let Some(old) = &old
             && old.position > hidden.position
+            && old.version == projection.version()
+            && old.log_id == *self.reader.log_id()
+            && self.reader.chain_at(old.position)? == Some(old.chain)
         {
             let filter = EventFilter { kinds, ..EventFilter::default() };
             let batch = self.reader.read(&filter, hidden.position, old.position, SWITCH_EVENTS_MAX, Read::Facts)?;
             if batch.scanned_to < old.position {
                 return Ok(None);
             }
+            let target = Target { connection: &transaction, generation: hidden.generation };
             apply_of_its_kinds(projection, &target, &batch.events)?;
             hidden.position = old.position;
             hidden.chain = old.chain;
             hidden.events += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
         }
-        let changed = match &old {
-            Some(old) if comparable && old.position == hidden.position => {
-                let before = Target { connection: &transaction, generation: old.generation };
-                Some(compare::count_changed(projection, &before, &target).map_err(failed)?)
-            }
-            Some(_) => None,
-            None => Some(count_rows(&transaction, projection, hidden.generation).map_err(failed)?),
-        };
         let checkpoint = Checkpoint {
             version: projection.version(),
             generation: hidden.generation,
@@ -355,7 +391,7 @@ impl Projections {
         transaction.execute_batch(&projection.create_views(hidden.generation)).map_err(failed)?;
         transaction.execute("DELETE FROM rebuilds WHERE generation = ?1", [hidden.generation]).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        Ok(Some(changed))
+        Ok(Some(compared.changed.filter(|_| !has_moved)))
     }
 
     fn count_rows(&self, index: usize, generation: i64) -> Result<u64, ProjectionError> {

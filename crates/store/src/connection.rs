@@ -84,6 +84,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
         move |source| OpenError::Create { path, source }
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_new_folder = !folder.exists();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -99,8 +100,11 @@ fn create(path: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
         Err(source) => return Err(failed(path)(source)),
     }
-    // The file's name has to outlive a power loss too.
+    // The file's name has to outlive a power loss too, and the new folder's.
     #[cfg(unix)]
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
+    for folder in [Some(folder), folder.parent().filter(|_| is_new_folder)].into_iter().flatten() {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
+    }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! assert_eq!(ledger.log.reader().unwrap().head().unwrap().position.0, 1);
 //! ```
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that cannot go on panics")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod conformance;
 mod ledger;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use runledger_events::{
-    AdapterSessionId, EventId, KindFacts, Metadata, RunId, RunState, RuntimeEvent, SessionId, StreamName,
+    AdapterSessionId, EventId, KindFacts, Metadata, Position, RunId, RunState, RuntimeEvent, SessionId, StreamName,
     StreamVersion, TimestampMs, WorkflowIteration, WorkflowState, event_json,
 };
 use runledger_store::{AppendError, ExpectedVersion, NewEvent, Receipt};
@@ -14,6 +14,7 @@ use crate::decide::{Command, Decided, Rejected, StopCause, decide};
 use crate::error::RunError;
 use crate::harness::{Stop, TurnDesk};
 use crate::journal::Journal;
+use crate::runner::RunOutcome;
 
 /// How often the run's stream is looked at for what others wrote to it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -35,6 +36,7 @@ pub(crate) struct RunWriter {
     stream: StreamName,
     version: StreamVersion,
     state: Option<WorkflowState>,
+    first_position: Position,
     term: u64,
     patience: Duration,
     /// The event that the harness's events follow from: the iteration's start.
@@ -57,6 +59,7 @@ impl RunWriter {
             stream,
             version: StreamVersion::EMPTY,
             state: None,
+            first_position: Position::START,
             term,
             patience,
             cause: None,
@@ -75,8 +78,9 @@ impl RunWriter {
         self.state.as_ref().is_some_and(|state| state.cancel_requested)
     }
 
-    pub(crate) fn into_state(self) -> Result<WorkflowState, RunError> {
-        self.state.ok_or(RunError::Rejected { run_id: self.run_id, source: Rejected::NotBegun })
+    pub(crate) fn into_outcome(self) -> Result<RunOutcome, RunError> {
+        let state = self.state.ok_or(RunError::Rejected { run_id: self.run_id, source: Rejected::NotBegun })?;
+        Ok(RunOutcome { state, first_position: self.first_position })
     }
 
     /// Decides and appends, until it is on disk, or nothing is left to do because the run is over.
@@ -118,7 +122,10 @@ impl RunWriter {
         for event in &events {
             self.version = event.stream_version;
             match &mut self.state {
-                None => self.state = WorkflowState::initial(event),
+                None => {
+                    self.state = WorkflowState::initial(event);
+                    self.first_position = event.position;
+                }
                 Some(state) => {
                     if let Err(illegal) = state.evolve(event) {
                         tracing::warn!(run = %self.run_id, %illegal, "an event that cannot follow was left out");

@@ -64,6 +64,8 @@ impl RunSpec {
 pub struct RunOutcome {
     /// The run's final state.
     pub state: WorkflowState,
+    /// The position of its first event.
+    pub first_position: Position,
 }
 
 /// A run that is ready to begin. Nothing was written to the log yet.
@@ -166,7 +168,7 @@ impl Runner {
                 writer.step(&Command::Stop(cause))?;
             }
             if writer.is_over() {
-                return Ok(RunOutcome { state: writer.into_state()? });
+                return writer.into_outcome();
             }
             let iteration = writer.iteration() + 1;
             let turn = Turn {

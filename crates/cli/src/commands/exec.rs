@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use runledger_events::{KindFacts, RecordedEvent, WorkflowIteration};
-use runledger_projections::{Projector, Queries};
+use runledger_projections::{ProjectionError, Projector, Run};
 use runledger_store::{EventFilter, Follower, Read};
 use runledger_workflow::{
     CancelHandle, ClaudeHarness, CommandHarness, Harness, LedgerJournal, RunError, RunOutcome, RunSpec, Runner,
@@ -20,13 +20,10 @@ use serde_json::json;
 use crate::commands::SessionArg;
 use crate::commands::runs::RunView;
 use crate::exit_code::{Exit, Usage};
-use crate::ledger::{LedgerArg, one_run};
+use crate::ledger::LedgerArg;
 use crate::narrator::{EventLine, summary};
 use crate::output::{Output, message};
 use crate::render;
-
-/// How long the read models may lag behind when the run object is printed.
-const READ_YOUR_WRITES: Duration = Duration::from_secs(30);
 
 /// Run a workflow to its end
 #[derive(Debug, Args)]
@@ -74,13 +71,14 @@ impl Exec {
 
         let log = Arc::new(ledger.open_for_writing()?);
         let head = log.reader()?.head()?.position;
-        let projector = Projector::start(&path, log.follow(head)?)?;
         let filter = EventFilter { run: Some(runner.run_id().clone()), ..EventFilter::default() };
         let follower = log.follow(head)?.with_filter(filter).with_read(Read::All);
         let mut teller = Teller { output, follower, failed: None };
         teller.started(self, &runner);
+        // The read models are a cache: that they cannot be kept stops no run.
+        let projector = log.follow(head).map_err(ProjectionError::from);
+        let projector = projector.and_then(|follower| Projector::start(&path, follower));
 
-        let run_id = runner.run_id().clone();
         end_on_signals(runner.cancel_handle())?;
         let journal = Box::new(LedgerJournal::open(log.clone())?);
         let running = std::thread::Builder::new()
@@ -88,20 +86,17 @@ impl Exec {
             .spawn(move || runner.run(journal))
             .context("starting the runner")?;
         let result = teller.tell_until_over(running)?;
+        if let Err(error) = projector.and_then(Projector::stop) {
+            teller.warning(&format!("the read models were not kept up to date: {error}"));
+        }
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => {
                 teller.error(&error);
-                projector.stop()?;
                 return Err(error.into());
             }
         };
-
-        let queries = Queries::open(&path)?;
-        let waited = queries.wait_for(outcome.state.last_position, READ_YOUR_WRITES);
-        projector.stop()?;
-        waited?;
-        let (run, _) = one_run(&queries, run_id.as_str())?;
+        let run = Run::new(outcome.state, outcome.first_position);
         let exit = Exit::of_run(run.status, run.stop_reason.as_deref());
         teller.completed(RunView::new(run));
         teller.failed.map_or(Ok(exit), Err)
@@ -197,7 +192,7 @@ impl Teller<'_> {
             match EventLine::new(event) {
                 Ok(line) if matches!(event.facts.data, KindFacts::Decision(_)) => self.json("runtime.decision", line),
                 Ok(line) => self.json("runtime.event", line),
-                Err(error) => self.json("exec.warning", json!({"message": error.to_string()})),
+                Err(error) => self.warning(&error.to_string()),
             }
         } else if let Some(line) = line(event) {
             message(&line);
@@ -211,6 +206,13 @@ impl Teller<'_> {
                     "exit_code": end.exit_code, "tokens": end.tokens, "position": event.position}),
             );
         }
+    }
+
+    fn warning(&mut self, text: &str) {
+        if self.output.is_json() {
+            self.json("exec.warning", json!({"message": text}));
+        }
+        message(&format!("warning: {}", render::plain(text)));
     }
 
     fn error(&mut self, error: &RunError) {

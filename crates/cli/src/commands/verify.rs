@@ -39,7 +39,7 @@ impl Verify {
             } else {
                 let mark = if check.ok { "ok   " } else { "WRONG" };
                 let detail = check.detail.map(|detail| format!("  {}", render::plain(&detail))).unwrap_or_default();
-                output.line(&format!("{mark}  {:<32}{detail}", check.check).trim_end().to_owned())?;
+                output.line(&format!("{mark}  {:<32}{detail}", check.check).trim_end())?;
             }
         }
         Ok(if is_well { Exit::Done } else { Exit::No })

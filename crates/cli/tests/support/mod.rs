@@ -67,11 +67,7 @@ impl Room {
         self.command_on(&self.ledger(), arguments)
     }
 
-    pub(crate) fn command_on<S: AsRef<OsStr>>(
-        &self,
-        ledger: &Path,
-        arguments: impl IntoIterator<Item = S>,
-    ) -> Command {
+    pub(crate) fn command_on<S: AsRef<OsStr>>(&self, ledger: &Path, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.bare_command();
         command.arg("--db").arg(ledger).args(arguments);
         command
@@ -117,9 +113,16 @@ impl Room {
         command
     }
 
+    /// The same, telling of it in JSON Lines.
+    pub(crate) fn exec_json(&self, options: &[&str], script: &str) -> Command {
+        let mut command = self.command(["--json", "exec"]);
+        command.args(options).args(["the prompt", "--", "sh", "-c", script]);
+        command
+    }
+
     /// Runs `exec` with a sh script as the agent, and gives how the run looks.
     pub(crate) fn exec_to_end(&self, options: &[&str], script: &str) -> (Ran, Value) {
-        let ran = run(&mut self.exec(options, script).arg0_json());
+        let ran = run(&mut self.exec_json(options, script));
         let run = self.json(["runs", "--limit", "1"]).pop().expect("a run");
         (ran, run)
     }
@@ -159,27 +162,6 @@ impl Room {
         let connection = rusqlite::Connection::open(self.ledger()).unwrap();
         connection.busy_timeout(Duration::from_secs(10)).unwrap();
         connection
-    }
-}
-
-/// `--json` in front of the rest, because what stands behind `--` is the agent's.
-pub(crate) trait WithJson {
-    fn arg0_json(self) -> Command;
-}
-
-impl WithJson for Command {
-    fn arg0_json(self) -> Command {
-        let mut command = Command::new(self.get_program());
-        command.arg("--json").args(self.get_args()).env_clear().stdin(Stdio::null());
-        for (name, value) in self.get_envs() {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
-        }
-        if let Some(folder) = self.get_current_dir() {
-            command.current_dir(folder);
-        }
-        command
     }
 }
 
@@ -278,7 +260,7 @@ impl Running {
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> Ran {
         let status = self.wait_for_status();
-        let mut text = |thread: Option<JoinHandle<Vec<u8>>>| thread.map(|t| t.join().unwrap()).unwrap_or_default();
+        let text = |thread: Option<JoinHandle<Vec<u8>>>| thread.map(|t| t.join().unwrap()).unwrap_or_default();
         let (out, err) = (text(self.out.take()), text(self.err.take()));
         Ran { code: status.code(), out, err }
     }

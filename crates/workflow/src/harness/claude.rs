@@ -10,6 +10,9 @@ use runledger_events::{Continuation, RuntimeEvent, TimestampMs};
 use super::{Harness, Stop, Turn, TurnDesk, TurnResult, process};
 use crate::error::HarnessError;
 
+/// The longest line of the stream taken in one piece; tool results can be large.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+
 /// Claude Code, run as `claude -p --output-format stream-json --verbose`, with the prompt on standard input.
 #[derive(Debug, Clone)]
 pub struct ClaudeHarness {
@@ -35,7 +38,7 @@ impl Harness for ClaudeHarness {
         let mut stream = ClaudeStream::new();
         let mut has_session = false;
         let program = self.program.display().to_string();
-        let ended = process::run(self.command(turn), &program, turn, desk, |line, desk| {
+        let ended = process::run(self.command(turn), &program, LINE_BYTES_MAX, turn, desk, |line, desk| {
             let Some(line) = line else {
                 return Ok(());
             };

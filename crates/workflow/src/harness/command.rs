@@ -17,6 +17,9 @@ const DELTA_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a whole message, at the most; of a longer one the end is kept, behind a note. Its deltas have it all.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
+/// The longest line taken in one piece.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+
 /// Any program.
 #[derive(Debug, Clone)]
 pub struct CommandHarness {
@@ -48,10 +51,9 @@ impl Harness for CommandHarness {
         }
         let mut message = Message::new(turn.iteration);
         let program = self.program.display().to_string();
-        let ended = process::run(command, &program, turn, desk, |line, desk| {
-            match line {
-                Some(line) => message.push(line),
-                None => {}
+        let ended = process::run(command, &program, LINE_BYTES_MAX, turn, desk, |line, desk| {
+            if let Some(line) = line {
+                message.push(line);
             }
             match message.delta() {
                 Some(event) => desk.record(vec![read_back(event)?]),
@@ -102,28 +104,46 @@ impl Message {
         self.untold.extend_from_slice(line);
         self.whole.extend_from_slice(line);
         if self.whole.len() > 2 * MESSAGE_BYTES_MAX {
-            let excess = self.whole.len() - MESSAGE_BYTES_MAX;
-            self.whole.drain(..excess);
-            self.dropped += excess;
+            self.drop_excess();
         }
+    }
+
+    /// Drops what is too much from the beginning, whole characters.
+    fn drop_excess(&mut self) {
+        let mut excess = self.whole.len().saturating_sub(MESSAGE_BYTES_MAX);
+        let is_inside_character = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
+        while self.whole.get(excess).is_some_and(is_inside_character) {
+            excess += 1;
+        }
+        self.whole.drain(..excess);
+        self.dropped += excess;
     }
 
     /// What came since the last delta, when it is time for the next.
     fn delta(&mut self) -> Option<serde_json::Value> {
-        if self.untold.is_empty() || self.last_told.elapsed() < DELTA_EVERY {
+        // What the whole message will not hold has to be told before it is dropped.
+        let is_time = self.last_told.elapsed() >= DELTA_EVERY || self.untold.len() >= MESSAGE_BYTES_MAX;
+        if self.untold.is_empty() || !is_time {
             return None;
         }
         self.last_told = Instant::now();
-        let delta = String::from_utf8_lossy(&std::mem::take(&mut self.untold)).into_owned();
+        // A character that has not come whole waits for the rest of it.
+        let whole = match std::str::from_utf8(&self.untold) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.untold.len(),
+        };
+        let told: Vec<u8> = self.untold.drain(..whole).collect();
+        if told.is_empty() {
+            return None;
+        }
+        let delta = String::from_utf8_lossy(&told).into_owned();
         let data = serde_json::json!({"item_id": self.item_id, "delta": delta});
         Some(serde_json::json!({"kind": "message.delta", "data": data}))
     }
 
     fn complete(&mut self) -> Option<serde_json::Value> {
         if self.whole.len() > MESSAGE_BYTES_MAX {
-            let excess = self.whole.len() - MESSAGE_BYTES_MAX;
-            self.whole.drain(..excess);
-            self.dropped += excess;
+            self.drop_excess();
         }
         let text = String::from_utf8_lossy(&self.whole);
         let text = text.trim_end_matches(['\n', '\r']);

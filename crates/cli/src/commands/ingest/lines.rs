@@ -85,6 +85,7 @@ impl<R: Read> Lines<BufReader<R>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

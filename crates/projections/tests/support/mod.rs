@@ -1,0 +1,545 @@
+//! What several tests of the read models need: stories to tell a log, dumps of every row, and a way to tamper.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test uses a part, and may fail loudly")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use runledger_events::{
+    AdapterSessionId, Content, Continuation, EventId, EventKind, IterationEnd, IterationOutcome, IterationSession,
+    IterationStart, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent, RunId, RunState, RunStatus,
+    RuntimeEvent, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, TrackerFacts, WorkflowEnd,
+    WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, event_json,
+};
+use runledger_projections::{
+    Kinds, Projection, ProjectionError, Projections, Queries, Table, Target, projections_path, registered,
+};
+use runledger_store::{EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, StreamAppend};
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+/// The read models of this release.
+pub(crate) const NAMES: [&str; 3] = ["workflow_runs", "workflow_iterations", "sessions"];
+/// Their tables, without a generation.
+pub(crate) const TABLES: [&str; 4] = ["workflow_runs", "workflow_iterations", "sessions", "adapter_sessions"];
+
+/// Numbers from a seed (SplitMix64), the same in every run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).unwrap()
+    }
+}
+
+/// One event, ready to be told to any log.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) stream: StreamName,
+    pub(crate) metadata: Metadata,
+    pub(crate) json: String,
+}
+
+impl Told {
+    pub(crate) fn append(&self) -> StreamAppend {
+        let event = RuntimeEvent::from_json(self.json.as_str()).unwrap();
+        StreamAppend {
+            stream: self.stream.clone(),
+            expected: ExpectedVersion::Any,
+            events: vec![NewEvent::new(event, self.metadata.clone()).unwrap()],
+        }
+    }
+}
+
+/// Appends events in order, in one transaction; returns the last one's position.
+pub(crate) fn tell(log: &EventLog, events: &[Told]) -> Position {
+    let receipts = log.append_all(events.iter().map(Told::append).collect()).unwrap();
+    receipts.last().map_or(Position::START, |receipt| receipt.position)
+}
+
+/// Makes up events: ids and times count on, and each run's state is known, so that legal ones can be told.
+#[derive(Default)]
+pub(crate) struct Story {
+    runs: BTreeMap<String, WorkflowState>,
+    count: u64,
+}
+
+impl Story {
+    /// The session that a run is of.
+    pub(crate) fn session_of(run: &str) -> String {
+        format!("s{}", run.bytes().map(u64::from).sum::<u64>() % 2)
+    }
+
+    /// The next legal event of a run; `choice` decides where there are several. After its end: a second start.
+    pub(crate) fn next_of_run(&mut self, run: &str, choice: u8) -> Told {
+        let facts = match self.runs.get(run) {
+            None => start(run, &Self::session_of(run), choice),
+            Some(state) => legal(state, choice),
+        };
+        self.workflow(run, &facts)
+    }
+
+    /// Some event of a run, which hardly ever follows on what it is; no run begins with it.
+    pub(crate) fn stray_of_run(&mut self, run: &str, choice: u8, more: u8) -> Told {
+        if !self.runs.contains_key(run) {
+            return self.next_of_run(run, choice);
+        }
+        let pick = |n: usize, of: u8| usize::from(of) % n;
+        let iteration = u32::from(more % 4);
+        let facts = match choice % 6 {
+            0 => start(run, &Self::session_of(run), more),
+            1 => KindFacts::WorkflowTransition(WorkflowTransition {
+                from: RunState::ALL[pick(5, more)],
+                to: RunState::ALL[pick(5, more / 5)],
+                status: RunStatus::ALL[pick(7, more / 25)],
+                reason: None,
+                owner: (more % 3 == 0).then(|| owner(u64::from(more % 4))),
+            }),
+            2 => iteration_start(iteration, Continuation::ReuseCurrent),
+            3 => iteration_session(iteration, "stray"),
+            4 => iteration_end(iteration, more, (more % 2 == 0).then_some("a1")),
+            _ => KindFacts::WorkflowEnd(WorkflowEnd {
+                status: RunStatus::ALL[pick(7, more)],
+                stop_reason: Some("stray".to_owned()),
+                iteration,
+            }),
+        };
+        self.workflow(run, &facts)
+    }
+
+    /// A harness event of a session, within a run or not.
+    pub(crate) fn harness(&mut self, session: &str, adapter: Option<&str>, run: Option<&str>, choice: u8) -> Told {
+        let figure = u64::from(choice);
+        let (kind, data) = match choice % 8 {
+            0 => ("session.start", format!(r#"{{"source":"startup","model":"m{}"}}"#, choice / 8)),
+            1 => ("session.end", r#"{"reason":"other"}"#.to_owned()),
+            2 => ("usage.update", format!(r#"{{"usage":{{"input":{figure},"output":7,"contextSize":{figure}}}}}"#)),
+            3 => ("usage.update", format!(r#"{{"delta":{{"input":{figure},"cacheRead":3}}}}"#)),
+            4 => ("usage.update", format!(r#"{{"usage":{{"contextWindowSize":{figure}}}}}"#)),
+            5 => ("user.prompt", r#"{"prompt":"secret"}"#.to_owned()),
+            6 => ("tool.pre", r#"{"tool_name":"Bash","tool_use_id":"t1","tool_input":{}}"#.to_owned()),
+            _ => ("x.not-yet-known", r#"{"b":1}"#.to_owned()),
+        };
+        self.told_of_harness(session, adapter, run, kind, &data)
+    }
+
+    /// A harness event with this data.
+    pub(crate) fn told_of_harness(
+        &mut self,
+        session: &str,
+        adapter: Option<&str>,
+        run: Option<&str>,
+        kind: &str,
+        data: &str,
+    ) -> Told {
+        let (id, at) = self.next();
+        let json = format!(r#"{{"id":"{id}","timestamp":{at},"kind":"{kind}","data":{data}}}"#);
+        let session = SessionId::new(session).unwrap();
+        let metadata = Metadata {
+            adapter_session_id: adapter.map(|id| AdapterSessionId::new(id).unwrap()),
+            run_id: run.map(|id| RunId::new(id).unwrap()),
+            session_id: Some(session.clone()),
+            ..Metadata::default()
+        };
+        Told { stream: StreamName::session(&session), metadata, json }
+    }
+
+    /// A decision that stands in a run's own stream: somebody asks for its end.
+    pub(crate) fn cancel_of_run(&mut self, run: &str) -> Told {
+        let (id, at) = self.next();
+        let json = format!(
+            r#"{{"id":"{id}","eventId":"x","decision":{{"type":"json","source":"user","intent":{{"kind":"workflow_cancel"}}}},"now":{at}}}"#
+        );
+        Told { stream: stream_of(run), metadata: of_run(run, &Self::session_of(run)), json }
+    }
+
+    /// A run from its start to its end.
+    pub(crate) fn whole_run(&mut self, run: &str, session: &str, iterations: u32, status: RunStatus) -> Vec<Told> {
+        let mut told = vec![self.workflow_in(run, session, &start(run, session, 1))];
+        let transition = |from, to| {
+            let status = RunStatus::Running;
+            KindFacts::WorkflowTransition(WorkflowTransition { from, to, status, reason: None, owner: None })
+        };
+        told.push(self.workflow_in(run, session, &transition(RunState::Starting, RunState::Running)));
+        for iteration in 1..=iterations {
+            let adapter = format!("adapter-{run}");
+            told.push(self.workflow_in(run, session, &iteration_start(iteration, Continuation::Fresh)));
+            told.push(self.workflow_in(run, session, &iteration_session(iteration, &adapter)));
+            told.push(self.workflow_in(run, session, &iteration_end(iteration, 8, Some(&adapter))));
+        }
+        told.push(self.workflow_in(run, session, &transition(RunState::Running, RunState::Completing)));
+        let end = WorkflowEnd { status, stop_reason: None, iteration: iterations };
+        told.push(self.workflow_in(run, session, &KindFacts::WorkflowEnd(end)));
+        told
+    }
+
+    /// `count` events of several runs and sessions, legal ones mostly, in an order that the seed decides.
+    pub(crate) fn mixed(&mut self, count: usize, runs: u64, seed: u64) -> Vec<Told> {
+        let mut random = Random(seed);
+        (0..count)
+            .map(|_| {
+                let run = format!("run-{}", random.below(runs));
+                let (choice, more) = (random.byte(), random.byte());
+                match random.below(10) {
+                    0..=4 => self.next_of_run(&run, choice),
+                    5 => self.stray_of_run(&run, choice, more),
+                    6 => self.cancel_of_run_or_start(&run),
+                    _ => {
+                        let session = format!("s{}", more % 3);
+                        let adapter = format!("a{}", more % 4);
+                        let run = (more % 5 == 0).then_some(run.as_str());
+                        self.harness(&session, (more % 7 != 0).then_some(adapter.as_str()), run, choice)
+                    }
+                }
+            })
+            .collect()
+    }
+
+    pub(crate) fn cancel_of_run_or_start(&mut self, run: &str) -> Told {
+        if self.runs.contains_key(run) { self.cancel_of_run(run) } else { self.next_of_run(run, 0) }
+    }
+
+    /// Any workflow facts, in the stream of the run.
+    pub(crate) fn workflow(&mut self, run: &str, facts: &KindFacts) -> Told {
+        self.workflow_in(run, &Self::session_of(run), facts)
+    }
+
+    pub(crate) fn workflow_in(&mut self, run: &str, session: &str, facts: &KindFacts) -> Told {
+        let (id, at) = self.next();
+        let content = serde_json::json!({ "prompt": "secret" });
+        let json = event_json(&id, TimestampMs(at), facts, &content).unwrap();
+        let told = Told { stream: stream_of(run), metadata: of_run(run, session), json };
+        self.take(run, &told);
+        told
+    }
+
+    fn take(&mut self, run: &str, told: &Told) {
+        let event = RuntimeEvent::from_json(told.json.as_str()).unwrap();
+        let recorded = RecordedEvent {
+            position: Position(self.count),
+            stream: told.stream.clone(),
+            stream_version: StreamVersion(self.count),
+            id: event.id().unwrap().clone(),
+            kind: event.kind().clone(),
+            occurred_at: event.occurred_at().unwrap(),
+            recorded_at: event.occurred_at().unwrap(),
+            metadata: told.metadata.clone(),
+            facts: event.facts().clone(),
+            content: Content::NotRead,
+        };
+        match self.runs.get_mut(run) {
+            // What cannot follow leaves the state as it was.
+            Some(state) => drop(state.evolve(&recorded)),
+            None => self.runs.extend(WorkflowState::initial(&recorded).map(|state| (run.to_owned(), state))),
+        }
+    }
+
+    fn next(&mut self) -> (EventId, i64) {
+        self.count += 1;
+        // Times go up and down a little: nothing may hang on their order.
+        let at = 1_761_000_000_000 + i64::try_from(self.count ^ 5).unwrap() * 10;
+        (EventId::new(format!("e{}", self.count)).unwrap(), at)
+    }
+}
+
+pub(crate) fn stream_of(run: &str) -> StreamName {
+    StreamName::run(&RunId::new(run).unwrap())
+}
+
+pub(crate) fn of_run(run: &str, session: &str) -> Metadata {
+    Metadata {
+        session_id: Some(SessionId::new(session).unwrap()),
+        run_id: Some(RunId::new(run).unwrap()),
+        ..Metadata::default()
+    }
+}
+
+fn owner(term: u64) -> Owner {
+    Owner {
+        term,
+        log_id: LogId::new("0199f000-0000-7000-8000-000000000001").unwrap(),
+        host: "host \"quoted\"".to_owned(),
+        boot_id: Some("boot".to_owned()),
+        pid: 7,
+        pid_started_at: Some(70),
+    }
+}
+
+pub(crate) fn start(run: &str, session: &str, choice: u8) -> KindFacts {
+    let has = |bit: u8| choice & bit != 0;
+    KindFacts::WorkflowStart(Box::new(WorkflowStart {
+        run_id: RunId::new(run).unwrap(),
+        session_id: SessionId::new(session).unwrap(),
+        workflow_name: has(1).then(|| "naïve 'work'\u{0}flow".to_owned()),
+        harness: has(2).then(|| "command".to_owned()),
+        max_iterations: u32::from(choice),
+        tracker_path: has(4).then(|| "tracker.md".to_owned()),
+        parent_run_id: has(8).then(|| RunId::new("parent").unwrap()),
+        forked_at: has(8).then_some(Position(3)),
+        attempt: 1 + u32::from(choice % 3),
+        deadline_at: has(16).then_some(TimestampMs(-5)),
+        owner: has(32).then(|| owner(1)),
+    }))
+}
+
+pub(crate) fn iteration_start(iteration: u32, continuation: Continuation) -> KindFacts {
+    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration, continuation }))
+}
+
+pub(crate) fn iteration_session(iteration: u32, adapter: &str) -> KindFacts {
+    let adapter_session_id = AdapterSessionId::new(adapter).unwrap();
+    KindFacts::WorkflowIteration(WorkflowIteration::Session(IterationSession { iteration, adapter_session_id }))
+}
+
+pub(crate) fn iteration_end(iteration: u32, choice: u8, adapter: Option<&str>) -> KindFacts {
+    let has = |bit: u8| choice & bit != 0;
+    let figure = u64::from(choice);
+    let tokens = Tokens {
+        input: has(8).then_some(figure),
+        output: has(16).then_some(2),
+        cache_read: has(32).then_some(3),
+        cache_write: None,
+        total: has(8).then_some(figure),
+        context_size: has(64).then_some(figure),
+        context_window_size: has(128).then_some(200_000),
+    };
+    KindFacts::WorkflowIteration(WorkflowIteration::End(IterationEnd {
+        iteration,
+        outcome: if has(1) { IterationOutcome::Failed } else { IterationOutcome::Continue },
+        exit_code: has(1).then_some(-1),
+        error: has(1).then(|| "it \"failed\"".to_owned()),
+        tokens,
+        tracker: has(2).then(|| TrackerFacts { digest: "ab".repeat(32), bytes: figure, is_whole: has(4) }),
+        adapter_session_id: adapter.map(|id| AdapterSessionId::new(id).unwrap()),
+    }))
+}
+
+/// What may follow on this state.
+fn legal(state: &WorkflowState, choice: u8) -> KindFacts {
+    let transition = |from, to, status, owner| {
+        let reason = (choice & 1 != 0).then(|| "because".to_owned());
+        KindFacts::WorkflowTransition(WorkflowTransition { from, to, status, reason, owner })
+    };
+    let on = |to| transition(state.state, to, RunStatus::Running, None);
+    let takes_over = |to| transition(state.state, to, RunStatus::Running, Some(owner(state.term() + 1)));
+    let breaks_off = transition(state.state, RunState::Idle, RunStatus::Interrupted, None);
+    let adapter = format!("a{}", choice % 4);
+    match state.state {
+        RunState::Idle => takes_over(RunState::Starting),
+        RunState::Starting => on(RunState::Running),
+        RunState::Running if state.iteration_is_open => match choice % 8 {
+            0 => breaks_off,
+            1 => takes_over(RunState::Running),
+            2 | 3 => iteration_session(state.iteration, &adapter),
+            4 => iteration_end(state.iteration, choice, None),
+            _ => iteration_end(state.iteration, choice, Some(&adapter)),
+        },
+        RunState::Running => match choice % 8 {
+            0 => breaks_off,
+            1 => on(RunState::Completing),
+            2 => iteration_start(state.iteration + 1, Continuation::Resume { handle: adapter }),
+            _ => iteration_start(state.iteration + 1, Continuation::Fresh),
+        },
+        RunState::Completing => KindFacts::WorkflowEnd(WorkflowEnd {
+            status: RunStatus::ALL[1 + usize::from(choice % 5)],
+            stop_reason: (choice & 1 != 0).then(|| "over".to_owned()),
+            iteration: state.iteration,
+        }),
+        RunState::Done => start(state.run_id.as_str(), state.session_id.as_str(), choice),
+    }
+}
+
+/// A plain connection to the projections' file, past the library.
+pub(crate) fn sqlite(ledger: &Path) -> Connection {
+    let connection = Connection::open(projections_path(ledger)).unwrap();
+    connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    connection
+}
+
+/// A plain connection to the log, past the library.
+pub(crate) fn sqlite_of_log(ledger: &Path) -> Connection {
+    let connection = Connection::open(ledger).unwrap();
+    connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    connection
+}
+
+/// Every row of every read model, as text, in the order of their keys.
+pub(crate) fn dump(ledger: &Path) -> String {
+    dump_of(&sqlite(ledger))
+}
+
+pub(crate) fn dump_of(connection: &Connection) -> String {
+    let snapshot = connection.unchecked_transaction().unwrap();
+    TABLES.iter().map(|table| dump_of_table(&snapshot, table)).collect()
+}
+
+/// The rows of one read model's view, or of any table.
+pub(crate) fn dump_of_table(connection: &Connection, table: &str) -> String {
+    let mut statement = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let mut rows = statement.query([]).unwrap();
+    let mut text = format!("{table}\n");
+    while let Some(row) = rows.next().unwrap() {
+        for (index, name) in names.iter().enumerate() {
+            match row.get_ref(index).unwrap() {
+                ValueRef::Text(value) => write!(text, " {name}={:?}", std::str::from_utf8(value).unwrap()).unwrap(),
+                value => write!(text, " {name}={value:?}").unwrap(),
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What a fresh fold of the log gives: the dump of read models built from nothing in a file of their own.
+pub(crate) fn fresh_dump(ledger: &Path) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("ledger.db");
+    sqlite_of_log(ledger).execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    let mut projections = Projections::open(&copy).unwrap();
+    projections.catch_up().unwrap();
+    dump(&copy)
+}
+
+/// The tables of generations, of whatever age, in the file.
+pub(crate) fn generation_tables(ledger: &Path) -> Vec<String> {
+    sqlite(ledger)
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB '*_[0-9]*' ORDER BY name")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+/// Only the tables that are read are there, and no rebuild is under way.
+pub(crate) fn assert_no_leftovers(ledger: &Path) {
+    let connection = sqlite(ledger);
+    let generation = |projection: &str| -> i64 {
+        connection
+            .query_row("SELECT generation FROM checkpoints WHERE projection = ?1", [projection], |row| row.get(0))
+            .unwrap()
+    };
+    let mut expected: Vec<String> = NAMES.iter().map(|name| format!("{name}_{}", generation(name))).collect();
+    expected.push(format!("adapter_sessions_{}", generation("sessions")));
+    expected.sort();
+    assert_eq!(generation_tables(ledger), expected);
+    let rebuilds: i64 = connection.query_row("SELECT count(*) FROM rebuilds", [], |row| row.get(0)).unwrap();
+    assert_eq!(rebuilds, 0, "rebuilds under way");
+}
+
+/// Every read model is what a fresh fold says, as `verify` sees it.
+pub(crate) fn assert_verifies(projections: &mut Projections) {
+    for name in NAMES {
+        let verified = projections.verify(name, &mut |_| {}).unwrap();
+        assert_eq!((verified.different, &verified.differences[..]), (0, &[][..]), "{name}: {verified:?}");
+    }
+}
+
+pub(crate) fn open(ledger: &Path) -> Projections {
+    Projections::open(ledger).unwrap()
+}
+
+/// Opens the read models and brings them to the head.
+pub(crate) fn caught_up(ledger: &Path) -> Projections {
+    let mut projections = open(ledger);
+    projections.catch_up().unwrap();
+    projections
+}
+
+pub(crate) fn queries(ledger: &Path) -> Queries {
+    Queries::open(ledger).unwrap()
+}
+
+pub(crate) fn run_id(text: &str) -> RunId {
+    RunId::new(text).unwrap()
+}
+
+/// Everything, in order, facts alone.
+pub(crate) fn all(reader: &LogReader) -> Vec<RecordedEvent> {
+    let (mut events, mut after, head) = (Vec::new(), Position::START, reader.head().unwrap().position);
+    while after < head {
+        let batch = reader.read(&EventFilter::default(), after, head, 1000, Read::Facts).unwrap();
+        after = batch.scanned_to;
+        events.extend(batch.events);
+    }
+    events
+}
+
+/// The main file of the projections, and those that SQLite keeps beside it.
+pub(crate) fn files(ledger: &Path) -> [PathBuf; 3] {
+    let main = projections_path(ledger);
+    let beside = |end: &str| {
+        let mut name = main.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    [main.clone(), beside("-wal"), beside("-shm")]
+}
+
+/// A read model that says it is of another version.
+pub(crate) struct Versioned {
+    pub(crate) inner: Box<dyn Projection>,
+    pub(crate) version: u32,
+}
+
+impl Projection for Versioned {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn kinds(&self) -> Kinds {
+        self.inner.kinds()
+    }
+
+    fn tables(&self) -> &'static [Table] {
+        self.inner.tables()
+    }
+
+    fn schema(&self) -> &'static str {
+        self.inner.schema()
+    }
+
+    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        self.inner.apply(target, events)
+    }
+
+    fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError> {
+        self.inner.reset_run(target, run_id)
+    }
+}
+
+/// The read models of this release, one of them under another version.
+pub(crate) fn registered_with(name: &str, version: u32) -> Vec<Box<dyn Projection>> {
+    registered()
+        .into_iter()
+        .map(
+            |inner| {
+                if inner.name() == name { Box::new(Versioned { inner, version }) as Box<dyn Projection> } else { inner }
+            },
+        )
+        .collect()
+}
+
+/// Whether a kind is one of the four that the runner writes.
+pub(crate) fn is_workflow(event: &RecordedEvent) -> bool {
+    matches!(
+        event.kind,
+        EventKind::WorkflowStart
+            | EventKind::WorkflowTransition
+            | EventKind::WorkflowIteration
+            | EventKind::WorkflowEnd
+    )
+}
