@@ -57,6 +57,11 @@ pub(crate) struct No(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
+/// The command could not begin its work: the message says why. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct CouldNotStart(pub(crate) String);
+
 /// The exit status for an error, by the first in its chain that has one.
 pub(crate) fn of(error: &anyhow::Error) -> Exit {
     error.chain().find_map(of_cause).unwrap_or(Exit::Failed)
@@ -72,7 +77,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<Usage>() || cause.is::<IdError>() {
         return Some(Exit::Usage);
     }
-    if cause.is::<OpenError>() || cause.is::<ConfigError>() {
+    if cause.is::<OpenError>() || cause.is::<ConfigError>() || cause.is::<CouldNotStart>() {
         return Some(Exit::CouldNotStart);
     }
     if let Some(error) = cause.downcast_ref::<HarnessError>() {

@@ -60,6 +60,8 @@ impl LogReader {
     /// [`StorageError`] when the file cannot be read at all.
     pub fn verify(&self, mut progress: impl FnMut(Position)) -> Result<LogReport, StorageError> {
         let mut report = LogReport::default();
+        // One transaction: what is appended meanwhile is not half seen.
+        let snapshot = self.connection().unchecked_transaction().map_err(|source| self.storage(&source))?;
         self.check_file(&mut report)?;
         let mut walk = Walk::default();
         let mut after = Position::START;
@@ -92,6 +94,7 @@ impl LogReader {
             }
         }
         walk.check_streams(self, &mut report)?;
+        drop(snapshot);
         Ok(report)
     }
 

@@ -31,7 +31,7 @@ impl Verify {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let reader = ledger.open_for_reading()?;
         let mut checks = check_log(&reader)?;
-        checks.extend(check_projections(ledger)?);
+        checks.extend(check_projections(ledger));
         let is_well = checks.iter().all(|check| check.ok);
         for check in checks {
             if output.is_json() {
@@ -81,17 +81,22 @@ fn check_log(reader: &LogReader) -> anyhow::Result<Vec<Check>> {
     Ok(checks)
 }
 
-fn check_projections(ledger: &LedgerArg) -> anyhow::Result<Vec<Check>> {
-    let mut projections = ledger.projections()?;
+/// What is found of the log is told in any case, so what is wrong here is a finding too.
+fn check_projections(ledger: &LedgerArg) -> Vec<Check> {
+    let failed = |detail: String| Check { check: "projections".to_owned(), ok: false, detail: Some(detail) };
+    let mut projections = match ledger.projections() {
+        Ok(projections) => projections,
+        Err(error) => return vec![failed(render::chain(&error))],
+    };
     let mut checks = Vec::new();
     // A log that cannot be folded to its head is told by the comparison below, as far as it goes.
     if let Err(error) = projections.catch_up() {
-        checks.push(Check { check: "projections".to_owned(), ok: false, detail: Some(error.to_string()) });
+        checks.push(failed(error.to_string()));
     }
     for name in projections.names() {
         checks.extend(check_projection(&mut projections, name));
     }
-    Ok(checks)
+    checks
 }
 
 fn check_projection(projections: &mut Projections, name: &str) -> Vec<Check> {
@@ -109,7 +114,8 @@ fn check_projection(projections: &mut Projections, name: &str) -> Vec<Check> {
 fn findings(check: &str, verified: &Verified) -> Vec<Check> {
     let new = |ok, detail| Check { check: check.to_owned(), ok, detail: Some(detail) };
     if verified.different == 0 {
-        return vec![new(true, format!("{} rows at position {}", render::count(verified.rows), verified.position))];
+        let rows = if verified.rows == 1 { "row" } else { "rows" };
+        return vec![new(true, format!("{} {rows} at position {}", render::count(verified.rows), verified.position))];
     }
     let told =
         verified.differences.iter().map(|row| new(false, format!("{}, row {}: {}", row.table, row.key, row.detail)));

@@ -15,7 +15,7 @@ use serde::Serialize;
 use self::lines::{Line, Lines};
 use self::takes::{Answer, Intake};
 use crate::commands::SessionArg;
-use crate::exit_code::Exit;
+use crate::exit_code::{CouldNotStart, Exit};
 use crate::ledger::LedgerArg;
 use crate::output::{Output, is_watched, message};
 use crate::render;
@@ -170,9 +170,8 @@ fn read_batch<R: Read>(lines: &mut Lines<BufReader<R>>) -> anyhow::Result<Vec<(u
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
-    File::open(path).map_err(|error| {
-        crate::exit_code::Usage(format!("{}: {error}; name a file that can be read", path.display())).into()
-    })
+    File::open(path)
+        .map_err(|error| CouldNotStart(format!("{}: {error}; name a file that can be read", path.display())).into())
 }
 
 fn tell(report: &Report, output: &mut Output) -> anyhow::Result<()> {
