@@ -54,7 +54,9 @@ pub(crate) fn summary(event: &RecordedEvent) -> String {
     let text = match (&event.kind, &event.facts.data) {
         (_, KindFacts::WorkflowStart(start)) => {
             let name = start.workflow_name.as_deref().unwrap_or("one turn");
-            format!("{name}, at most {} iterations: {}", start.max_iterations, field("prompt").unwrap_or_default())
+            let iterations = if start.max_iterations == 1 { "iteration" } else { "iterations" };
+            let prompt = field("prompt").unwrap_or_default();
+            format!("{name}, at most {} {iterations}: {prompt}", start.max_iterations)
         }
         (_, KindFacts::WorkflowTransition(transition)) => format!("{} → {}", transition.from, transition.to),
         (_, KindFacts::WorkflowIteration(WorkflowIteration::Start(start))) => {

@@ -496,7 +496,7 @@ fn a_file_that_is_not_there_is_named_before_anything_is_taken() {
     let room = Room::new();
     let one = room.write("one.jsonl", format!("{}\n", line("e1", "one")));
     let mut command = room.command(["ingest", "--format", "runtime", "--session", "s1"]);
-    let told = run(command.args([&one, &room.path("missing.jsonl")])).is_refused_with(2);
+    let told = run(command.args([&one, &room.path("missing.jsonl")])).is_refused_with(3);
     assert!(told.contains("missing.jsonl"), "{told}");
     assert!(room.has_no_ledger());
 }
@@ -519,7 +519,10 @@ fn an_event_without_a_session_is_reported() {
     assert_eq!(rejected[0].0, 1);
     assert!(rejected[0].1.contains("--session"), "{rejected:?}");
     let events = room.events();
-    assert_eq!((&events[0]["session_id"], &events[0]["adapter_session_id"]), (&json!("adapter-1"), &json!("adapter-1")));
+    assert_eq!(
+        (&events[0]["session_id"], &events[0]["adapter_session_id"]),
+        (&json!("adapter-1"), &json!("adapter-1"))
+    );
 }
 
 #[test]
@@ -568,7 +571,8 @@ fn a_pipe_that_pauses_gets_its_acknowledgements_meanwhile() {
 #[test]
 fn the_same_file_twice_appends_nothing() {
     let room = Room::new();
-    let decision = r#"{"eventId":"e1","decision":{"type":"json","source":"user","intent":{"kind":"permission_allow"}},"now":7}"#;
+    let decision =
+        r#"{"eventId":"e1","decision":{"type":"json","source":"user","intent":{"kind":"permission_allow"}},"now":7}"#;
     let input = format!("{}\n{}\n{decision}\n", line("e1", "one"), line("e2", "two"));
     assert_eq!(report(&ingest(&room, &["--session", "s1"], &input)), (3, 0, vec![]));
     let before = room.events();
@@ -618,7 +622,10 @@ fn what_strict_readers_refuse_comes_back_as_it_was() {
 fn deep_json_is_taken_or_reported_and_never_a_crash() {
     let room = Room::new();
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-    let input = format!("{{\"id\":\"e1\",\"timestamp\":1,\"kind\":\"user.prompt\",\"data\":{{\"x\":{deep}}}}}\n{}\n", line("e2", "two"));
+    let input = format!(
+        "{{\"id\":\"e1\",\"timestamp\":1,\"kind\":\"user.prompt\",\"data\":{{\"x\":{deep}}}}}\n{}\n",
+        line("e2", "two")
+    );
     let ran = ingest(&room, &["--session", "s1"], input);
     let (appended, _, rejected) = report(&ran);
     assert_eq!(appended + rejected.len() as u64, 2, "{ran:?}");

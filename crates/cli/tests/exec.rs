@@ -94,7 +94,9 @@ fn a_turn_that_fails_fails_the_run_and_its_last_words_say_why() {
 #[test]
 fn a_turn_that_fails_says_why_even_if_a_child_of_it_holds_its_standard_error() {
     let room = Room::new();
-    let (ran, run) = room.exec_to_end(&[], "sleep 30 & echo 'the disk is on fire' >&2; exit 3");
+    let (ran, run) = room.exec_to_end(&[], "sleep 600 & echo $! > pid; echo 'the disk is on fire' >&2; exit 3");
+    let kill = Command::new("kill").arg(wait_for_line(&room.path("project/pid"))).status().unwrap();
+    assert!(kill.success());
     assert_eq!(ran.code, Some(4), "{ran:?}");
     assert_eq!(run["stop_reason"], "Process exited with code 3: the disk is on fire");
 }
@@ -357,6 +359,23 @@ fn an_agent_that_runs_runledger_itself_writes_to_the_same_ledger_and_session() {
 }
 
 #[test]
+fn a_run_within_a_run_does_not_take_the_outer_ones_tracker_for_its_own() {
+    let room = Room::new();
+    room.write("project/rules.md", "rules");
+    let json = json!({"name": "outer", "workflowFile": "rules.md", "loop": {"maxIterations": 1}});
+    let workflow = room.write("outer.json", json.to_string()).display().to_string();
+    let inner = format!(
+        r#"echo on > "$RUNLEDGER_TRACKER"; echo "$RUNLEDGER_INSTRUCTIONS" > outer
+        {} exec inner -- sh -c 'echo "${{RUNLEDGER_TRACKER-none}} ${{RUNLEDGER_INSTRUCTIONS-none}}" > inner'"#,
+        env!("CARGO_BIN_EXE_runledger")
+    );
+    let (ran, _) = room.exec_to_end(&["--workflow", &workflow], &inner);
+    assert_eq!(ran.code, Some(9), "{ran:?}");
+    assert!(wait_for_line(&room.path("project/outer")).ends_with(".composed-system-prompt.md"));
+    assert_eq!(wait_for_line(&room.path("project/inner")), "none none");
+}
+
+#[test]
 fn a_session_is_named_by_the_option_or_else_the_variable_or_else_made() {
     let room = Room::new();
     let exec = |options: &[&str], variable: Option<&str>| {
@@ -454,13 +473,16 @@ fn nothing_of_a_huge_output_is_lost() {
 }
 
 #[test]
-fn a_huge_output_of_anything_does_not_break_the_run() {
+fn a_huge_line_of_anything_becomes_events_that_the_log_can_take() {
     let room = Room::new();
-    // As JSON, each of these bytes is six.
-    let (ran, run) = room.exec_to_end(&[], "head -c 60000000 /dev/zero; sleep 1.5; echo; echo end");
+    // As JSON, each of these bytes is six. In one piece, 45 MB of them would be more than one event may have.
+    let ran = run(&mut room.exec(&[], "head -c 6000000 /dev/zero; sleep 1.5; echo; echo end"));
     assert_eq!(ran.code, Some(0), "{:?} {}", ran.code, ran.stderr());
-    assert_eq!(run["status"], "completed", "{run}");
-    room.verify();
+    assert_eq!(room.json(["runs"])[0]["status"], "completed");
+    let events = room.ok(["events", "--json"]);
+    let longest = events.lines().map(str::len).max().unwrap();
+    assert!(longest < 4 << 20, "{longest} bytes in one event");
+    assert!(events.matches("\\u0000").count() >= 6_000_000);
 }
 
 #[test]

@@ -37,5 +37,6 @@ pub fn run_at(
             None => iterations.iter_mut().for_each(|iteration| iteration.evolve(event)),
         }
     }
+    iterations.sort_by_key(|iteration| iteration.iteration);
     Ok(Some((Run::new(state, first_position), iterations.into_iter().map(Iteration::from).collect())))
 }

@@ -42,6 +42,12 @@ impl Checkpoint {
             })
             .optional()
             .and_then(|found| found.flatten().transpose())
+            .or_else(|error| match error {
+                rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::IntegralValueOutOfRange(..) => {
+                    Ok(None)
+                }
+                error => Err(error),
+            })
     }
 
     /// Puts this checkpoint in the place of whatever stood there: the switch to a new generation.

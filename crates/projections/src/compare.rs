@@ -86,12 +86,12 @@ pub(crate) fn count_changed(
     Ok(changed)
 }
 
-/// The rows of one run in all of a read model's tables that have runs.
+/// The rows of one run in all of a read model's tables that have runs, each with its table and key.
 pub(crate) fn rows_of_run(
     target: &Target<'_>,
     projection: &dyn Projection,
     run_id: &RunId,
-) -> rusqlite::Result<Vec<Row>> {
+) -> rusqlite::Result<Vec<(String, Row)>> {
     let mut found = Vec::new();
     for table in projection.tables().iter().filter(|table| table.key.contains(&"run_id")) {
         let sql = format!(
@@ -104,17 +104,18 @@ pub(crate) fn rows_of_run(
         let columns = statement.column_count();
         let mut rows = statement.query([run_id.as_str()])?;
         while let Some(row) = rows.next()? {
-            found.push((0..columns).map(|index| row.get(index)).collect::<rusqlite::Result<Row>>()?);
+            let row = (0..columns).map(|index| row.get(index)).collect::<rusqlite::Result<Row>>()?;
+            found.push((format!("{} {}", table.name, key(table, &row)), row));
         }
     }
     Ok(found)
 }
 
 /// The number of rows in one list and not, or not alike, in the other; a changed row counts once.
-pub(crate) fn count_differences(before: Vec<Row>, after: Vec<Row>) -> u64 {
-    let lost = before.iter().filter(|row| !after.contains(row)).count();
-    let made = after.iter().filter(|row| !before.contains(row)).count();
-    u64::try_from(lost.max(made)).unwrap_or(u64::MAX)
+pub(crate) fn count_differences(before: &[(String, Row)], after: &[(String, Row)]) -> u64 {
+    let lost_or_changed = before.iter().filter(|row| !after.contains(row)).count();
+    let added = after.iter().filter(|(key, _)| !before.iter().any(|(known, _)| known == key)).count();
+    u64::try_from(lost_or_changed + added).unwrap_or(u64::MAX)
 }
 
 fn ordered<'a>(table: &Table, (connection, name): (&'a Connection, &str)) -> rusqlite::Result<Statement<'a>> {

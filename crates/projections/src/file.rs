@@ -49,6 +49,8 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, ProjectionError> 
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(storage)?;
     connection.set_prepared_statement_cache_capacity(64);
     migrate(path, &mut connection)?;
+    // Migrating set it to immediate; who only reads in a transaction takes no write lock.
+    connection.set_transaction_behavior(TransactionBehavior::Deferred);
     Ok(connection)
 }
 

@@ -100,13 +100,17 @@ impl Projections {
         }
     }
 
-    /// The position that every read model has reached; `None` when one was never built.
+    /// The position that every read model has reached; `None` when one was never built, or has to be built anew.
     fn lowest(&self) -> Result<Option<Position>, ProjectionError> {
         let mut lowest = None;
         for projection in &self.registered {
             let Some(checkpoint) = self.checkpoint(projection.name())? else {
                 return Ok(None);
             };
+            // A position in another log, or of another version, is no way that was come.
+            if checkpoint.version != projection.version() || !self.fits(&checkpoint)? {
+                return Ok(None);
+            }
             lowest = Some(lowest.map_or(checkpoint.position, |lowest: Position| lowest.min(checkpoint.position)));
         }
         Ok(lowest)

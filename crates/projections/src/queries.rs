@@ -205,8 +205,9 @@ impl Queries {
     /// [`ProjectionError::TimedOut`] after `timeout`.
     pub fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), ProjectionError> {
         let deadline = Instant::now() + timeout;
-        let connection = self.connection()?;
         loop {
+            // Given back before each pause: those who wait do not keep the pool from those who ask.
+            let connection = self.connection()?;
             let mut reached = position;
             for projection in registered() {
                 let at = self
@@ -221,6 +222,7 @@ impl Queries {
             if Instant::now() >= deadline {
                 return Err(ProjectionError::TimedOut { wanted: position, reached });
             }
+            drop(connection);
             std::thread::sleep(POLL);
         }
     }
@@ -229,16 +231,19 @@ impl Queries {
         self.pool.get().map_err(|error| ProjectionError::Pool { path: self.path.clone(), detail: error.to_string() })
     }
 
-    fn checkpoint(&self, connection: &Connection, projection: &str) -> Result<Option<Checkpoint>, ProjectionError> {
-        Checkpoint::load(connection, projection)
-            .map_err(|source| StorageError::sqlite(&self.path, "reading a checkpoint", &source).into())
+    fn checkpoint(
+        &self,
+        connection: &Connection,
+        projection: &'static str,
+    ) -> Result<Option<Checkpoint>, ProjectionError> {
+        Checkpoint::load(connection, projection).map_err(|source| self.failed(projection, &source))
     }
 
     fn failed(&self, projection: &'static str, source: &rusqlite::Error) -> ProjectionError {
         match source {
-            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
-                ProjectionError::Row { projection, detail: source.to_string() }
-            }
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..) => ProjectionError::Row { projection, detail: source.to_string() },
             // The view is not there: the model was never built.
             rusqlite::Error::SqliteFailure(_, Some(text)) if text.starts_with("no such table") => {
                 ProjectionError::NotBuilt { path: self.path.clone(), projection }

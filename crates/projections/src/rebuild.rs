@@ -112,24 +112,18 @@ impl Projections {
     /// [`ProjectionError::NoRun`] when the log has no such run.
     pub fn rebuild_run(&mut self, run_id: &RunId, names: &[&str]) -> Result<Vec<Rebuilt>, ProjectionError> {
         self.catch_up()?;
-        let stream = self.reader.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY, Read::Facts)?;
-        if stream.is_empty() {
+        if self.reader.stream_version(&StreamName::run(run_id))? == StreamVersion::EMPTY {
             return Err(ProjectionError::NoRun { run: run_id.clone() });
         }
         let mut rebuilt = Vec::new();
         for name in names {
             let index = self.index_of(name)?;
-            rebuilt.extend(self.rebuild_run_of(index, run_id, &stream)?);
+            rebuilt.extend(self.rebuild_run_of(index, run_id)?);
         }
         Ok(rebuilt)
     }
 
-    fn rebuild_run_of(
-        &mut self,
-        index: usize,
-        run_id: &RunId,
-        stream: &[RecordedEvent],
-    ) -> Result<Option<Rebuilt>, ProjectionError> {
+    fn rebuild_run_of(&mut self, index: usize, run_id: &RunId) -> Result<Option<Rebuilt>, ProjectionError> {
         let began = Instant::now();
         let projection = self.registered[index].as_ref();
         let name = projection.name();
@@ -144,19 +138,19 @@ impl Projections {
         if !projection.reset_run(&target, run_id.as_str())? {
             return Ok(None);
         }
-        // What lies beyond the checkpoint is the projector's to apply.
-        let events: Vec<RecordedEvent> =
-            stream.iter().filter(|event| event.position <= checkpoint.position).cloned().collect();
+        // Read under the lock, so that nothing is missed that another process has projected. What lies beyond the
+        // checkpoint is the projector's to apply.
+        let mut events = self.reader.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY, Read::Facts)?;
+        events.retain(|event| event.position <= checkpoint.position);
         apply_of_its_kinds(projection, &target, &events)?;
         let after = compare::rows_of_run(&target, projection, run_id).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        let count = |rows: &[compare::Row]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
         Ok(Some(Rebuilt {
             projection: name.to_owned(),
             events: u64::try_from(events.len()).unwrap_or(u64::MAX),
-            rows: count(&after),
+            rows: u64::try_from(after.len()).unwrap_or(u64::MAX),
             seconds: began.elapsed().as_secs_f64(),
-            changed: Some(compare::count_differences(before, after)),
+            changed: Some(compare::count_differences(&before, &after)),
         }))
     }
 
@@ -166,7 +160,6 @@ impl Projections {
         progress: &mut dyn FnMut(RebuildProgress<'_>),
     ) -> Result<Rebuilt, ProjectionError> {
         let began = Instant::now();
-        self.remove_leftovers()?;
         let name = self.registered[index].name();
         if let Some(found) = self.checkpoint(name)?
             && found.version > self.registered[index].version()
@@ -174,6 +167,7 @@ impl Projections {
             let ours = self.registered[index].version();
             return Err(ProjectionError::NewerProjection { projection: name.to_owned(), found: found.version, ours });
         }
+        self.remove_leftovers()?;
         let mut hidden = self.begin(index)?;
         let mut tries = 0;
         let changed = loop {
@@ -365,7 +359,6 @@ impl Projections {
         }
         if let Some(old) = &old
             && old.position > hidden.position
-            && old.version == projection.version()
             && old.log_id == *self.reader.log_id()
             && self.reader.chain_at(old.position)? == Some(old.chain)
         {

@@ -552,7 +552,8 @@ fn a_rebuild_beside_a_writer_and_a_live_projector_loses_nothing() {
         while !is_over.load(Ordering::Acquire) {
             for name in NAMES {
                 let rebuilt = projections.rebuild(name, &mut |_| {}).unwrap();
-                assert_eq!(rebuilt.changed, Some(0), "{name}");
+                // Where the old model moves on all the while, nobody can compare it.
+                assert!(matches!(rebuilt.changed, None | Some(0)), "{rebuilt:?}");
             }
         }
     });

@@ -144,20 +144,30 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
     };
     let kind = EventKind::parse(&exported.kind);
     let given_facts = hex("facts", &exported.facts).transpose()?;
+    let codec = Codec::default();
     let (facts, content) = match exported.event {
-        Some(event) => {
-            check_size(event.get())?;
+        Some(json) => {
+            check_size(json.get())?;
             let salt = hex("salt", &exported.salt)
                 .transpose()?
                 .map(|salt| Salt::try_from(salt).map_err(|_| salt_shape()))
                 .transpose()?;
-            let facts = match given_facts {
-                Some(facts) => facts,
-                None => Codec::default()
-                    .encode_facts(RuntimeEvent::from_json(event.get())?.facts())
-                    .map_err(NewEventError::from)?,
+            let event = RuntimeEvent::from_json(json.get())?;
+            let agrees = |field, is_so: bool| {
+                let expected = "what its event says";
+                if is_so { Ok(()) } else { Err(ExportedError::Field { field, expected }) }
             };
-            (facts, NewContent::Json { json: event.get().to_owned(), salt })
+            agrees("kind", *event.kind() == kind)?;
+            let facts = match given_facts {
+                // Facts decide what a run's state is, so they have to be those of the text.
+                Some(facts) => {
+                    let told = codec.decode_facts(&facts).map_err(NewEventError::from)?;
+                    agrees("facts", told == *event.facts())?;
+                    facts
+                }
+                None => codec.encode_facts(event.facts()).map_err(NewEventError::from)?,
+            };
+            (facts, NewContent::Json { json: json.get().to_owned(), salt })
         }
         None => {
             let missing = |field| ExportedError::Field { field, expected: "there, though the content was erased" };

@@ -33,10 +33,11 @@ pub(crate) fn substitute(text: &str, session_id: &str, tracker_path: Option<&str
     }
 }
 
-/// Composes the instructions and writes them beside the workflow's file; `None` where the workflow has none.
+/// Composes the instructions, without writing them; `None` where the workflow has none.
 ///
 /// # Errors
-/// [`ConfigError`] when the file lies outside the project directory, or the composed one cannot be written.
+/// [`ConfigError`] when the workflow's file, or the composed one beside it, lies outside the project directory, or when
+/// the file cannot be read.
 pub(crate) fn compose(
     config: &WorkflowConfig,
     project_dir: &Path,
@@ -63,11 +64,19 @@ pub(crate) fn compose(
         }
         None => own,
     };
-    let file = path.with_file_name(COMPOSED);
-    std::fs::write(&file, &text).map_err(|source| ConfigError::Write {
-        what: "composed instructions",
-        path: file.clone(),
-        source,
-    })?;
+    let beside = Path::new(relative).with_file_name(COMPOSED);
+    let file = paths::inside(project_dir, &beside.to_string_lossy(), "composed instructions")?;
     Ok(Some(Instructions { file, text }))
+}
+
+/// Writes the composed instructions to their file.
+///
+/// # Errors
+/// [`ConfigError::Write`].
+pub(crate) fn write(instructions: &Instructions) -> Result<(), ConfigError> {
+    std::fs::write(&instructions.file, &instructions.text).map_err(|source| ConfigError::Write {
+        what: "composed instructions",
+        path: instructions.file.clone(),
+        source,
+    })
 }

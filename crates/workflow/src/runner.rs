@@ -20,7 +20,7 @@ use crate::harness::{Harness, Instructions, Turn, TurnResult};
 use crate::instructions::{compose, substitute};
 use crate::journal::Journal;
 use crate::owner::current_owner;
-use crate::{paths, tracker};
+use crate::{instructions, paths, tracker};
 
 /// What a run is to be.
 #[derive(Debug, Clone)]
@@ -75,6 +75,8 @@ pub struct Runner {
     run_id: RunId,
     session_id: SessionId,
     tracker: Option<TrackerPlace>,
+    instructions: Option<Instructions>,
+    is_prepared: bool,
     cancel: CancelHandle,
 }
 
@@ -85,15 +87,19 @@ struct TrackerPlace {
 }
 
 impl Runner {
-    /// Checks what can be checked before anything is written: paths, and ids.
+    /// Checks what can be checked without writing anything: paths, ids, and the workflow's instructions.
     ///
     /// # Errors
-    /// [`RunError::Config`] for a project directory that is none, or a tracker outside it.
+    /// [`RunError::Config`] for a project directory that is none, a path outside it, or instructions that cannot be read.
     pub fn new(harness: Box<dyn Harness>, mut spec: RunSpec) -> Result<Self, RunError> {
         spec.project_dir = spec
             .project_dir
             .canonicalize()
             .map_err(|source| ConfigError::ProjectDir { path: spec.project_dir.clone(), source })?;
+        if !spec.project_dir.is_dir() {
+            let source = std::io::ErrorKind::NotADirectory.into();
+            return Err(ConfigError::ProjectDir { path: spec.project_dir, source }.into());
+        }
         let run_id = RunId::new(Uuid::now_v7().to_string())?;
         let session_id = match spec.session_id.take() {
             Some(session_id) => session_id,
@@ -107,7 +113,23 @@ impl Runner {
                 Some(TrackerPlace { relative, path })
             }
         };
-        Ok(Self { harness, spec, run_id, session_id, tracker, cancel: CancelHandle::default() })
+        let instructions = match &spec.workflow {
+            None => None,
+            Some(workflow) => {
+                let tracker_path = tracker.as_ref().map(|place| place.relative.as_str());
+                compose(workflow, &spec.project_dir, session_id.as_str(), tracker_path)?
+            }
+        };
+        Ok(Self {
+            harness,
+            spec,
+            run_id,
+            session_id,
+            tracker,
+            instructions,
+            is_prepared: false,
+            cancel: CancelHandle::default(),
+        })
     }
 
     /// The run's id.
@@ -130,6 +152,25 @@ impl Runner {
         self.cancel.clone()
     }
 
+    /// Writes what the harness will need: the tracker's skeleton, where there is no tracker yet, and the instructions.
+    /// [`Runner::run`] does it where it was not done before; nothing is in the log yet.
+    ///
+    /// # Errors
+    /// [`RunError::Config`] names the file that cannot be written.
+    pub fn prepare(&mut self) -> Result<(), RunError> {
+        if self.is_prepared {
+            return Ok(());
+        }
+        if let Some(place) = &self.tracker {
+            tracker::create(&place.path, &place.relative, self.session_id.as_str(), &self.spec.prompt)?;
+        }
+        if let Some(instructions) = &self.instructions {
+            instructions::write(instructions)?;
+        }
+        self.is_prepared = true;
+        Ok(())
+    }
+
     /// Carries the run to its end, and writes every step to the journal.
     ///
     /// # Errors
@@ -137,13 +178,8 @@ impl Runner {
     /// - [`RunError::Fenced`]: another owner has the run.
     /// - [`RunError::Append`]: the log took no more; what was acknowledged is there, and the run can be resumed.
     pub fn run(mut self, journal: Box<dyn Journal>) -> Result<RunOutcome, RunError> {
-        if let Some(place) = &self.tracker {
-            tracker::create(&place.path, &place.relative, self.session_id.as_str(), &self.spec.prompt)?;
-        }
-        let instructions = match &self.spec.workflow {
-            None => None,
-            Some(workflow) => compose(workflow, &self.spec.project_dir, self.session_id.as_str(), self.tracker_path())?,
-        };
+        self.prepare()?;
+        let instructions = self.instructions.take();
         let deadline = self.spec.timeout.map(|timeout| Instant::now() + timeout);
         let owner = current_owner(1, journal.log_id());
         let mut writer = RunWriter::begin(

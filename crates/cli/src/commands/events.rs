@@ -67,11 +67,12 @@ fn tell(event: &RecordedEvent, output: &mut Output) -> anyhow::Result<()> {
     if output.is_json() {
         return output.json(&EventLine::new(event)?);
     }
-    output.line(&format!(
+    let line = format!(
         "{:>6}  {}  {:<20} {}",
         event.position.0,
         render::time(event.occurred_at),
         render::plain(event.kind.as_str()),
         render::short(&summary(event), 120)
-    ))
+    );
+    output.line(line.trim_end())
 }

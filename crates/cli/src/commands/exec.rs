@@ -28,11 +28,15 @@ use crate::render;
 /// Run a workflow to its end
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  runledger exec 'Say hello'                                    one turn of Claude Code
-  runledger exec --workflow tidy.json 'Tidy the changelog'      turns of Claude Code until the tracker says done
-  runledger exec --workflow tidy.json 'Tidy it' -- ./agent.sh   the same with a program of your own
+  One turn of Claude Code:
+    runledger exec 'Say hello'
+  Turns of Claude Code until the tracker says done:
+    runledger exec --workflow tidy.json 'Tidy the changelog'
+  The same with a program of your own:
+    runledger exec --workflow tidy.json 'Tidy it' -- ./agent.sh
 
-Exit status: 0 completed, 3 could not start, 4 failed, 6 timed out, 8 blocked, 9 exhausted, 130 cancelled.")]
+Exit status: 0 completed, 3 could not start, 4 failed, 5 fenced off,
+6 timed out, 8 blocked, 9 exhausted, 130 cancelled")]
 pub(crate) struct Exec {
     /// The workflow, a JSON file; without one, a single turn with the prompt as it is
     #[arg(long, value_name = "FILE")]
@@ -67,9 +71,14 @@ impl Exec {
             ledger: Some(path.clone()),
             ..RunSpec::new(self.prompt.clone(), self.project_dir.clone())
         };
-        let runner = Runner::new(self.harness()?, spec)?;
-
-        let log = Arc::new(ledger.open_for_writing()?);
+        let mut runner = Runner::new(self.harness()?, spec)?;
+        // A ledger that is there is looked at before anything is written, one that is not is made last.
+        let existing = if path.exists() { Some(ledger.open_for_writing()?) } else { None };
+        runner.prepare()?;
+        let log = Arc::new(match existing {
+            Some(log) => log,
+            None => ledger.open_for_writing()?,
+        });
         let head = log.reader()?.head()?.position;
         let filter = EventFilter { run: Some(runner.run_id().clone()), ..EventFilter::default() };
         let follower = log.follow(head)?.with_filter(filter).with_read(Read::All);
@@ -79,13 +88,14 @@ impl Exec {
         let projector = log.follow(head).map_err(ProjectionError::from);
         let projector = projector.and_then(|follower| Projector::start(&path, follower));
 
-        end_on_signals(runner.cancel_handle())?;
+        let cancel = runner.cancel_handle();
+        end_on_signals(cancel.clone())?;
         let journal = Box::new(LedgerJournal::open(log.clone())?);
         let running = std::thread::Builder::new()
             .name("runledger-runner".to_owned())
             .spawn(move || runner.run(journal))
             .context("starting the runner")?;
-        let result = teller.tell_until_over(running)?;
+        let result = teller.tell_until_over(running, &cancel)?;
         if let Err(error) = projector.and_then(Projector::stop) {
             teller.warning(&format!("the read models were not kept up to date: {error}"));
         }
@@ -172,7 +182,18 @@ impl Teller<'_> {
     fn tell_until_over(
         &mut self,
         running: JoinHandle<Result<RunOutcome, RunError>>,
+        cancel: &CancelHandle,
     ) -> anyhow::Result<Result<RunOutcome, RunError>> {
+        let told = self.tell_while(&running);
+        if told.is_err() {
+            // No harness is left behind by a program that can no longer see what it does.
+            cancel.kill();
+        }
+        let result = running.join().map_err(|_| anyhow!("the runner panicked; what was acknowledged is in the log"))?;
+        told.map(|()| result)
+    }
+
+    fn tell_while(&mut self, running: &JoinHandle<Result<RunOutcome, RunError>>) -> anyhow::Result<()> {
         loop {
             // Looked at first: what was written before the end is then in the batch.
             let is_over = running.is_finished();
@@ -182,7 +203,7 @@ impl Teller<'_> {
                 self.event(event);
             }
             if is_over && batch.events.is_empty() {
-                return running.join().map_err(|_| anyhow!("the runner panicked; what was acknowledged is in the log"));
+                return Ok(());
             }
         }
     }

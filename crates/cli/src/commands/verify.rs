@@ -17,7 +17,7 @@ use crate::render;
   runledger verify
   runledger verify --json | jq 'select(.ok | not)'
 
-Exit status: 0 when all is well, 1 when something differs.")]
+Exit status: 0 when all is well, 1 when something differs")]
 pub(crate) struct Verify {}
 
 #[derive(Serialize)]
@@ -39,7 +39,7 @@ impl Verify {
             } else {
                 let mark = if check.ok { "ok   " } else { "WRONG" };
                 let detail = check.detail.map(|detail| format!("  {}", render::plain(&detail))).unwrap_or_default();
-                output.line(&format!("{mark}  {:<32}{detail}", check.check).trim_end())?;
+                output.line(format!("{mark}  {:<32}{detail}", check.check).trim_end())?;
             }
         }
         Ok(if is_well { Exit::Done } else { Exit::No })

@@ -368,11 +368,61 @@ impl Normalizer {
         self.known.push((text.to_owned(), format!("[{name}]")));
     }
 
+    /// The text with columns two spaces apart, whatever the width of what stood in them.
     pub(crate) fn text(&self, text: &str) -> String {
         let mut text = text.replace(&self.folder, "[room]");
         for (from, to) in &self.known {
             text = text.replace(from, to);
         }
+        let text = replace_pattern(&text, "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh", "[uuid]");
+        let text = replace_pattern(&text, "dddd-dd-dd dd:dd:dd", "[time]");
+        let line = |line: &str| line.split("  ").map(str::trim).map(cell).collect::<Vec<_>>().join("  ");
+        let lines: Vec<String> =
+            text.lines().map(|text| line(text).split("    ").collect::<Vec<_>>().join("  ")).collect();
+        let mut text = lines.join("\n");
+        while text.contains("   ") {
+            text = text.replace("   ", "  ");
+        }
         text
+    }
+}
+
+/// Puts `name` in the place of what fits a pattern: `d` is a digit, `h` a hexadecimal one, anything else itself.
+fn replace_pattern(text: &str, pattern: &str, name: &str) -> String {
+    let fits = |at: &str| {
+        at.len() >= pattern.len()
+            && at.bytes().zip(pattern.bytes()).all(|(byte, wanted)| match wanted {
+                b'd' => byte.is_ascii_digit(),
+                b'h' => byte.is_ascii_hexdigit(),
+                wanted => byte == wanted,
+            })
+    };
+    let (mut replaced, mut rest) = (String::new(), text);
+    while let Some(first) = rest.chars().next() {
+        let length = if fits(rest) { pattern.len() } else { first.len_utf8() };
+        replaced.push_str(if fits(rest) { name } else { &rest[..length] });
+        rest = &rest[length..];
+    }
+    replaced
+}
+
+/// A cell of a table, by a name where it is a length of time, a size or a fraction of a second.
+fn cell(text: &str) -> String {
+    let is_figure = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if let Some((before, length)) = text.split_once(", after ") {
+        return format!("{before}, after {}", cell(length));
+    }
+    if let Some((size, rest)) = text.split_once(", and ") {
+        let to_be = " to be checkpointed";
+        return format!("{}, and {}{to_be}", cell(size), cell(rest.trim_end_matches(to_be)));
+    }
+    if let Some((size, rest)) = text.split_once(" in [room]") {
+        return format!("{} in [room]{rest}", cell(size));
+    }
+    match text.split_once(' ') {
+        Some((figure, "ms" | "s")) if is_figure(figure) => "[took]".to_owned(),
+        Some((figure, "KiB" | "MiB")) if is_figure(figure) => "[size]".to_owned(),
+        None if is_figure(text) && text.contains('.') => "[seconds]".to_owned(),
+        _ => text.to_owned(),
     }
 }

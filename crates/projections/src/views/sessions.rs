@@ -124,7 +124,9 @@ impl SessionRow {
         self.last_position = event.position;
         match &event.facts.data {
             KindFacts::WorkflowStart(_) if event.stream.run_id().is_some() => self.runs += 1,
-            KindFacts::WorkflowIteration(WorkflowIteration::End(end)) if end.adapter_session_id.is_none() => {
+            KindFacts::WorkflowIteration(WorkflowIteration::End(end))
+                if end.adapter_session_id.is_none() && event.stream.run_id().is_some() =>
+            {
                 self.loose_tokens = self.loose_tokens.followed_by(end.tokens);
             }
             _ => {}
@@ -176,7 +178,7 @@ fn take(adapter: &mut AdapterSession, event: &RecordedEvent) {
             adapter.ended_at = Some(event.occurred_at);
             adapter.end_reason = reason.clone();
         }
-        KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => {
+        KindFacts::WorkflowIteration(WorkflowIteration::End(end)) if event.stream.run_id().is_some() => {
             adapter.tokens = adapter.tokens.followed_by(end.tokens);
         }
         KindFacts::Usage { usage, delta, .. } if event.metadata.run_id.is_none() => {

@@ -101,11 +101,11 @@ impl Story {
                 to: RunState::ALL[pick(5, more / 5)],
                 status: RunStatus::ALL[pick(7, more / 25)],
                 reason: None,
-                owner: (more % 3 == 0).then(|| owner(u64::from(more % 4))),
+                owner: more.is_multiple_of(3).then(|| owner(u64::from(more % 4))),
             }),
             2 => iteration_start(iteration, Continuation::ReuseCurrent),
             3 => iteration_session(iteration, "stray"),
-            4 => iteration_end(iteration, more, (more % 2 == 0).then_some("a1")),
+            4 => iteration_end(iteration, more, more.is_multiple_of(2).then_some("a1")),
             _ => KindFacts::WorkflowEnd(WorkflowEnd {
                 status: RunStatus::ALL[pick(7, more)],
                 stop_reason: Some("stray".to_owned()),
@@ -195,8 +195,8 @@ impl Story {
                     _ => {
                         let session = format!("s{}", more % 3);
                         let adapter = format!("a{}", more % 4);
-                        let run = (more % 5 == 0).then_some(run.as_str());
-                        self.harness(&session, (more % 7 != 0).then_some(adapter.as_str()), run, choice)
+                        let run = more.is_multiple_of(5).then_some(run.as_str());
+                        self.harness(&session, (!more.is_multiple_of(7)).then_some(adapter.as_str()), run, choice)
                     }
                 }
             })
@@ -288,6 +288,11 @@ pub(crate) fn start(run: &str, session: &str, choice: u8) -> KindFacts {
         deadline_at: has(16).then_some(TimestampMs(-5)),
         owner: has(32).then(|| owner(1)),
     }))
+}
+
+pub(crate) fn into_running() -> KindFacts {
+    let (from, to, status) = (RunState::Starting, RunState::Running, RunStatus::Running);
+    KindFacts::WorkflowTransition(WorkflowTransition { from, to, status, reason: None, owner: None })
 }
 
 pub(crate) fn iteration_start(iteration: u32, continuation: Continuation) -> KindFacts {

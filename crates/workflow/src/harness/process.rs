@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -22,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long output may still come once the process has ended.
 const DRAIN: Duration = Duration::from_millis(500);
 /// Chunks of output that may wait; a harness that writes faster than the log takes is slowed, not buffered without end.
-const CHUNKS_MAX: usize = 1024;
+const CHUNKS_MAX: usize = 64;
 /// Bytes of the last line on standard error, at the most.
 const STDERR_BYTES_MAX: usize = 1 << 10;
 
@@ -57,6 +58,8 @@ pub(super) fn run(
     let spawn_failed = |source| HarnessError::Spawn { program: program.to_owned(), source };
     command
         .current_dir(&turn.project_dir)
+        // A run that an agent started has a tracker of its own, or none.
+        .env_remove("RUNLEDGER_TRACKER")
         .envs(&turn.env)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -67,7 +70,7 @@ pub(super) fn run(
     let errors = match wire(&mut child, turn.prompt.clone(), line_bytes_max, lines) {
         Ok(errors) => errors,
         Err(source) => {
-            end_group(&mut child, Signal::KILL);
+            end_group(&mut child, Signal::KILL, || true);
             return Err(spawn_failed(source));
         }
     };
@@ -75,16 +78,14 @@ pub(super) fn run(
     let (status, stopped) = match result {
         Ok(ended) => ended,
         Err(source) => {
-            end_group(&mut child, Signal::KILL);
+            end_group(&mut child, Signal::KILL, || true);
             return Err(HarnessError::Turn(format!("{program}: its end cannot be told: {source}")));
         }
     };
-    // Its last words may come a moment after its end.
-    let last_stderr = errors.recv_timeout(DRAIN).ok().flatten();
     Ok(Ended {
         exit_code: status.and_then(|status| status.code()),
         signal: status.and_then(|status| status.signal()),
-        last_stderr,
+        last_stderr: errors.last(),
         stopped,
     })
 }
@@ -95,7 +96,7 @@ fn wire(
     prompt: String,
     line_bytes_max: u64,
     lines: Sender<Output>,
-) -> Result<Receiver<Option<String>>, std::io::Error> {
+) -> Result<LastLine, std::io::Error> {
     let thread = |name: &str| std::thread::Builder::new().name(format!("runledger-{name}"));
     if let Some(mut stdin) = child.stdin.take() {
         // A program that does not read its input closes it: that is its choice, and no error.
@@ -104,12 +105,34 @@ fn wire(
     if let Some(stdout) = child.stdout.take() {
         thread("stdout").spawn(move || read_lines(stdout, line_bytes_max, &lines))?;
     }
-    let (sender, errors) = bounded(1);
+    let line = Arc::new(Mutex::new(None));
+    let (sender, end) = bounded::<()>(0);
     if let Some(stderr) = child.stderr.take() {
-        // Whoever waits for the last line may have given up.
-        thread("stderr").spawn(move || drop(sender.send(last_line(stderr))))?;
+        let line = line.clone();
+        thread("stderr").spawn(move || {
+            // Dropped at the end of the errors, which is how the end is told.
+            let _sender = sender;
+            keep_last_line(stderr, &line);
+        })?;
     }
-    Ok(errors)
+    Ok(LastLine { line, end })
+}
+
+/// The last line on standard error so far.
+struct LastLine {
+    line: Arc<Mutex<Option<String>>>,
+    end: Receiver<()>,
+}
+
+impl LastLine {
+    /// The last line once the errors have ended, or a moment after the process has: a child of it may hold them open.
+    fn last(&self) -> Option<String> {
+        let _ = self.end.recv_timeout(DRAIN);
+        match self.line.lock() {
+            Ok(line) => line.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        }
+    }
 }
 
 /// Hands on lines, and asks the desk, until the process and its output have ended.
@@ -141,8 +164,12 @@ fn attend(
             checked_at = Instant::now();
         }
         if let Err(stop) = step {
-            let signal = if stop == Stop::Now { Signal::KILL } else { Signal::TERM };
-            return Ok((end_group(child, signal), Some(stop)));
+            let status = match stop {
+                Stop::Now => end_group(child, Signal::KILL, || true),
+                // A second request does not wait for the grace that the first one gives.
+                Stop::Cancelled | Stop::TimedOut => end_group(child, Signal::TERM, || desk.check() == Err(Stop::Now)),
+            };
+            return Ok((status, Some(stop)));
         }
         match ended {
             None => ended = child.try_wait()?.map(|status| (status, Instant::now())),
@@ -155,8 +182,8 @@ fn attend(
     }
 }
 
-/// Ends the process group: as the signal says, and for good after a moment.
-fn end_group(child: &mut Child, signal: Signal) -> Option<ExitStatus> {
+/// Ends the process group: as the signal says, and for good after a moment, or as soon as there is no more time.
+fn end_group(child: &mut Child, signal: Signal, mut is_urgent: impl FnMut() -> bool) -> Option<ExitStatus> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let send = |signal| {
         if let Some(group) = group
@@ -168,7 +195,7 @@ fn end_group(child: &mut Child, signal: Signal) -> Option<ExitStatus> {
     send(signal);
     let told = Instant::now();
     let mut status = None;
-    while signal != Signal::KILL && told.elapsed() < GRACE {
+    while told.elapsed() < GRACE && !is_urgent() {
         match child.try_wait() {
             Ok(Some(ended)) => {
                 status = Some(ended);
@@ -203,20 +230,21 @@ fn read_lines(stdout: impl Read, line_bytes_max: u64, lines: &Sender<Output>) {
     }
 }
 
-/// The last line with something in it; the rest is read and let go.
-fn last_line(stderr: impl Read) -> Option<String> {
+/// Keeps the last line with something in it; the rest is read and let go.
+fn keep_last_line(stderr: impl Read, last: &Mutex<Option<String>>) {
     let mut reader = BufReader::new(stderr);
-    let mut last = None;
     let mut line = Vec::new();
     loop {
         line.clear();
         match reader.by_ref().take(64 << 10).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return last,
+            Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
                 let text = text.trim();
-                if !text.is_empty() {
-                    last = Some(text[..text.floor_char_boundary(STDERR_BYTES_MAX)].to_owned());
+                if !text.is_empty()
+                    && let Ok(mut last) = last.lock()
+                {
+                    *last = Some(text[..text.floor_char_boundary(STDERR_BYTES_MAX)].to_owned());
                 }
             }
         }

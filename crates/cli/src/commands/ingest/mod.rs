@@ -32,9 +32,11 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
   my-runtime | runledger ingest --format runtime --session s1 --ack
   runledger --db old.db export | runledger ingest --format runtime
 
-A line is a RuntimeEvent object, a decision {\"eventId\", \"decision\", \"now\"}, or a line of `export`, which keeps the
-session it has. An event that is there already is not appended again.
-Exit status: 0 when every line was taken, 1 when some were not.")]
+A line is a RuntimeEvent object, a decision {\"eventId\", \"decision\", \"now\"},
+or a line of `export`, which keeps the session it has. An event that is there
+already is not appended again.
+
+Exit status: 0 when every line was taken, 1 when some were not")]
 pub(crate) struct Ingest {
     /// What the lines are
     #[arg(long, value_enum)]

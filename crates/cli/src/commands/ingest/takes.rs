@@ -1,7 +1,5 @@
 //! What becomes of each line: which stream it belongs to, whether it may go there, and the receipt or the reason.
 
-use std::collections::HashMap;
-
 use runledger_events::{
     EventId, EventKind, KindFacts, LogId, Metadata, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion,
     WorkflowState, content_digest,
@@ -11,9 +9,6 @@ use runledger_store::{
 };
 
 use super::lines::Line;
-
-/// Events remembered to find the session of a decision on them; older ones are looked up in the log.
-const RECENT_MAX: usize = 100_000;
 
 /// What became of a line.
 pub(crate) enum Answer {
@@ -34,13 +29,12 @@ pub(crate) struct Intake {
     log: EventLog,
     reader: LogReader,
     session: Option<SessionId>,
-    recent: HashMap<EventId, SessionId>,
 }
 
 impl Intake {
     pub(crate) fn new(log: EventLog, session: Option<SessionId>) -> anyhow::Result<Self> {
         let reader = log.reader()?;
-        Ok(Self { log, reader, session, recent: HashMap::new() })
+        Ok(Self { log, reader, session })
     }
 
     /// Takes a batch of lines, in order; each gets an answer.
@@ -108,7 +102,7 @@ impl Intake {
         let Some(session) = session else {
             return Ok(Err("no `sessionId`: say with --session which session it belongs to".to_owned()));
         };
-        let id = event.id().cloned();
+        let has_id = event.id().is_some();
         let metadata = Metadata { causation_id: decided, session_id: Some(session.clone()), ..Metadata::default() };
         let is_decision = event.kind() == &EventKind::Decision;
         let line_id = is_decision.then(|| decision_id(event.json())).flatten();
@@ -116,13 +110,9 @@ impl Intake {
             Ok(event) => event,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let event = match (id, line_id) {
-            (Some(id), _) => {
-                self.remember(id, session.clone());
-                event
-            }
-            (None, Some(line_id)) => event.with_id(line_id),
-            (None, None) => event,
+        let event = match line_id {
+            Some(line_id) if !has_id => event.with_id(line_id),
+            _ => event,
         };
         Ok(Ok(Taken { stream: StreamName::session(&session), expected: ExpectedVersion::Any, event }))
     }
@@ -158,9 +148,6 @@ impl Intake {
 
     /// The session of the event that a decision names.
     fn session_of(&self, id: &EventId) -> anyhow::Result<Result<SessionId, String>> {
-        if let Some(session) = self.recent.get(id) {
-            return Ok(Ok(session.clone()));
-        }
         let mut sessions: Vec<SessionId> =
             self.reader.find(id, None)?.into_iter().filter_map(|event| event.stream.session_id()).collect();
         sessions.dedup();
@@ -169,13 +156,6 @@ impl Intake {
             0 => Err(format!("no session has an event {id}: say with --session which one it belongs to")),
             count => Err(format!("{count} sessions have an event {id}: say with --session which one is meant")),
         })
-    }
-
-    fn remember(&mut self, id: EventId, session: SessionId) {
-        if self.recent.len() >= RECENT_MAX {
-            self.recent.clear();
-        }
-        self.recent.insert(id, session);
     }
 
     /// Appends what is waiting: neighbours of one stream together, and one by one where they do not all fit.
