@@ -7,6 +7,7 @@ mod narrator;
 mod output;
 mod render;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ use crate::output::Output;
 struct Arguments {
     /// The ledger [default: $XDG_STATE_HOME/runledger/ledger.db]
     #[arg(long, env = "RUNLEDGER_DB", hide_env_values = true, global = true, value_name = "PATH")]
-    db: Option<PathBuf>,
+    db: Option<OsString>,
     /// Print JSON: one object a line for a list, one object for a single thing
     #[arg(long, global = true)]
     json: bool,
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .init();
-    let ledger = LedgerArg::new(arguments.db);
+    let ledger = LedgerArg::new(arguments.db.map(PathBuf::from));
     let mut output = Output::new(arguments.json);
     let result = run(&arguments.command, &ledger, &mut output).and_then(|exit| output.finish().map(|()| exit));
     match result {

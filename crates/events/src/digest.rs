@@ -1,13 +1,14 @@
 //! Digests that tie an event to its stream, its content and its place in the log.
 //!
 //! All are BLAKE3, 32 bytes (docs/decisions/0004): `commitment = H(salt ‖ content)`, `digest = H(predecessor's digest ‖
-//! everything but the position ‖ commitment)`, `chain = H(previous row's chain ‖ digest)`. Each has its own domain word,
+//! everything but the position ‖ commitment)`, `chain = H(previous row's chain ‖ digest)`, where the first row's previous
+//! chain is `H(log id)`. Each has its own domain word,
 //! and every part of variable length is preceded by its length, so that no two inputs can be read alike.
 
 use std::fmt;
 
 use crate::envelope::Metadata;
-use crate::ids::{EventId, StreamName};
+use crate::ids::{EventId, LogId, StreamName};
 use crate::kind::EventKind;
 use crate::position::{StreamVersion, TimestampMs};
 
@@ -24,7 +25,7 @@ pub type Salt = [u8; SALT_BYTES];
 pub struct Digest(pub [u8; DIGEST_BYTES]);
 
 impl Digest {
-    /// The predecessor of the first event of a stream, and of the first row of a log.
+    /// The predecessor of the first event of a stream.
     pub const ZERO: Self = Self([0; DIGEST_BYTES]);
 
     /// The digest in these bytes, if they are of its length.
@@ -96,6 +97,13 @@ pub fn chain(previous: &Digest, digest: &Digest) -> Digest {
     let mut hasher = Hasher::new(b"runledger.chain.1");
     hasher.fixed(&previous.0);
     hasher.fixed(&digest.0);
+    hasher.finish()
+}
+
+/// What the chain of a log begins with, before its first row: a log's rows do not pass for another's.
+pub fn chain_seed(log_id: &LogId) -> Digest {
+    let mut hasher = Hasher::new(b"runledger.log.1");
+    hasher.part(log_id.as_str().as_bytes());
     hasher.finish()
 }
 

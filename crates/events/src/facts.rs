@@ -4,7 +4,7 @@
 //! and fields is the stored format of codec version 1 (tests/golden): add a codec version, never reorder.
 
 use crate::ids::EventId;
-use crate::json::{Object, as_text};
+use crate::json::Object;
 use crate::kind::EventKind;
 use crate::runtime_event::RuntimeEventError;
 use crate::tokens::Tokens;
@@ -93,7 +93,7 @@ pub enum KindFacts {
         agent_id: Option<String>,
         agent_type: Option<String>,
     },
-    /// `request_id` as text, whatever its JSON type.
+    /// `request_id` as text, also where it is a number.
     Notification {
         notification_type: Option<String>,
         request_id: Option<String>,
@@ -149,13 +149,13 @@ impl Facts {
         data_json: Option<&str>,
     ) -> Result<Self, RuntimeEventError> {
         use EventKind as K;
-        let text = |name: &str| data.text(name);
-        let tool_name = || data.text("tool_name").or_else(|| event.text("toolName"));
-        let tool_use_id = || data.text("tool_use_id").or_else(|| event.text("toolUseId"));
+        let text = |name: &str| data.fact(name);
+        let tool_name = || data.fact("tool_name").or_else(|| event.fact("toolName"));
+        let tool_use_id = || data.fact("tool_use_id").or_else(|| event.fact("toolUseId"));
         let typed = match kind {
             K::SessionStart => KindFacts::SessionStart {
                 source: text("source"),
-                model: text("model").or_else(|| event.object("payload").text("model")),
+                model: text("model").or_else(|| event.object("payload").fact("model")),
                 agent_type: text("agent_type"),
             },
             K::SessionEnd => KindFacts::SessionEnd { reason: text("reason") },
@@ -195,10 +195,7 @@ impl Facts {
             }
             K::Notification => KindFacts::Notification {
                 notification_type: text("notification_type"),
-                request_id: data
-                    .get("request_id")
-                    .filter(|raw| raw.get() != "null")
-                    .map(|raw| as_text(raw).unwrap_or_else(|| raw.get().to_owned())),
+                request_id: data.fact("request_id").or_else(|| data.number("request_id")),
             },
             K::CompactPre | K::CompactPost | K::Setup => KindFacts::Trigger { trigger: text("trigger") },
             K::TaskCreated | K::TaskCompleted | K::TeammateIdle => KindFacts::Team {
@@ -227,8 +224,8 @@ impl Facts {
             K::WorkflowEnd => KindFacts::WorkflowEnd(workflow_data(kind, data_json)?),
         };
         Ok(Self {
-            agent_id: event.text("agentId"),
-            agent_type: event.text("agentType"),
+            agent_id: event.fact("agentId"),
+            agent_type: event.fact("agentType"),
             expects_decision: event.object("interaction").bool("expectsDecision").unwrap_or(false),
             data: typed,
         })
@@ -244,9 +241,9 @@ impl DecisionFacts {
         let decision = object.object("decision");
         Ok(Self {
             event_id: EventId::new(event_id)?,
-            decision_type: decision.text("type"),
-            source: decision.text("source"),
-            intent: decision.object("intent").text("kind"),
+            decision_type: decision.fact("type"),
+            source: decision.fact("source"),
+            intent: decision.object("intent").fact("kind"),
         })
     }
 }

@@ -63,6 +63,9 @@ fn unicode_escape(bytes: &[u8], at: usize) -> Option<u32> {
     std::str::from_utf8(&escape[2..]).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok())
 }
 
+/// Bytes of one text in the facts, at the most: facts are small, and never erased.
+const FACT_BYTES_MAX: usize = 1 << 10;
+
 /// The fields of one JSON object, unparsed, in their order. Of a repeated name the last counts, as in JavaScript.
 #[derive(Default)]
 pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -90,8 +93,22 @@ impl<'a> Object<'a> {
         self.get(name).and_then(as_text)
     }
 
+    /// The field where it is a string, as facts hold it: up to a bound, whole characters. The JSON text has all of it.
+    pub(crate) fn fact(&self, name: &str) -> Option<String> {
+        let mut text = self.text(name)?;
+        text.truncate(text.floor_char_boundary(FACT_BYTES_MAX));
+        Some(text)
+    }
+
     pub(crate) fn bool(&self, name: &str) -> Option<bool> {
         self.get(name).and_then(|raw| serde_json::from_str(raw.get()).ok())
+    }
+
+    /// The field as it is written, where it is a number.
+    pub(crate) fn number(&self, name: &str) -> Option<String> {
+        let text = self.get(name)?.get();
+        let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) && text.len() <= 40;
+        is_number.then(|| text.to_owned())
     }
 
     /// The field where it is a whole number.

@@ -29,7 +29,7 @@ mod workflow_event;
 mod workflow_state;
 
 pub use codec::{Codec, CodecError, HEADER_BYTES, PayloadPart};
-pub use digest::{DIGEST_BYTES, Digest, SALT_BYTES, Salt, chain, commitment, content_digest, event_digest};
+pub use digest::{DIGEST_BYTES, Digest, SALT_BYTES, Salt, chain, chain_seed, commitment, content_digest, event_digest};
 pub use envelope::{Content, Metadata, RecordedEvent};
 pub use facts::{DecisionFacts, Facts, KindFacts};
 pub use ids::{AdapterSessionId, EventId, IdError, LogId, RunId, SessionId, StreamName};

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::Object;
 
+/// The largest figure; a sum beyond it stays there. SQLite and JSON readers hold it.
+const FIGURE_MAX: u64 = i64::MAX.unsigned_abs();
+
 /// Token figures; `None` is unknown, which is not zero.
 ///
 /// `context_size` and `context_window_size` describe the context at that moment, the others are sums.
@@ -51,12 +54,13 @@ impl Tokens {
                 ..Self::default()
             };
         }
-        let sum = |a: Option<u64>, b: Option<u64>| a.unwrap_or(0).saturating_add(b.unwrap_or(0));
+        let sum = |a: Option<u64>, b: Option<u64>| a.unwrap_or(0).saturating_add(b.unwrap_or(0)).min(FIGURE_MAX);
         let input = sum(self.input, later.input);
         let output = sum(self.output, later.output);
         let cache_read = sum(self.cache_read, later.cache_read);
         let cache_write = sum(self.cache_write, later.cache_write);
-        let total = [output, cache_read, cache_write].iter().fold(input, |total, part| total.saturating_add(*part));
+        let parts = [output, cache_read, cache_write];
+        let total = parts.iter().fold(input, |total, part| total.saturating_add(*part).min(FIGURE_MAX));
         Self {
             input: Some(input),
             output: Some(output),

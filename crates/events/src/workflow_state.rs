@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AdapterSessionId, RunId, SessionId};
-use crate::position::{Position, TimestampMs};
+use crate::position::{Position, StreamVersion, TimestampMs};
 use crate::tokens::Tokens;
 use crate::workflow_event::{Owner, WorkflowIteration, WorkflowTransition};
 use crate::{KindFacts, RecordedEvent};
@@ -168,11 +168,16 @@ pub struct WorkflowState {
 }
 
 impl WorkflowState {
-    /// The state after a run's first event; `None` for any event but `workflow.start`.
+    /// The state after a run's first event; `None` for any event but a `workflow.start` at the head of its own run's stream.
     pub fn initial(event: &RecordedEvent) -> Option<Self> {
         let KindFacts::WorkflowStart(start) = &event.facts.data else {
             return None;
         };
+        // A start elsewhere, or behind other events, is somebody's words about a run.
+        let is_first = event.stream_version == StreamVersion(1);
+        if !is_first || event.stream.run_id().as_ref() != Some(&start.run_id) {
+            return None;
+        }
         Some(Self {
             run_id: start.run_id.clone(),
             session_id: start.session_id.clone(),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use runledger_events::{Position, RunId};
 use runledger_store::{OpenError, ReadError, StorageError};
 
+use crate::file::is_projections_path;
+
 /// Why a read model could not be kept, rebuilt or read. The log is never harmed; a batch is applied whole or not at all.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {
@@ -16,7 +18,15 @@ pub enum ProjectionError {
     Read(#[from] ReadError),
     /// The projections' file, or the log's, cannot be used.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
+    /// The projections' file is damaged. It is disposable.
+    #[error("{path}: the file of read models is damaged ({detail}); remove it, any command that reads builds it again")]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// The projections' file is of a newer program.
     #[error("{path}: schema version {found} is newer than {newest}, the newest that this program knows; upgrade it")]
     NewerFile {
@@ -108,6 +118,17 @@ pub enum ProjectionError {
     /// The projector's thread panicked.
     #[error("the projector has ended; the read models stand where they were, any command that reads goes on")]
     ProjectorGone,
+}
+
+impl From<StorageError> for ProjectionError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Damaged { path, detail, .. } if is_projections_path(&path) => {
+                Self::DamagedFile { path, detail }
+            }
+            error => Self::Storage(error),
+        }
+    }
 }
 
 impl ProjectionError {

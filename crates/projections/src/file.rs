@@ -29,11 +29,18 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 static MIGRATIONS: LazyLock<Migrations<'static>> =
     LazyLock::new(|| Migrations::new(vec![M::up(include_str!("../../../migrations/projections/0001_projector.sql"))]));
 
+/// What stands behind a ledger's name in that of its projections' file.
+const SUFFIX: &str = ".projections";
+
 /// The projections' file of a ledger: its own name with `.projections` behind it.
 pub fn projections_path(ledger: &Path) -> PathBuf {
     let mut name = ledger.as_os_str().to_owned();
-    name.push(".projections");
+    name.push(SUFFIX);
     PathBuf::from(name)
+}
+
+pub(crate) fn is_projections_path(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
 }
 
 /// Opens the file for writing; makes it where it is missing.

@@ -65,7 +65,7 @@ impl Projections {
     /// As [`Projections::open`].
     pub fn open_with(ledger: impl AsRef<Path>, registered: Vec<Box<dyn Projection>>) -> Result<Self, ProjectionError> {
         let reader = LogReader::open(&ledger)?;
-        let path = file::projections_path(ledger.as_ref());
+        let path = file::projections_path(reader.path());
         let connection = file::open_writable(&path)?;
         Ok(Self { path, reader, connection, registered })
     }
@@ -140,7 +140,15 @@ impl Projections {
                 }
                 Some(found) if found.version == ours && self.fits(&found)? => behind.push((index, found)),
                 found => {
-                    tracing::info!(projection = name, ?found, "the read model is built anew");
+                    if found
+                        .as_ref()
+                        .is_some_and(|found| found.version == ours && found.log_id == *self.reader.log_id())
+                    {
+                        tracing::warn!(
+                            projection = name,
+                            "the log is no longer what the read model has seen; it is built anew"
+                        );
+                    }
                     self.rebuild_unless_current(index, found)?;
                     return Ok(Step::Advanced);
                 }

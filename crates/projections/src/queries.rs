@@ -76,12 +76,18 @@ impl Queries {
     /// # Errors
     /// [`ProjectionError`]; nothing is written.
     pub fn open(ledger: impl AsRef<Path>) -> Result<Self, ProjectionError> {
-        let log_id = LogReader::open(&ledger)?.log_id().clone();
-        let path = file::projections_path(ledger.as_ref());
+        let reader = LogReader::open(ledger)?;
+        let log_id = reader.log_id().clone();
+        let path = file::projections_path(reader.path());
         if !path.exists() {
             return Err(ProjectionError::NotBuilt { path, projection: "workflow_runs" });
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // Looked at before there is a pool, which would try a file that is no database again and again.
+        let storage = |source: rusqlite::Error| StorageError::sqlite(&path, "opening", &source);
+        let probe = Connection::open_with_flags(&path, flags).map_err(storage)?;
+        file::set_busy_handler(&probe).map_err(storage)?;
+        file::check(&path, &probe)?;
         let manager = SqliteConnectionManager::file(&path).with_flags(flags).with_init(|connection| {
             file::set_busy_handler(connection)?;
             connection.pragma_update(None, "query_only", true)
@@ -94,7 +100,6 @@ impl Queries {
             .map_err(|error| ProjectionError::Pool { path: path.clone(), detail: error.to_string() })?;
         let queries = Self { path, log_id, pool };
         let connection = queries.connection()?;
-        file::check(&queries.path, &connection)?;
         for projection in registered() {
             let checkpoint = queries.checkpoint(&connection, projection.name())?;
             let found = checkpoint.map_or(0, |checkpoint| checkpoint.version);

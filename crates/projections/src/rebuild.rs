@@ -102,7 +102,16 @@ impl Projections {
         if self.checkpoint(name)? != found {
             return Ok(());
         }
-        self.rebuild_locked(index, &mut |_| {}).map(|_| ())
+        self.rebuild_locked(index, &mut |_| {})?;
+        // Built from the log as it is, it fits; else the log is changing under its readers, and no rebuild will help.
+        match self.checkpoint(name)? {
+            Some(built) if !self.fits(&built)? => {
+                let path = self.reader.path().to_owned();
+                let detail = format!("read model {name} was built, and does not fit the log");
+                Err(StorageError::Damaged { path, doing: "reading the chain", detail }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Folds one run's stream again, and puts the rows in the place of those there are; the read models whose rows are
@@ -111,7 +120,8 @@ impl Projections {
     /// # Errors
     /// [`ProjectionError::NoRun`] when the log has no such run.
     pub fn rebuild_run(&mut self, run_id: &RunId, names: &[&str]) -> Result<Vec<Rebuilt>, ProjectionError> {
-        self.catch_up()?;
+        // The very rows that are to be mended may keep it from coming further.
+        let caught_up = self.catch_up();
         if self.reader.stream_version(&StreamName::run(run_id))? == StreamVersion::EMPTY {
             return Err(ProjectionError::NoRun { run: run_id.clone() });
         }
@@ -119,6 +129,9 @@ impl Projections {
         for name in names {
             let index = self.index_of(name)?;
             rebuilt.extend(self.rebuild_run_of(index, run_id)?);
+        }
+        if caught_up.is_err() {
+            self.catch_up()?;
         }
         Ok(rebuilt)
     }
@@ -193,19 +206,20 @@ impl Projections {
     /// Makes the hidden generation's tables.
     fn begin(&mut self, index: usize) -> Result<Hidden, ProjectionError> {
         let projection = self.registered[index].as_ref();
+        let chain = self.chain_at(Position::START)?;
         let path = &self.path;
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "beginning a rebuild", &source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         transaction
             .execute(
                 "INSERT INTO rebuilds (projection, position, chain) VALUES (?1, 0, ?2)",
-                (projection.name(), Digest::ZERO.0),
+                (projection.name(), chain.0),
             )
             .map_err(failed)?;
         let generation = transaction.last_insert_rowid();
         transaction.execute_batch(&projection.create_tables(generation)).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        Ok(Hidden { generation, position: Position::START, chain: Digest::ZERO, events: 0, slice: SWITCH_EVENTS_MAX })
+        Ok(Hidden { generation, position: Position::START, chain, events: 0, slice: SWITCH_EVENTS_MAX })
     }
 
     /// Fills the hidden tables up to the head.
@@ -416,14 +430,13 @@ impl Projections {
     }
 
     fn leftover_tables(&self) -> rusqlite::Result<Vec<String>> {
-        let mut current = Vec::new();
-        for projection in &self.registered {
-            if let Some(checkpoint) = Checkpoint::load(&self.connection, projection.name())? {
-                current.extend(
-                    projection.tables().iter().map(|table| format!("{}_{}", table.name, checkpoint.generation)),
-                );
-            }
-        }
+        // What the views show is what readers read, whatever the checkpoints say.
+        let current: Vec<String> = self
+            .connection
+            .prepare("SELECT sql FROM sqlite_schema WHERE type = 'view'")?
+            .query_map([], |row| row.get::<_, String>(0))?
+            .filter_map(|sql| sql.map(|sql| sql.rsplit(' ').next().map(str::to_owned)).transpose())
+            .collect::<rusqlite::Result<_>>()?;
         let tables: Vec<String> = self
             .connection
             .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?

@@ -38,6 +38,30 @@ pub struct Verified {
 }
 
 impl Projections {
+    /// Whether a read model has seen events of this log that are no longer there, or no longer what they were; says
+    /// which, in words, and from which position on.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when a file cannot be read.
+    pub fn lost_events(&self) -> Result<Option<(Position, String)>, ProjectionError> {
+        let head = self.reader.head()?.position;
+        for name in self.names() {
+            let Some(seen) = self.checkpoint(name)? else {
+                continue;
+            };
+            if seen.log_id != *self.reader.log_id() || self.reader.chain_at(seen.position)? == Some(seen.chain) {
+                continue;
+            }
+            return Ok(Some(if seen.position > head {
+                let detail = format!("read model {name} has seen events up to position {}", seen.position);
+                (head.next(), format!("{detail}, and those from here on are gone"))
+            } else {
+                (seen.position, format!("read model {name} has seen another log up to here"))
+            }));
+        }
+        Ok(None)
+    }
+
     /// Compares a read model with a fresh fold of the log up to where it stands.
     ///
     /// # Errors

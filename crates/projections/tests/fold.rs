@@ -98,7 +98,7 @@ fn naive_runs(events: &[RecordedEvent]) -> BTreeMap<RunId, (Run, Vec<Iteration>)
         .collect()
 }
 
-/// What is simply counted of a session: its events, its starts, its span, and its harness sessions.
+/// What is simply counted of a session: its events, the runs that begin in it, its span, and its harness sessions.
 #[derive(Debug, PartialEq)]
 struct Counted {
     events: usize,
@@ -151,7 +151,7 @@ fn naive_sessions(events: &[RecordedEvent]) -> BTreeMap<SessionId, Counted> {
                 .collect();
             let counted = Counted {
                 events: own.len(),
-                starts: own.iter().filter(|event| event.kind == EventKind::WorkflowStart).count(),
+                starts: own.iter().filter(|event| WorkflowState::initial(event).is_some()).count(),
                 span: (times().min().unwrap(), times().max().unwrap(), first, last),
                 adapters,
             };

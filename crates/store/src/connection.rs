@@ -1,6 +1,6 @@
 //! Connections to the log's file, and what is set on them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -11,6 +11,11 @@ use crate::schema::{self, Found};
 
 /// The write-ahead log is grown once to about 16 MB (4096-byte pages) and then written again from its start.
 const WAL_PAGES: i64 = 4000;
+
+/// The full path: SQLite takes names such as `file:x` or `:memory:` for something else than the file of that name.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    std::path::absolute(path).map_err(|source| OpenError::Create { path: path.to_owned(), source })
+}
 
 /// Opens the file for writing; makes it, and its folder, where they are missing.
 pub(crate) fn open_writable(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {

@@ -35,6 +35,14 @@ pub enum StorageError {
         /// What is wrong.
         detail: String,
     },
+    /// The file, or its folder, cannot be written.
+    #[error("{path}: {doing}: the file or its folder cannot be written; check their permissions")]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+    },
     /// Anything else that SQLite says.
     #[error("{path}: {doing}: {detail}")]
     Sqlite {
@@ -61,6 +69,7 @@ impl StorageError {
         match source.sqlite_error_code() {
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy { path, doing },
             Some(Code::DiskFull) => Self::Full { path, doing },
+            Some(Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen) => Self::ReadOnly { path, doing },
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => {
                 Self::Damaged { path, doing, detail: source.to_string() }
             }
@@ -85,6 +94,14 @@ pub enum OpenError {
         path: PathBuf,
         /// The application id in its header.
         application_id: i64,
+    },
+    /// The file cannot be looked at.
+    #[error("{path}: cannot be read: {source}; check its permissions, or name another file with --db")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The file is no SQLite database at all.
     #[error("{path}: this is no ledger, and no database; name another file with --db")]
@@ -113,7 +130,7 @@ pub enum OpenError {
         newest: i64,
     },
     /// The file or its folder cannot be made.
-    #[error("{path}: cannot be made: {source}")]
+    #[error("{path}: cannot be made: {source}; name another file with --db")]
     Create {
         /// The file or folder.
         path: PathBuf,

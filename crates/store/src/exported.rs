@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use runledger_events::{
-    AdapterSessionId, Codec, Digest, EventId, EventKind, IdError, Metadata, Position, RunId, RuntimeEvent,
-    RuntimeEventError, SALT_BYTES, Salt, SessionId, StreamName, StreamVersion, TimestampMs,
+    AdapterSessionId, Codec, Digest, EventId, EventKind, Facts, IdError, KindFacts, Metadata, Position, RunId,
+    RuntimeEvent, RuntimeEventError, SALT_BYTES, Salt, SessionId, StreamName, StreamVersion, TimestampMs, commitment,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -167,15 +167,18 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
                 }
                 None => codec.encode_facts(event.facts()).map_err(NewEventError::from)?,
             };
+            if let (Some(salt), Some(told)) = (&salt, hex("commitment", &exported.commitment).transpose()?) {
+                agrees("commitment", commitment(salt, json.get().as_bytes()).0[..] == told[..])?;
+            }
             (facts, NewContent::Json { json: json.get().to_owned(), salt })
         }
         None => {
             let missing = |field| ExportedError::Field { field, expected: "there, though the content was erased" };
-            let commitment = hex("commitment", &exported.commitment)
+            let stored = hex("commitment", &exported.commitment)
                 .transpose()?
                 .and_then(|bytes| Digest::from_slice(&bytes))
                 .ok_or_else(|| missing("commitment"))?;
-            (given_facts.ok_or_else(|| missing("facts"))?, NewContent::Erased { commitment })
+            (given_facts.ok_or_else(|| missing("facts"))?, NewContent::Erased { commitment: stored })
         }
     };
     let new = NewEvent {
@@ -194,8 +197,26 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
         content,
     };
     // What no program can read must not get into the log.
-    new.facts()?;
+    let facts = new.facts()?;
+    check_place(&exported.stream, &new.kind, &facts)?;
     Ok((exported.stream, exported.stream_version, new))
+}
+
+/// A run's own facts stand in its own stream, and a stream is of one of the three sorts.
+fn check_place(stream: &StreamName, kind: &EventKind, facts: &Facts) -> Result<(), ExportedError> {
+    let is_request = stream.as_str().starts_with("request/");
+    if stream.session_id().is_none() && stream.run_id().is_none() && !is_request {
+        return Err(ExportedError::Field { field: "stream", expected: "session/…, run/… or request/…" });
+    }
+    if kind.is_workflow() && stream.run_id().is_none() {
+        return Err(ExportedError::Field { field: "stream", expected: "the run's own, as its kind asks for" });
+    }
+    match &facts.data {
+        KindFacts::WorkflowStart(start) if stream.run_id().as_ref() != Some(&start.run_id) => {
+            Err(ExportedError::Field { field: "stream", expected: "that of the run it starts" })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn salt_shape() -> ExportedError {

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use runledger_events::LogId;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{AppendError, StorageError};
@@ -33,13 +34,14 @@ impl Request {
 /// The thread that writes.
 pub(crate) struct Writer {
     path: PathBuf,
+    log_id: LogId,
     connection: Connection,
     listeners: Listeners,
 }
 
 impl Writer {
-    pub(crate) fn new(path: PathBuf, connection: Connection, listeners: Listeners) -> Self {
-        Self { path, connection, listeners }
+    pub(crate) fn new(path: PathBuf, log_id: LogId, connection: Connection, listeners: Listeners) -> Self {
+        Self { path, log_id, connection, listeners }
     }
 
     /// Works until every sender is gone and the channel is empty.
@@ -79,7 +81,7 @@ impl Writer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(storage("waiting for the write lock"))?;
-        let mut append = AppendTransaction::begin(path, &transaction)?;
+        let mut append = AppendTransaction::begin(path, &self.log_id, &transaction)?;
         let mut results = Vec::with_capacity(batch.len());
         for appends in batch {
             let savepoint = transaction.savepoint().map_err(storage("appending"))?;

@@ -56,12 +56,12 @@ impl EventLog {
     /// # Errors
     /// As [`EventLog::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
-        let path = path.as_ref().to_owned();
+        let path = connection::absolute(path.as_ref())?;
         let connection = connection::open_writable(&path, options.busy_timeout)?;
         let log_id = crate::reader::log_id(&path, &connection)?;
         let listeners = Listeners::default();
         let (requests, receiver) = unbounded();
-        let writer = group_commit::Writer::new(path.clone(), connection, listeners.clone());
+        let writer = group_commit::Writer::new(path.clone(), log_id.clone(), connection, listeners.clone());
         let writer = std::thread::Builder::new()
             .name("runledger-writer".to_owned())
             .spawn(move || writer.run(&receiver))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use runledger_events::{
     Codec, Digest, EventId, EventKind, LogId, Position, RecordedEvent, RunId, Salt, SessionId, StreamName,
-    StreamVersion, TimestampMs,
+    StreamVersion, TimestampMs, chain_seed,
 };
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -78,7 +78,7 @@ impl LogReader {
     /// # Errors
     /// [`OpenError`]; the file is not touched.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = path.as_ref().to_owned();
+        let path = connection::absolute(path.as_ref())?;
         let connection = connection::open_read_only(&path)?;
         let log_id = log_id(&path, &connection)?;
         Ok(Self { path, connection, log_id, codec: Codec::default(), names: RefCell::default() })
@@ -112,16 +112,16 @@ impl LogReader {
         self.query_optional("SELECT position, chain FROM runtime_events ORDER BY position DESC LIMIT 1", [], |row| {
             Ok(Head { position: Position(row.get(0)?), chain: Digest(row.get(1)?) })
         })
-        .map(|head| head.unwrap_or(Head { position: Position::START, chain: Digest::ZERO }))
+        .map(|head| head.unwrap_or_else(|| Head { position: Position::START, chain: chain_seed(&self.log_id) }))
     }
 
-    /// The chain at a position; zero before the first event, `None` beyond the head.
+    /// The chain at a position; before the first event what the log's UUID gives, `None` beyond the head.
     ///
     /// # Errors
     /// [`StorageError`] when the file cannot be read.
     pub fn chain_at(&self, position: Position) -> Result<Option<Digest>, StorageError> {
         if position == Position::START {
-            return Ok(Some(Digest::ZERO));
+            return Ok(Some(chain_seed(&self.log_id)));
         }
         self.query_optional("SELECT chain FROM runtime_events WHERE position = ?1", [position.0], |row| {
             Ok(Digest(row.get(0)?))
@@ -229,17 +229,33 @@ impl LogReader {
             .map_err(|source| self.storage(&source))?;
         let mut found = Vec::new();
         for key in keys {
-            let position = self.query_optional(
-                "SELECT position FROM runtime_events WHERE stream_key = ?1 AND event_id = ?2",
-                (key, id.as_str()),
-                |row| row.get::<_, u64>(0),
-            )?;
-            if let Some(position) = position {
+            if let Some(position) = self.position_by_key(key, id)? {
                 let before = Position(position.saturating_sub(1));
                 found.extend(self.read(&EventFilter::default(), before, Position(position), 1, Read::All)?.events);
             }
         }
         Ok(found)
+    }
+
+    /// Where the event with this id stands in a stream, if it is there.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn position_of(&self, stream: &StreamName, id: &EventId) -> Result<Option<Position>, StorageError> {
+        let key: Option<i64> =
+            self.query_optional("SELECT stream_key FROM streams WHERE name = ?1", [stream.as_str()], |row| row.get(0))?;
+        match key {
+            Some(key) => Ok(self.position_by_key(key, id)?.map(Position)),
+            None => Ok(None),
+        }
+    }
+
+    fn position_by_key(&self, stream_key: i64, id: &EventId) -> Result<Option<u64>, StorageError> {
+        self.query_optional(
+            "SELECT position FROM runtime_events WHERE stream_key = ?1 AND event_id = ?2",
+            (stream_key, id.as_str()),
+            |row| row.get(0),
+        )
     }
 
     /// Follows the log from `after` on. Commits of other processes are seen within 20 ms.

@@ -43,7 +43,7 @@ pub(crate) enum Found {
 
 /// Looks at the file without writing anything to it, or beside it where its header alone tells enough.
 pub(crate) fn inspect(path: &Path) -> Result<Found, OpenError> {
-    match header(path).map_err(|source| OpenError::Create { path: path.to_owned(), source })? {
+    match header(path).map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })? {
         None => return Ok(Found::Missing),
         Some(Header::Empty) => return Ok(Found::Empty),
         Some(Header::NoDatabase) => return Err(OpenError::NoDatabase { path: path.to_owned() }),
@@ -85,6 +85,12 @@ enum Header {
 }
 
 fn header(path: &Path) -> std::io::Result<Option<Header>> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // A pipe would keep us waiting; a folder or a socket is no ledger either.
+        Ok(metadata) if !metadata.is_file() => return Ok(Some(Header::NoDatabase)),
+        _ => {}
+    }
     let mut file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

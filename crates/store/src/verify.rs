@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use runledger_events::{Digest, Position, StreamName, StreamVersion, chain, commitment, event_digest};
+use runledger_events::{Digest, Position, StreamName, StreamVersion, chain, chain_seed, commitment, event_digest};
 
 use crate::error::{ReadError, StorageError};
 use crate::reader::{EventFilter, LogReader, Read};
@@ -62,7 +62,9 @@ impl LogReader {
         let mut report = LogReport::default();
         // One transaction: what is appended meanwhile is not half seen.
         let snapshot = self.connection().unchecked_transaction().map_err(|source| self.storage(&source))?;
-        self.check_file(&mut report)?;
+        if let Err(error) = self.check_file(&mut report) {
+            report.find("integrity", None, error.to_string());
+        }
         let mut walk = Walk::default();
         let mut after = Position::START;
         loop {
@@ -76,7 +78,14 @@ impl LogReader {
             });
             match result {
                 Ok(()) => break,
-                Err(ReadError::Storage(error)) => return Err(error),
+                Err(ReadError::Storage(error)) => {
+                    report.find(
+                        "integrity",
+                        Some(last.next()),
+                        format!("the log cannot be read on from here: {error}"),
+                    );
+                    return Ok(report);
+                }
                 // The row cannot even be read as one: name it, and go on behind it.
                 Err(
                     ReadError::Payload { position, .. }
@@ -84,7 +93,7 @@ impl LogReader {
                     | ReadError::Column { position, .. },
                 ) if position > last => {
                     report.find("payloads", Some(position), "the row has columns that cannot be read".to_owned());
-                    walk.lost(position, &mut report);
+                    walk.lost(self, position, &mut report);
                     after = position;
                 }
                 Err(error) => {
@@ -147,7 +156,7 @@ impl Last {
 impl Walk {
     fn step(&mut self, reader: &LogReader, raw: &RawEvent, report: &mut LogReport) {
         let at = Some(raw.position);
-        self.arrive(raw.position, report);
+        self.arrive(reader, raw.position, report);
         let Some(proof) = &raw.proof else {
             return;
         };
@@ -165,7 +174,7 @@ impl Walk {
     }
 
     /// Counts a row, and the positions before it that are not there.
-    fn arrive(&mut self, position: Position, report: &mut LogReport) {
+    fn arrive(&mut self, reader: &LogReader, position: Position, report: &mut LogReport) {
         report.events += 1;
         let expected = self.position.next();
         if position != expected {
@@ -178,7 +187,7 @@ impl Walk {
             // What the missing row's chain was cannot be known.
             self.chain = None;
         } else if position.0 == 1 {
-            self.chain = Some(Digest::ZERO);
+            self.chain = Some(chain_seed(reader.log_id()));
         }
         self.position = position;
     }
@@ -221,8 +230,8 @@ impl Walk {
     }
 
     /// A row that could not be read: whatever depends on it cannot be checked.
-    fn lost(&mut self, position: Position, report: &mut LogReport) {
-        self.arrive(position, report);
+    fn lost(&mut self, reader: &LogReader, position: Position, report: &mut LogReport) {
+        self.arrive(reader, position, report);
         self.chain = None;
         self.lost += 1;
     }

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use runledger_events::{
-    Codec, Digest, EventId, Metadata, Position, SALT_BYTES, Salt, StreamName, StreamVersion, TimestampMs, chain,
-    commitment, event_digest,
+    Codec, Digest, EventId, LogId, Metadata, Position, SALT_BYTES, Salt, StreamName, StreamVersion, TimestampMs, chain,
+    chain_seed, commitment, event_digest,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -56,17 +56,17 @@ struct Stored {
 }
 
 impl<'a> AppendTransaction<'a> {
-    pub(crate) fn begin(path: &'a Path, connection: &Connection) -> Result<Self, StorageError> {
+    pub(crate) fn begin(path: &'a Path, log_id: &LogId, connection: &Connection) -> Result<Self, StorageError> {
         let head = connection
             .prepare_cached("SELECT position, chain FROM runtime_events ORDER BY position DESC LIMIT 1")
             .and_then(|mut statement| {
                 statement.query_row([], |row| Ok((row.get::<_, i64>(0)?, digest_column(row, 1)?))).optional()
             })
             .map_err(|source| StorageError::sqlite(path, "reading the head", &source))?
-            .map_or(Mark { position: Position::START, chain: Digest::ZERO }, |(position, chain)| Mark {
-                position: Position(position.unsigned_abs()),
-                chain,
-            });
+            .map_or_else(
+                || Mark { position: Position::START, chain: chain_seed(log_id) },
+                |(position, chain)| Mark { position: Position(position.unsigned_abs()), chain },
+            );
         Ok(Self { path, codec: Codec::default(), now: now(), head, first: head.position, streams: HashMap::new() })
     }
 

@@ -5,7 +5,7 @@ mod support;
 
 use proptest::prelude::*;
 use runledger_events::{
-    Content, Digest, EventKind, Facts, KindFacts, Metadata, Position, RecordedEvent, StreamVersion,
+    Content, EventKind, Facts, KindFacts, Metadata, Position, RecordedEvent, StreamVersion, chain_seed,
 };
 use runledger_store::{Batch, EventFilter, ExpectedVersion, LogReader, NewEvent, Read};
 use support::{Place, all, append_one, assert_verifies, belonging, id, json, prompt, prompt_with, stream};
@@ -249,13 +249,13 @@ fn the_head_and_the_chain_are_told_for_each_position() {
     let log = place.log();
     let reader = place.reader();
     let head = reader.head().unwrap();
-    assert_eq!((head.position, head.chain), (Position::START, Digest::ZERO));
+    assert_eq!((head.position, head.chain), (Position::START, chain_seed(log.log_id())));
     append_one(&log, "session/a", prompt("e1", "x"));
     append_one(&log, "session/a", prompt("e2", "x"));
     let head = reader.head().unwrap();
     assert_eq!(head.position, Position(2));
     assert_eq!(reader.chain_at(Position(2)).unwrap(), Some(head.chain));
-    assert_eq!(reader.chain_at(Position::START).unwrap(), Some(Digest::ZERO));
+    assert_eq!(reader.chain_at(Position::START).unwrap(), Some(chain_seed(log.log_id())));
     assert_eq!(reader.chain_at(Position(3)).unwrap(), None);
     assert_ne!(reader.chain_at(Position(1)).unwrap(), Some(head.chain));
     assert_eq!(reader.log_id(), log.log_id());

@@ -185,11 +185,23 @@ fn exported(reader: &LogReader) -> String {
     lines
 }
 
+/// Gives a new, empty log an identity that does not depend on when it is made; its chain begins with it.
+fn fix_identity(connection: &Connection) {
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'ledger_never_changed'";
+    let trigger: String = connection.query_row(trigger, [], |row| row.get(0)).unwrap();
+    connection.execute_batch("DROP TRIGGER ledger_never_changed").unwrap();
+    let identity = "UPDATE ledger SET log_id = '0199f000-0000-7000-8000-000000000001', created_at = 1761000000000";
+    connection.execute_batch(identity).unwrap();
+    connection.execute_batch(&trigger).unwrap();
+}
+
 /// The committed fixture; made first, where it is missing and RUNLEDGER_WRITE_FIXTURE=1 asks for it.
 fn frozen() -> (String, String) {
     let (sql, lines) = (fixture("log-v1.sql"), fixture("log-v1.export.jsonl"));
     if !sql.exists() && std::env::var_os("RUNLEDGER_WRITE_FIXTURE").is_some_and(|value| value == "1") {
         let place = Place::new();
+        drop(place.log());
+        fix_identity(&place.sqlite());
         let log = place.log();
         for line in sample_lines() {
             let (stream, _, event) = new_event_from_exported(&line).unwrap();
@@ -197,11 +209,7 @@ fn frozen() -> (String, String) {
         }
         drop(log);
         place.sqlite().execute("UPDATE runtime_events SET content = NULL, salt = NULL WHERE position = 4", []).unwrap();
-        let id = place.reader().log_id().to_string();
-        let created_at: i64 = place.sqlite().query_row("SELECT created_at FROM ledger", [], |row| row.get(0)).unwrap();
-        let text = dump(&place.sqlite())
-            .replace(&id, "0199f000-0000-7000-8000-000000000001")
-            .replace(&created_at.to_string(), "1761000000000");
+        let text = dump(&place.sqlite());
         std::fs::write(&sql, text).unwrap();
         std::fs::write(&lines, exported(&place.reader())).unwrap();
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 use serde_json::value::RawValue;
 
 use crate::error::ConfigError;
@@ -27,7 +28,7 @@ pub struct WorkflowConfig {
     #[serde(default)]
     pub model: Option<String>,
     /// Environment variables for the harness.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "environment")]
     pub env: BTreeMap<String, String>,
     /// The whole file, as it was.
     #[serde(skip)]
@@ -42,7 +43,7 @@ pub struct LoopConfig {
     #[serde(default = "default_enabled")]
     pub enabled: bool,
     /// The iteration limit; at least one turn is made.
-    #[serde(default = "default_max_iterations")]
+    #[serde(default = "default_max_iterations", deserialize_with = "whole_number")]
     pub max_iterations: u32,
     /// The tracker's last line when the work is complete.
     #[serde(default = "default_completion_marker")]
@@ -84,6 +85,26 @@ fn default_tracker_path() -> String {
 
 fn default_continue_prompt() -> String {
     "Continue the task. Read the tracker at {trackerPath} for current progress.".to_owned()
+}
+
+/// A limit as JSON writers write it: `3`, or `3.0`.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
+        // Checked to be one of its values.
+        Ok(number as u32)
+    } else {
+        Err(D::Error::custom("maxIterations is a whole number from 0"))
+    }
+}
+
+/// Variables that the operating system takes; `null` is none.
+fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let env = Option::<BTreeMap<String, String>>::deserialize(deserializer)?.unwrap_or_default();
+    match env.iter().find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        Some((name, _)) => Err(D::Error::custom(format!("env {name:?} is no environment variable"))),
+        None => Ok(env),
+    }
 }
 
 impl WorkflowConfig {

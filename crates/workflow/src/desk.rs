@@ -204,7 +204,11 @@ impl RunWriter {
                 Err(source) => source,
             };
             let seconds = began.elapsed().as_secs();
-            if !matches!(source, AppendError::Storage(_)) || began.elapsed() + pause > self.patience {
+            // Before the run's first event there is nothing to lose by giving up on a file that cannot be written.
+            let is_hopeless = self.state.is_none()
+                && matches!(source, AppendError::Storage(runledger_store::StorageError::ReadOnly { .. }));
+            let is_of_storage = matches!(source, AppendError::Storage(_));
+            if !is_of_storage || is_hopeless || began.elapsed() + pause > self.patience {
                 return Err(RunError::Append { run_id: self.run_id.clone(), seconds, source });
             }
             tracing::warn!(run = %self.run_id, error = %source, "appending is tried again");

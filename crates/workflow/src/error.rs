@@ -68,7 +68,7 @@ pub enum HarnessError {
         program: String,
     },
     /// The program cannot be started.
-    #[error("{program}: {source}")]
+    #[error("{program}: cannot be started: {source}; where the file is there, see that its first line names a program")]
     Spawn {
         /// The program.
         program: String,

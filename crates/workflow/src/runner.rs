@@ -227,10 +227,16 @@ impl Runner {
             if let (Some(place), Some(workflow)) = (&self.tracker, &self.spec.workflow)
                 && let Some(config) = workflow.active_loop()
             {
-                match tracker::read(&place.path, config) {
+                // The agent may have put a link in its place.
+                let reading = paths::inside(&self.spec.project_dir, &place.relative, "trackerPath")
+                    .map_err(|error| error.to_string())
+                    .and_then(|_| {
+                        tracker::read(&place.path, config)
+                            .map_err(|error| format!("tracker {}: {error}", place.relative))
+                    });
+                match reading {
                     Ok(reading) => report.tracker = reading,
-                    Err(error) => {
-                        let unreadable = format!("tracker {}: {error}", place.relative);
+                    Err(unreadable) => {
                         report.error.get_or_insert(unreadable);
                     }
                 }

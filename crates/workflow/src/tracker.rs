@@ -16,6 +16,9 @@ pub const SKELETON_MARKER: &str = "<!-- TRACKER_SKELETON -->";
 /// Bytes of a tracker that an event holds, at the most; its digest is always of the whole.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 
+/// The longest tracker that is read at all.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
 const SKELETON: &str = "<!-- TRACKER_SKELETON -->
 # Tracker
 
@@ -87,7 +90,17 @@ pub(crate) fn create(path: &Path, relative: &str, session_id: &str, goal: &str) 
 }
 
 /// The tracker as a turn left it; `None` where it is gone.
+///
+/// # Errors
+/// What is no regular file, such as a pipe, which would keep the run waiting, or is longer than any tracker.
 pub(crate) fn read(path: &Path, config: &LoopConfig) -> Result<Option<TrackerReading>, std::io::Error> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(std::io::Error::other("it is no regular file")),
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+            return Err(std::io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes")));
+        }
+        _ => {}
+    }
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),

@@ -1,5 +1,6 @@
 //! `exec`: runs a workflow to its end, and tells of it while it goes on.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use runledger_events::{KindFacts, RecordedEvent, WorkflowIteration};
+use runledger_events::{EventKind, KindFacts, RecordedEvent, WorkflowIteration};
 use runledger_projections::{ProjectionError, Projector, Run};
 use runledger_store::{EventFilter, Follower, Read};
 use runledger_workflow::{
@@ -54,6 +55,7 @@ pub(crate) struct Exec {
     #[arg(long, value_name = "N")]
     timeout_ms: Option<u64>,
     /// What is to be done
+    #[arg(allow_hyphen_values = true)]
     prompt: String,
     /// The program of the `command` harness, and its arguments
     #[arg(last = true, value_name = "PROGRAM ARG")]
@@ -82,7 +84,7 @@ impl Exec {
         let head = log.reader()?.head()?.position;
         let filter = EventFilter { run: Some(runner.run_id().clone()), ..EventFilter::default() };
         let follower = log.follow(head)?.with_filter(filter).with_read(Read::All);
-        let mut teller = Teller { output, follower, failed: None };
+        let mut teller = Teller { output, follower, failed: None, told_in_pieces: HashSet::new() };
         teller.started(self, &runner);
         // The read models are a cache: that they cannot be kept stops no run.
         let projector = log.follow(head).map_err(ProjectionError::from);
@@ -130,16 +132,27 @@ impl Exec {
     }
 }
 
+/// Whether whoever started us wants the signal ignored, as `nohup` does for SIGHUP; told by Linux alone.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
 /// The first signal asks the run to end, the second ends its harness at once.
 fn end_on_signals(cancel: CancelHandle) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = signal_hook::iterator::Signals::new(wanted).context("listening for signals")?;
     std::thread::Builder::new()
         .name("runledger-signals".to_owned())
         .spawn(move || {
             for _ in signals.forever() {
-                if cancel.is_cancelled() {
+                if cancel.is_killed() {
+                    // Whatever holds us, such as an output that nobody reads: the run stays open in the log.
+                    std::process::exit(i32::from(Exit::Cancelled as u8));
+                } else if cancel.is_cancelled() {
                     cancel.kill();
                 } else {
                     message("cancelling; once more to end the harness at once");
@@ -158,6 +171,8 @@ struct Teller<'a> {
     output: &'a mut Output,
     follower: Follower,
     failed: Option<anyhow::Error>,
+    /// Messages that were told while they grew.
+    told_in_pieces: HashSet<String>,
 }
 
 impl Teller<'_> {
@@ -174,7 +189,8 @@ impl Teller<'_> {
                 }),
             );
         } else {
-            message(&format!("run {} in session {}", runner.run_id(), runner.session_id()));
+            let session = render::plain(runner.session_id().as_str());
+            message(&format!("run {} in session {session}", runner.run_id()));
         }
     }
 
@@ -215,7 +231,9 @@ impl Teller<'_> {
                 Ok(line) => self.json("runtime.event", line),
                 Err(error) => self.warning(&error.to_string()),
             }
-        } else if let Some(line) = line(event) {
+        } else if !self.is_told(event)
+            && let Some(line) = line(event)
+        {
             message(&line);
         }
         if let KindFacts::WorkflowIteration(WorkflowIteration::End(end)) = &event.facts.data
@@ -227,6 +245,18 @@ impl Teller<'_> {
                     "exit_code": end.exit_code, "tokens": end.tokens, "position": event.position}),
             );
         }
+    }
+
+    /// Whether a person has read this message already, piece by piece.
+    fn is_told(&mut self, event: &RecordedEvent) -> bool {
+        let KindFacts::Message { item_id: Some(item_id), .. } = &event.facts.data else {
+            return false;
+        };
+        if event.kind == EventKind::MessageDelta {
+            self.told_in_pieces.insert(item_id.clone());
+            return false;
+        }
+        self.told_in_pieces.contains(item_id)
     }
 
     fn warning(&mut self, text: &str) {
@@ -283,7 +313,7 @@ fn line(event: &RecordedEvent) -> Option<String> {
         KindFacts::WorkflowStart(_) | KindFacts::WorkflowTransition(_) | KindFacts::WorkflowEnd(_) => None,
         KindFacts::Message { .. } | KindFacts::Tool { .. } if text.trim().is_empty() => None,
         KindFacts::Message { .. } => Some(format!("  │ {text}")),
-        KindFacts::Tool { .. } if event.kind == runledger_events::EventKind::ToolPre => Some(format!("  ▸ {text}")),
+        KindFacts::Tool { .. } if event.kind == EventKind::ToolPre => Some(format!("  ▸ {text}")),
         KindFacts::Permission { .. } => Some(format!("  ? {} {text}", event.kind)),
         KindFacts::Decision(_) => Some(format!("  ! {text}")),
         _ => None,

@@ -62,7 +62,7 @@ impl RebuildProjections {
             for name in &names {
                 let verified = projections.verify(name, &mut |_| {}).with_context(|| format!("verifying {name}"))?;
                 for row in &verified.differences {
-                    message(&format!("{name}: {}, row {}: {}", row.table, row.key, row.detail));
+                    message(&render::plain(&format!("{name}: {}, row {}: {}", row.table, row.key, row.detail)));
                     exit = Exit::No;
                 }
             }

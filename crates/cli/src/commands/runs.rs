@@ -59,7 +59,7 @@ impl RunView {
     /// How long it took, or has taken.
     pub(crate) fn duration(&self) -> String {
         match self.run.ended_at {
-            Some(ended_at) => render::duration(ended_at.0 - self.run.started_at.0),
+            Some(ended_at) => render::duration(ended_at.0.saturating_sub(self.run.started_at.0)),
             None => "–".to_owned(),
         }
     }
@@ -76,14 +76,19 @@ impl Runs {
             return Ok(Exit::Done);
         }
         if runs.is_empty() {
-            message("no runs; `runledger exec` makes one");
+            let is_filtered = self.session.is_some() || self.status.is_some();
+            message(if is_filtered { "no such runs" } else { "no runs; `runledger exec` makes one" });
             return Ok(Exit::Done);
         }
         let heads = ["RUN", "WORKFLOW", "STATUS", "ITERATION", "STARTED", "TOOK", "TOKENS", "REASON"];
         let mut table = render::table(&heads, output.is_terminal());
+        // An id that is broken over lines cannot be copied.
+        if let Some(ids) = table.column_mut(0) {
+            ids.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
+        }
         for run in runs.into_iter().map(RunView::new) {
             table.add_row(vec![
-                run.run.id.as_str().into(),
+                render::plain(run.run.id.as_str()).into(),
                 render::short(run.run.workflow_name.as_deref().unwrap_or("–"), 24).into(),
                 render::status_cell(run.run.status, run.owner_is_gone()),
                 format!("{} of {}", run.run.iteration, run.run.max_iterations).into(),

@@ -102,7 +102,9 @@ fn tell(view: &RunView, iterations: &[Iteration], output: &mut Output) -> anyhow
             format!("{}{}", iteration.iteration, continued(&iteration.continuation)),
             iteration.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.as_str().replace('_', " ")),
             render::time(iteration.started_at),
-            iteration.ended_at.map_or_else(|| "–".to_owned(), |at| render::duration(at.0 - iteration.started_at.0)),
+            iteration
+                .ended_at
+                .map_or_else(|| "–".to_owned(), |at| render::duration(at.0.saturating_sub(iteration.started_at.0))),
             iteration.exit_code.map_or_else(|| "–".to_owned(), |code| code.to_string()),
             render::tokens(&iteration.tokens),
             iteration.tracker.as_ref().map_or_else(|| "–".to_owned(), |tracker| render::bytes(tracker.bytes)),

@@ -89,6 +89,12 @@ fn check_projections(ledger: &LedgerArg) -> Vec<Check> {
         Err(error) => return vec![failed(render::chain(&error))],
     };
     let mut checks = Vec::new();
+    match projections.lost_events() {
+        Ok(None) => {}
+        // The read models are the witness: they are left as they are.
+        Ok(Some((position, detail))) => return vec![failed(format!("position {position}: {detail}"))],
+        Err(error) => checks.push(failed(error.to_string())),
+    }
     // A log that cannot be folded to its head is told by the comparison below, as far as it goes.
     if let Err(error) = projections.catch_up() {
         checks.push(failed(error.to_string()));

@@ -32,8 +32,17 @@ pub(crate) fn tokens(row: &Row<'_>, first: usize) -> rusqlite::Result<Tokens> {
     })
 }
 
-/// An error of SQLite in a read model, with the file it happened in.
-pub(crate) fn sqlite(target: &Target<'_>, source: &rusqlite::Error) -> ProjectionError {
+/// A figure as SQLite holds it; a larger one, which only forged events can have, is the largest.
+pub(crate) fn figure(figure: Option<u64>) -> Option<i64> {
+    figure.map(|figure| i64::try_from(figure).unwrap_or(i64::MAX))
+}
+
+/// An error of SQLite in a read model, with the file it happened in; a row that cannot be read can be mended.
+pub(crate) fn sqlite(target: &Target<'_>, projection: &'static str, source: &rusqlite::Error) -> ProjectionError {
+    use rusqlite::Error as E;
+    if let E::FromSqlConversionFailure(..) | E::InvalidColumnType(..) | E::IntegralValueOutOfRange(..) = source {
+        return ProjectionError::Row { projection, detail: source.to_string() };
+    }
     let path = target.connection.path().unwrap_or(":memory:");
     StorageError::sqlite(Path::new(path), "writing a read model", source).into()
 }

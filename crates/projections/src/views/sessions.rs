@@ -7,11 +7,11 @@ use std::collections::HashMap;
 
 use runledger_events::{
     AdapterSessionId, EventKind, KindFacts, Position, RecordedEvent, RunId, SessionId, TimestampMs, Tokens,
-    WorkflowIteration,
+    WorkflowIteration, WorkflowState,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{TOKEN_COLUMNS, damaged, sqlite, tokens};
+use super::{TOKEN_COLUMNS, damaged, figure, sqlite, tokens};
 use crate::error::ProjectionError;
 use crate::objects::{AdapterSession, Session};
 use crate::projection::{Kinds, Projection, Table, Target};
@@ -49,7 +49,7 @@ impl Projection for Sessions {
     fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
         let mut sessions: HashMap<SessionId, SessionRow> = HashMap::new();
         let mut adapters: HashMap<(SessionId, AdapterSessionId), AdapterSession> = HashMap::new();
-        let failed = |source: rusqlite::Error| sqlite(target, &source);
+        let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
         for event in events {
             let Some(session_id) = &event.metadata.session_id else {
                 continue;
@@ -123,7 +123,7 @@ impl SessionRow {
         self.last_at = self.last_at.max(event.occurred_at);
         self.last_position = event.position;
         match &event.facts.data {
-            KindFacts::WorkflowStart(_) if event.stream.run_id().is_some() => self.runs += 1,
+            KindFacts::WorkflowStart(_) if WorkflowState::initial(event).is_some() => self.runs += 1,
             KindFacts::WorkflowIteration(WorkflowIteration::End(end))
                 if end.adapter_session_id.is_none() && event.stream.run_id().is_some() =>
             {
@@ -262,13 +262,13 @@ fn store_session(target: &Target<'_>, row: &SessionRow) -> rusqlite::Result<()> 
         row.runs,
         row.first_position.0,
         row.last_position.0,
-        tokens.input,
-        tokens.output,
-        tokens.cache_read,
-        tokens.cache_write,
-        tokens.total,
-        tokens.context_size,
-        tokens.context_window_size,
+        figure(tokens.input),
+        figure(tokens.output),
+        figure(tokens.cache_read),
+        figure(tokens.cache_write),
+        figure(tokens.total),
+        figure(tokens.context_size),
+        figure(tokens.context_window_size),
     ])?;
     Ok(())
 }
@@ -292,13 +292,13 @@ fn store_adapter(target: &Target<'_>, session_id: &SessionId, row: &AdapterSessi
         row.events,
         row.first_position.0,
         row.last_position.0,
-        tokens.input,
-        tokens.output,
-        tokens.cache_read,
-        tokens.cache_write,
-        tokens.total,
-        tokens.context_size,
-        tokens.context_window_size,
+        figure(tokens.input),
+        figure(tokens.output),
+        figure(tokens.cache_read),
+        figure(tokens.cache_write),
+        figure(tokens.total),
+        figure(tokens.context_size),
+        figure(tokens.context_window_size),
     ])?;
     Ok(())
 }

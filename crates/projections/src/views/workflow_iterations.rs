@@ -8,7 +8,7 @@ use runledger_events::{
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{TOKEN_COLUMNS, damaged, from_json, sqlite, to_json, tokens};
+use super::{TOKEN_COLUMNS, damaged, figure, from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::Iteration;
 use crate::projection::{Kinds, Projection, Table, Target};
@@ -47,7 +47,7 @@ impl Projection for WorkflowIterations {
             };
             let key = (run_id, iteration);
             if !touched.contains_key(&key) {
-                let stored = load(target, &key.0, iteration).map_err(|source| sqlite(target, &source))?;
+                let stored = load(target, &key.0, iteration).map_err(|source| sqlite(target, NAME, &source))?;
                 touched.insert(key.clone(), stored);
             }
             match touched.get_mut(&key) {
@@ -68,7 +68,7 @@ impl Projection for WorkflowIterations {
         target
             .connection
             .execute(&format!("DELETE FROM {} WHERE run_id = ?1", target.table(NAME)), [run_id])
-            .map_err(|source| sqlite(target, &source))?;
+            .map_err(|source| sqlite(target, NAME, &source))?;
         Ok(true)
     }
 }
@@ -153,15 +153,15 @@ fn store(target: &Target<'_>, run_id: &RunId, state: &IterationState) -> Result<
                 state.error,
                 tracker,
                 state.adapter_session_id.as_ref().map(|id| id.as_str()),
-                tokens.input,
-                tokens.output,
-                tokens.cache_read,
-                tokens.cache_write,
-                tokens.total,
-                tokens.context_size,
-                tokens.context_window_size,
+                figure(tokens.input),
+                figure(tokens.output),
+                figure(tokens.cache_read),
+                figure(tokens.cache_write),
+                figure(tokens.total),
+                figure(tokens.context_size),
+                figure(tokens.context_window_size),
             ])
         })
-        .map_err(|source| sqlite(target, &source))?;
+        .map_err(|source| sqlite(target, NAME, &source))?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use runledger_events::{
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{TOKEN_COLUMNS, damaged, from_json, sqlite, to_json, tokens};
+use super::{TOKEN_COLUMNS, damaged, figure, from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::Run;
 use crate::projection::{Kinds, Projection, Table, Target};
@@ -50,7 +50,7 @@ impl Projection for WorkflowRuns {
                 continue;
             };
             if !touched.contains_key(&run_id) {
-                let stored = load(target, &run_id).map_err(|source| sqlite(target, &source))?;
+                let stored = load(target, &run_id).map_err(|source| sqlite(target, NAME, &source))?;
                 touched.insert(run_id.clone(), stored);
             }
             let Some(row) = touched.get_mut(&run_id) else {
@@ -75,7 +75,7 @@ impl Projection for WorkflowRuns {
         target
             .connection
             .execute(&format!("DELETE FROM {} WHERE run_id = ?1", target.table(NAME)), [run_id])
-            .map_err(|source| sqlite(target, &source))?;
+            .map_err(|source| sqlite(target, NAME, &source))?;
         Ok(true)
     }
 }
@@ -162,21 +162,21 @@ fn store(target: &Target<'_>, run: &Run) -> Result<(), ProjectionError> {
                 run.tracker_path,
                 adapter_session_ids,
                 run.parent_run_id.as_ref().map(RunId::as_str),
-                run.forked_at.map(|position| position.0),
+                figure(run.forked_at.map(|position| position.0)),
                 run.attempt,
                 run.deadline_at.map(|at| at.0),
                 owner,
                 run.first_position.0,
                 run.last_position.0,
-                run.tokens.input,
-                run.tokens.output,
-                run.tokens.cache_read,
-                run.tokens.cache_write,
-                run.tokens.total,
-                run.tokens.context_size,
-                run.tokens.context_window_size,
+                figure(run.tokens.input),
+                figure(run.tokens.output),
+                figure(run.tokens.cache_read),
+                figure(run.tokens.cache_write),
+                figure(run.tokens.total),
+                figure(run.tokens.context_size),
+                figure(run.tokens.context_window_size),
             ])
         })
-        .map_err(|source| sqlite(target, &source))?;
+        .map_err(|source| sqlite(target, NAME, &source))?;
     Ok(())
 }

@@ -226,7 +226,8 @@ impl Story {
         let recorded = RecordedEvent {
             position: Position(self.count),
             stream: told.stream.clone(),
-            stream_version: StreamVersion(self.count),
+            // Only the first one of a stream matters to the fold.
+            stream_version: if self.runs.contains_key(run) { StreamVersion(self.count + 1) } else { StreamVersion(1) },
             id: event.id().unwrap().clone(),
             kind: event.kind().clone(),
             occurred_at: event.occurred_at().unwrap(),

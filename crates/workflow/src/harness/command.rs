@@ -60,7 +60,7 @@ impl Harness for CommandHarness {
                 None => Ok(()),
             }
         })?;
-        if ended.stopped.is_none()
+        if ended.stopped != Some(super::Stop::Now)
             && let Some(event) = message.complete()
             && let Ok(event) = read_back(event)
         {

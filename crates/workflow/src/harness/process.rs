@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use super::{Stop, Turn, TurnDesk};
 use crate::error::HarnessError;
@@ -20,8 +20,10 @@ use crate::error::HarnessError;
 const TICK: Duration = Duration::from_millis(50);
 /// How long a harness has to end itself once it is told to.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long output may still come once the process has ended.
+/// How long output may pause once the process has ended, before the turn counts as over.
 const DRAIN: Duration = Duration::from_millis(500);
+/// How long output is taken at all once the process has ended: a child of it may write on for ever.
+const DRAIN_LONGEST: Duration = Duration::from_secs(5);
 /// Chunks of output that may wait; a harness that writes faster than the log takes is slowed, not buffered without end.
 const CHUNKS_MAX: usize = 64;
 /// Bytes of the last line on standard error, at the most.
@@ -169,12 +171,21 @@ fn attend(
                 // A second request does not wait for the grace that the first one gives.
                 Stop::Cancelled | Stop::TimedOut => end_group(child, Signal::TERM, || desk.check() == Err(Stop::Now)),
             };
+            if stop != Stop::Now {
+                // What it said before its end, and while it was ending, is part of the story too.
+                let told = Instant::now();
+                while told.elapsed() < DRAIN
+                    && let Ok(Output::Line(line)) = output.recv_timeout(TICK)
+                {
+                    let _ = take(Some(&line), desk);
+                }
+            }
             return Ok((status, Some(stop)));
         }
         match ended {
             None => ended = child.try_wait()?.map(|status| (status, Instant::now())),
             // A child of the process holds the output open: what it says later is not of this turn.
-            Some((status, at)) if at.elapsed() > DRAIN && output.is_empty() => {
+            Some((status, at)) if at.elapsed() > DRAIN_LONGEST || (at.elapsed() > DRAIN && output.is_empty()) => {
                 return Ok((Some(status), take(None, desk).err()));
             }
             Some(_) => {}
@@ -196,14 +207,17 @@ fn end_group(child: &mut Child, signal: Signal, mut is_urgent: impl FnMut() -> b
     let told = Instant::now();
     let mut status = None;
     while told.elapsed() < GRACE && !is_urgent() {
-        match child.try_wait() {
-            Ok(Some(ended)) => {
-                status = Some(ended);
-                break;
+        if status.is_none() {
+            match child.try_wait() {
+                Ok(ended) => status = ended,
+                Err(_) => break,
             }
-            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-            Err(_) => break,
         }
+        // Its children get the same grace: the agent may be one of them.
+        if status.is_some() && group.is_none_or(|group| test_kill_process_group(group).is_err()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     // Children of the harness that did not listen go with it.
     send(Signal::KILL);
@@ -257,7 +271,9 @@ pub(super) fn find_program(harness: &str, program: &str, project_dir: &Path) -> 
         std::env::current_dir().into_iter().map(|here| here.join(program)).chain([project_dir.join(program)]).collect()
     } else {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).map(|folder| folder.join(program)).collect()
+        let found = std::env::split_paths(&path).map(|folder| folder.join(program));
+        // A folder of PATH may be relative to here; the program is run elsewhere.
+        found.filter_map(|path| std::path::absolute(path).ok()).collect()
     };
     candidates
         .into_iter()

@@ -2,6 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read};
 
+use runledger_store::CONTENT_BYTES_MAX;
+
+/// How a line of `export` begins.
+const EXPORTED: &[u8] = b"{\"position\":";
+/// The longest line of `export`: the largest event of a log, and what stands beside it.
+const EXPORTED_BYTES_MAX: usize = CONTENT_BYTES_MAX + (64 << 20);
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {
@@ -32,14 +40,22 @@ impl<R: BufRead> Lines<R> {
     pub(crate) fn next(&mut self) -> std::io::Result<Option<(u64, Line)>> {
         loop {
             let mut bytes = Vec::new();
-            let limit = u64::try_from(self.bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-            let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut bytes)?;
+            let mut read = self.read_up_to(self.bytes_max, &mut bytes)?;
             if read == 0 {
                 return Ok(None);
             }
+            let mut bytes_max = self.bytes_max;
+            if bytes.len() > bytes_max && bytes.starts_with(EXPORTED) {
+                // A line of `export` holds an event that a log has taken, and some more.
+                bytes_max = bytes_max.max(EXPORTED_BYTES_MAX);
+                read += self.read_up_to(bytes_max - bytes.len(), &mut bytes)?;
+            }
             self.number += 1;
             self.bytes_read += read as u64;
-            if bytes.last() != Some(&b'\n') && bytes.len() > self.bytes_max {
+            if self.number == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
+            if bytes.last() != Some(&b'\n') && bytes.len() > bytes_max {
                 self.pass_over()?;
                 let reason = format!("the line is longer than {} bytes; --line-bytes-max takes more", self.bytes_max);
                 return Ok(Some((self.number, Line::Bad(reason))));
@@ -55,6 +71,12 @@ impl<R: BufRead> Lines<R> {
             };
             return Ok(Some((self.number, line)));
         }
+    }
+
+    /// Reads on to the line's end, but one byte beyond `limit` at the most.
+    fn read_up_to(&mut self, limit: usize, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        self.reader.by_ref().take(limit).read_until(b'\n', bytes)
     }
 
     /// Reads on to the line's end without keeping it.

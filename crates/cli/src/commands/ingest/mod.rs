@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -103,9 +102,13 @@ impl Ingest {
         for (name, bytes, input) in inputs {
             let bar = bar(&name, bytes);
             let mut lines = Lines::new(BufReader::with_capacity(256 << 10, input), self.line_bytes_max);
-            self.take(&name, &mut lines, &bar, &mut intake, &mut report, output)
-                .with_context(|| format!("ingesting {name}"))?;
+            let taken = self.take(&name, &mut lines, &bar, &mut intake, &mut report, output);
             bar.finish_and_clear();
+            if let Err(error) = taken {
+                // What was taken before is in the log: the report says how much.
+                tell(&report, output)?;
+                return Err(error.context(format!("ingesting {name}")));
+            }
         }
         let exit = if report.rejected.is_empty() { Exit::Done } else { Exit::No };
         tell(&report, output)?;
@@ -172,8 +175,10 @@ fn read_batch<R: Read>(lines: &mut Lines<BufReader<R>>) -> anyhow::Result<Vec<(u
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
-    File::open(path)
-        .map_err(|error| CouldNotStart(format!("{}: {error}; name a file that can be read", path.display())).into())
+    let opened = File::open(path).and_then(|file| {
+        if file.metadata()?.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    });
+    opened.map_err(|error| CouldNotStart(format!("{}: {error}; name a file that can be read", path.display())).into())
 }
 
 fn tell(report: &Report, output: &mut Output) -> anyhow::Result<()> {

@@ -1,8 +1,10 @@
 //! What becomes of each line: which stream it belongs to, whether it may go there, and the receipt or the reason.
 
+use std::collections::HashMap;
+
 use runledger_events::{
-    EventId, EventKind, KindFacts, LogId, Metadata, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion,
-    WorkflowState, content_digest,
+    EventId, EventKind, KindFacts, Metadata, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion, WorkflowState,
+    content_digest,
 };
 use runledger_store::{
     AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt, new_event_from_exported,
@@ -29,12 +31,14 @@ pub(crate) struct Intake {
     log: EventLog,
     reader: LogReader,
     session: Option<SessionId>,
+    /// The runs met so far, and whether a runner of this log drives them.
+    driven_here: HashMap<RunId, bool>,
 }
 
 impl Intake {
     pub(crate) fn new(log: EventLog, session: Option<SessionId>) -> anyhow::Result<Self> {
         let reader = log.reader()?;
-        Ok(Self { log, reader, session })
+        Ok(Self { log, reader, session, driven_here: HashMap::new() })
     }
 
     /// Takes a batch of lines, in order; each gets an answer.
@@ -67,8 +71,6 @@ impl Intake {
         answers: &mut Vec<(u64, Answer)>,
     ) -> anyhow::Result<Result<Taken, String>> {
         if is_exported(line) {
-            // What may go into a run's stream depends on what is in it.
-            self.append(waiting, answers)?;
             return self.exported(line);
         }
         let event = match RuntimeEvent::from_json(line) {
@@ -134,16 +136,28 @@ impl Intake {
     }
 
     /// Why an event may not go into a run's stream: the run has a runner of its own in this log.
-    fn refusal(&self, run_id: &RunId, stream: &StreamName, event: &NewEvent) -> anyhow::Result<Option<String>> {
-        let events = self.reader.read_stream(stream, StreamVersion::EMPTY, Read::Facts)?;
-        let is_known = event.id().is_some_and(|id| events.iter().any(|known| known.id == *id));
-        let owner = WorkflowState::fold(&events).and_then(|(state, _)| state.owner);
-        let is_ours = |log_id: &LogId| log_id == self.log.log_id();
-        // One that is there already changes nothing: the append answers with its receipt.
-        if is_known || !owner.is_some_and(|owner| is_ours(&owner.log_id)) {
+    fn refusal(&mut self, run_id: &RunId, stream: &StreamName, event: &NewEvent) -> anyhow::Result<Option<String>> {
+        let is_driven_here = match self.driven_here.get(run_id) {
+            Some(known) => *known,
+            None => {
+                // What this ingest itself adds to a run does not give it a runner here.
+                let events = self.reader.read_stream(stream, StreamVersion::EMPTY, Read::Facts)?;
+                let owner = WorkflowState::fold(&events).and_then(|(state, _)| state.owner);
+                let is_driven_here = owner.is_some_and(|owner| owner.log_id == *self.log.log_id());
+                self.driven_here.insert(run_id.clone(), is_driven_here);
+                is_driven_here
+            }
+        };
+        if !is_driven_here {
             return Ok(None);
         }
-        Ok(Some(format!("run {run_id} is driven by its own runner; ingest does not change it")))
+        // One that is there already changes nothing: the append answers with its receipt.
+        let is_known = match event.id() {
+            Some(id) => self.reader.position_of(stream, id)?.is_some(),
+            None => false,
+        };
+        let reason = || format!("run {run_id} is driven by its own runner; ingest does not change it");
+        Ok((!is_known).then(reason))
     }
 
     /// The session of the event that a decision names.
@@ -165,9 +179,8 @@ impl Intake {
             let (stream, expected) = (first.stream, first.expected);
             let mut numbers = vec![number];
             let mut events = vec![first.event];
-            while expected == ExpectedVersion::Any
-                && let Some((number, next)) =
-                    rest.next_if(|(_, next)| next.stream == stream && next.expected == expected)
+            while let Some((number, next)) =
+                rest.next_if(|(_, next)| next.stream == stream && follows(expected, events.len(), next.expected))
             {
                 numbers.push(number);
                 events.push(next.event);
@@ -177,7 +190,13 @@ impl Intake {
                 Err(AppendError::Storage(error)) => return Err(error.into()),
                 Err(error) if events.len() == 1 => answers.push((numbers[0], Answer::Rejected(error.to_string()))),
                 Err(_) => {
-                    for (number, event) in numbers.into_iter().zip(events) {
+                    for (index, (number, event)) in numbers.into_iter().zip(events).enumerate() {
+                        let expected = match expected {
+                            ExpectedVersion::Exact(first) => {
+                                ExpectedVersion::Exact(StreamVersion(first.0 + index as u64))
+                            }
+                            other => other,
+                        };
                         answers.push((number, self.append_one(&stream, expected, event)?));
                     }
                 }
@@ -197,12 +216,21 @@ impl Intake {
     }
 }
 
+/// Whether an append expected so goes with `before` events that begin at `first`.
+fn follows(first: ExpectedVersion, before: usize, expected: ExpectedVersion) -> bool {
+    match (first, expected) {
+        (ExpectedVersion::Any, ExpectedVersion::Any) => true,
+        (ExpectedVersion::Exact(first), ExpectedVersion::Exact(next)) => next.0 == first.0 + before as u64,
+        _ => false,
+    }
+}
+
 fn answer(receipt: &Receipt) -> Answer {
     let position = receipt.position.0;
     if receipt.is_duplicate { Answer::Duplicate(position) } else { Answer::Appended(position) }
 }
 
-/// Whether a line is one of `export` (or `events --json`), which no RuntimeEvent looks like.
+/// Whether a line is one of `export`, or of `events --json`.
 fn is_exported(line: &str) -> bool {
     #[derive(serde::Deserialize)]
     struct Exported {
@@ -212,6 +240,8 @@ fn is_exported(line: &str) -> bool {
         _stream_version: serde::de::IgnoredAny,
         #[serde(rename = "event")]
         _event: serde::de::IgnoredAny,
+        #[serde(rename = "recorded_at")]
+        _recorded_at: serde::de::IgnoredAny,
     }
     line.contains("\"stream_version\"") && serde_json::from_str::<Exported>(line).is_ok()
 }
