@@ -71,6 +71,22 @@ fn nothing_was_written(room: &Room, project_before: &[(String, Vec<u8>)]) {
 }
 
 #[test]
+fn a_name_that_sqlite_would_take_for_something_else_is_the_file_of_that_name() {
+    let room = Room::new();
+    let foreign = room.path("other.db");
+    rusqlite::Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let before = std::fs::read(&foreign).unwrap();
+    for name in ["file:other.db", ":memory:"] {
+        let mut command = room.bare_command();
+        command.current_dir(room.path("")).args(["--db", name, "exec", "x", "--", "true"]);
+        let ran = run(&mut command);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(room.path(name).is_file(), "{name}");
+    }
+    assert_eq!(std::fs::read(&foreign).unwrap(), before);
+}
+
+#[test]
 fn a_missing_ledger_is_named_and_not_made() {
     for arguments in READING {
         let room = Room::new();

@@ -216,6 +216,35 @@ fn two_runs_at_once_and_a_reader_in_a_loop_never_see_an_error_or_a_half_built_mo
 }
 
 #[test]
+fn a_tail_cut_off_without_a_trace_in_the_log_is_named_by_the_read_models_and_stays_named() {
+    let place = tempfile::tempdir().unwrap();
+    let ledger = place.path().join("ledger.db");
+    let exec = ["exec", "x", "--", "true"];
+    assert!(run(runledger(&ledger).args(exec).current_dir(place.path())).status.success());
+    succeed(runledger(&ledger).args(["runs", "--json"]));
+    let connection = Connection::open(&ledger).unwrap();
+    let head: u64 = connection.query_row("SELECT max(position) FROM runtime_events", [], |row| row.get(0)).unwrap();
+    let triggers = ["runtime_events_never_deleted", "streams_only_grow"];
+    let made = triggers.map(|name| -> String {
+        let sql = "SELECT sql FROM sqlite_schema WHERE name = ?1";
+        connection.query_row(sql, [name], |row| row.get(0)).unwrap()
+    });
+    let cut = "DROP TRIGGER runtime_events_never_deleted; DROP TRIGGER streams_only_grow;
+        DELETE FROM runtime_events WHERE position = (SELECT max(position) FROM runtime_events);
+        UPDATE streams SET version = version - 1 WHERE name LIKE 'run/%';";
+    connection.execute_batch(cut).unwrap();
+    connection.execute_batch(&made.join(";")).unwrap();
+    drop(connection);
+    for _ in 0..2 {
+        let output = run(runledger(&ledger).args(["verify", "--json"]));
+        assert_eq!(output.status.code(), Some(1));
+        let wrong: Vec<Value> = json_lines(&output).into_iter().filter(|line| line["ok"] == false).collect();
+        let named = format!("position {head}: ");
+        assert!(wrong[0]["detail"].as_str().unwrap().starts_with(&named), "{wrong:?}");
+    }
+}
+
+#[test]
 fn an_edit_of_a_copied_log_is_named_with_its_position() {
     let place = tempfile::tempdir().unwrap();
     let ledger = place.path().join("ledger.db");

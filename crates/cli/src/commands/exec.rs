@@ -143,7 +143,11 @@ fn is_ignored(signal: i32) -> bool {
 /// The first signal asks the run to end, the second ends its harness at once.
 fn end_on_signals(cancel: CancelHandle) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut wanted = vec![SIGINT, SIGTERM];
+    // Under `nohup` a run outlives its terminal.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
     let mut signals = signal_hook::iterator::Signals::new(wanted).context("listening for signals")?;
     std::thread::Builder::new()
         .name("runledger-signals".to_owned())
