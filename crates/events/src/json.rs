@@ -54,7 +54,7 @@ fn replace(json: &str, repaired: &mut Option<String>, copied_to: &mut usize, at:
     *copied_to = at + 6;
 }
 
-/// The UTF-16 unit of a `\uXXXX` that begins at `at`.
+/// The UTF-16 unit of a `\uHHHH` that begins at `at`.
 fn unicode_escape(bytes: &[u8], at: usize) -> Option<u32> {
     let escape = bytes.get(at..at + 6)?;
     if &escape[..2] != b"\\u" {

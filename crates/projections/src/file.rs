@@ -5,13 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
-use runledger_store::StorageError;
+use runledger_store::{StorageError, sqlite};
 
 use crate::error::ProjectionError;
 
@@ -52,12 +52,10 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, ProjectionError> 
     set_busy_handler(&connection).map_err(storage)?;
     check(path, &connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(storage)?;
-    set_wal(&connection).map_err(storage)?;
+    sqlite::use_wal(&connection, BUSY_TIMEOUT).map_err(storage)?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(storage)?;
     connection.set_prepared_statement_cache_capacity(64);
-    migrate(path, &mut connection)?;
-    // Migrating set it to immediate; who only reads in a transaction takes no write lock.
-    connection.set_transaction_behavior(TransactionBehavior::Deferred);
+    sqlite::migrate(path, &mut connection, &MIGRATIONS, NEWEST)?;
     Ok(connection)
 }
 
@@ -96,44 +94,6 @@ pub(crate) fn check(path: &Path, connection: &Connection) -> Result<(), Projecti
         return Err(ProjectionError::NewerFile { path: path.to_owned(), found, newest: NEWEST });
     }
     Ok(())
-}
-
-fn migrate(path: &Path, connection: &mut Connection) -> Result<(), ProjectionError> {
-    connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    let mut tries = 0;
-    loop {
-        let Err(error) = MIGRATIONS.to_latest(connection) else {
-            return Ok(());
-        };
-        let version: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(|source| StorageError::sqlite(path, "reading the schema version", &source))?;
-        tries += 1;
-        // Another process may have done it in between.
-        if version == NEWEST {
-            return Ok(());
-        }
-        if tries > 3 {
-            let detail = error.to_string();
-            return Err(StorageError::Sqlite { path: path.to_owned(), doing: "migrating the schema", detail }.into());
-        }
-    }
-}
-
-/// Turning WAL on needs the file for itself for a moment, and SQLite calls no busy handler for that.
-fn set_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let began = Instant::now();
-    loop {
-        match connection.pragma_update(None, "journal_mode", "WAL") {
-            Err(error)
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
-                    && began.elapsed() < BUSY_TIMEOUT =>
-            {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            result => return result,
-        }
-    }
 }
 
 /// Makes an empty file (0600), so that SQLite's own files beside it are 0600 too.

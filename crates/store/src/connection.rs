@@ -8,6 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{OpenError, StorageError};
 use crate::schema::{self, Found};
+use crate::sqlite;
 
 /// The write-ahead log is grown once to about 16 MB (4096-byte pages) and then written again from its start.
 const WAL_PAGES: i64 = 4000;
@@ -28,7 +29,7 @@ pub(crate) fn open_writable(path: &Path, busy_timeout: Duration) -> Result<Conne
     connection.busy_timeout(busy_timeout).map_err(storage)?;
     // A short-lived process leaves the WAL as it is; whoever opens the file next goes on with it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(storage)?;
-    set_wal(&connection, busy_timeout).map_err(storage)?;
+    sqlite::use_wal(&connection, busy_timeout).map_err(storage)?;
     let pragmas: [(&str, &dyn rusqlite::ToSql); 6] = [
         ("synchronous", &"FULL"),
         // On macOS fsync leaves data in the drive's cache; this asks for F_FULLFSYNC. Elsewhere it changes nothing.
@@ -63,23 +64,6 @@ pub(crate) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "trusted_schema", false).map_err(storage)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
-}
-
-/// Turning WAL on needs the file for itself for a moment, and SQLite does not wait for that by its busy timeout.
-fn set_wal(connection: &Connection, busy_timeout: Duration) -> Result<(), rusqlite::Error> {
-    let step = Duration::from_millis(5);
-    let mut waited = Duration::ZERO;
-    loop {
-        match connection.pragma_update(None, "journal_mode", "WAL") {
-            Err(error)
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && waited < busy_timeout =>
-            {
-                std::thread::sleep(step);
-                waited += step;
-            }
-            result => return result,
-        }
-    }
 }
 
 /// Makes the folder (0700) and the file (0600), so that SQLite's own files beside it are 0600 too.

@@ -137,14 +137,6 @@ pub enum OpenError {
         /// Why.
         source: std::io::Error,
     },
-    /// A migration failed.
-    #[error("{path}: the schema cannot be migrated: {detail}")]
-    Migrate {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        detail: String,
-    },
     /// SQLite refused.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -27,6 +27,7 @@ mod new_event;
 mod reader;
 mod row;
 mod schema;
+pub mod sqlite;
 mod verify;
 mod write;
 

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
 use crate::error::{OpenError, StorageError};
+use crate::sqlite;
 
 /// `RLDG`, in the header of every ledger.
 const APPLICATION_ID: i64 = 0x524C_4447;
@@ -110,27 +111,8 @@ fn header(path: &Path) -> std::io::Result<Option<Header>> {
 }
 
 /// Brings the schema to the newest version.
-///
-/// Two processes may do so at once: the migrations run in an immediate transaction, so one waits for the other, then
-/// finds the work done.
-pub(crate) fn migrate(path: &Path, connection: &mut Connection) -> Result<(), OpenError> {
-    connection.set_transaction_behavior(rusqlite::TransactionBehavior::Immediate);
-    let mut tries = 0;
-    loop {
-        let Err(error) = MIGRATIONS.to_latest(connection) else {
-            return Ok(());
-        };
-        let version: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(|source| StorageError::sqlite(path, "reading the schema version", &source))?;
-        tries += 1;
-        if version == NEWEST {
-            return Ok(());
-        }
-        if tries > 3 {
-            return Err(OpenError::Migrate { path: path.to_owned(), detail: error.to_string() });
-        }
-    }
+pub(crate) fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StorageError> {
+    sqlite::migrate(path, connection, &MIGRATIONS, NEWEST)
 }
 
 /// How the tables, indexes and triggers of a file differ from those that the migrations make.

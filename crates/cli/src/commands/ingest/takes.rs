@@ -7,7 +7,7 @@ use runledger_events::{
     content_digest,
 };
 use runledger_store::{
-    AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt, new_event_from_exported,
+    AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt, StreamAppend, new_event_from_exported,
 };
 
 use super::lines::Line;
@@ -172,33 +172,23 @@ impl Intake {
         })
     }
 
-    /// Appends what is waiting: neighbours of one stream together, and one by one where they do not all fit.
+    /// Appends what is waiting, all in one transaction; one by one where they do not all fit.
     fn append(&self, waiting: &mut Vec<(u64, Taken)>, answers: &mut Vec<(u64, Answer)>) -> anyhow::Result<()> {
-        let mut rest = std::mem::take(waiting).into_iter().peekable();
-        while let Some((number, first)) = rest.next() {
-            let (stream, expected) = (first.stream, first.expected);
-            let mut numbers = vec![number];
-            let mut events = vec![first.event];
-            while let Some((number, next)) =
-                rest.next_if(|(_, next)| next.stream == stream && follows(expected, events.len(), next.expected))
-            {
-                numbers.push(number);
-                events.push(next.event);
+        let waiting = std::mem::take(waiting);
+        let one = |taken: &Taken| StreamAppend {
+            stream: taken.stream.clone(),
+            expected: taken.expected,
+            events: vec![taken.event.clone()],
+        };
+        match self.log.append_all(waiting.iter().map(|(_, taken)| one(taken)).collect()) {
+            Ok(receipts) => {
+                let numbers = waiting.iter().map(|(number, _)| *number);
+                answers.extend(numbers.zip(receipts.iter().map(answer)));
             }
-            match self.log.append(&stream, expected, events.clone()) {
-                Ok(receipts) => answers.extend(numbers.into_iter().zip(receipts.iter().map(answer))),
-                Err(AppendError::Storage(error)) => return Err(error.into()),
-                Err(error) if events.len() == 1 => answers.push((numbers[0], Answer::Rejected(error.to_string()))),
-                Err(_) => {
-                    for (index, (number, event)) in numbers.into_iter().zip(events).enumerate() {
-                        let expected = match expected {
-                            ExpectedVersion::Exact(first) => {
-                                ExpectedVersion::Exact(StreamVersion(first.0 + index as u64))
-                            }
-                            other => other,
-                        };
-                        answers.push((number, self.append_one(&stream, expected, event)?));
-                    }
+            Err(AppendError::Storage(error)) => return Err(error.into()),
+            Err(_) => {
+                for (number, Taken { stream, expected, event }) in waiting {
+                    answers.push((number, self.append_one(&stream, expected, event)?));
                 }
             }
         }
@@ -213,15 +203,6 @@ impl Intake {
             Err(AppendError::Storage(error)) => Err(error.into()),
             Err(error) => Ok(Answer::Rejected(error.to_string())),
         }
-    }
-}
-
-/// Whether an append expected so goes with `before` events that begin at `first`.
-fn follows(first: ExpectedVersion, before: usize, expected: ExpectedVersion) -> bool {
-    match (first, expected) {
-        (ExpectedVersion::Any, ExpectedVersion::Any) => true,
-        (ExpectedVersion::Exact(first), ExpectedVersion::Exact(next)) => next.0 == first.0 + before as u64,
-        _ => false,
     }
 }
 

@@ -1,0 +1,62 @@
+//! What both of a ledger's files need of SQLite, where several processes may open a new file at once.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite_migration::Migrations;
+
+use crate::error::StorageError;
+
+/// Turns write-ahead logging on. That needs the file for itself for a moment, and SQLite waits for it by no busy
+/// timeout, so it is tried again for as long as `patience`.
+///
+/// # Errors
+/// What SQLite says.
+pub fn use_wal(connection: &Connection, patience: Duration) -> Result<(), rusqlite::Error> {
+    let began = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && began.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Brings the schema to `newest`, the number of `migrations`.
+///
+/// Two processes may do so at once: the migrations run in an immediate transaction, so one waits for the other, then
+/// finds the work done.
+///
+/// # Errors
+/// [`StorageError`]; the schema is as it was.
+pub fn migrate(
+    path: &Path,
+    connection: &mut Connection,
+    migrations: &Migrations<'_>,
+    newest: i64,
+) -> Result<(), StorageError> {
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
+    let mut tries = 0;
+    let result = loop {
+        let Err(error) = migrations.to_latest(connection) else {
+            break Ok(());
+        };
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|source| StorageError::sqlite(path, "reading the schema version", &source))?;
+        tries += 1;
+        if version == newest {
+            break Ok(());
+        }
+        if tries > 3 {
+            let detail = error.to_string();
+            break Err(StorageError::Sqlite { path: path.to_owned(), doing: "migrating the schema", detail });
+        }
+    };
+    // A transaction that only reads must not take the write lock.
+    connection.set_transaction_behavior(TransactionBehavior::Deferred);
+    result
+}
