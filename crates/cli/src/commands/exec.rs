@@ -235,10 +235,8 @@ impl Teller<'_> {
                 Ok(line) => self.json("runtime.event", line),
                 Err(error) => self.warning(&error.to_string()),
             }
-        } else if !self.is_told(event)
-            && let Some(line) = line(event)
-        {
-            message(&line);
+        } else if !self.is_told(event) {
+            tell(event);
         }
         if let KindFacts::WorkflowIteration(WorkflowIteration::End(end)) = &event.facts.data
             && self.output.is_json()
@@ -308,15 +306,25 @@ impl Teller<'_> {
     }
 }
 
-/// What a person wants to see of an event while the run goes on.
+/// Tells a person of an event while the run goes on; a message keeps its lines.
+fn tell(event: &RecordedEvent) {
+    if matches!(event.facts.data, KindFacts::Message { .. }) {
+        for line in summary(event).lines().filter(|line| !line.trim().is_empty()) {
+            message(&format!("  │ {}", render::short(line, 160)));
+        }
+    } else if let Some(line) = line(event) {
+        message(&line);
+    }
+}
+
+/// What a person wants to see of an event while the run goes on, in one line.
 fn line(event: &RecordedEvent) -> Option<String> {
     let text = render::short(&summary(event), 160);
     match &event.facts.data {
         KindFacts::WorkflowIteration(WorkflowIteration::Start(_)) => Some(format!("● iteration {text}")),
         KindFacts::WorkflowIteration(WorkflowIteration::End(_)) => Some(format!("  iteration {text}")),
         KindFacts::WorkflowStart(_) | KindFacts::WorkflowTransition(_) | KindFacts::WorkflowEnd(_) => None,
-        KindFacts::Message { .. } | KindFacts::Tool { .. } if text.trim().is_empty() => None,
-        KindFacts::Message { .. } => Some(format!("  │ {text}")),
+        KindFacts::Tool { .. } if text.trim().is_empty() => None,
         KindFacts::Tool { .. } if event.kind == EventKind::ToolPre => Some(format!("  ▸ {text}")),
         KindFacts::Permission { .. } => Some(format!("  ? {} {text}", event.kind)),
         KindFacts::Decision(_) => Some(format!("  ! {text}")),

@@ -68,6 +68,9 @@ impl RebuildProjections {
             }
         }
         tell(&rebuilt, output)?;
+        if self.verify && exit == Exit::Done && !output.is_json() {
+            message("verified: another fold of the log gives the same rows");
+        }
         Ok(exit)
     }
 }
@@ -86,7 +89,7 @@ fn tell(rebuilt: &[Rebuilt], output: &mut Output) -> anyhow::Result<()> {
             format!("{:.2}", rebuilt.seconds),
         ]);
     }
-    render::lines(&table).iter().try_for_each(|line| output.line(line))
+    render::lines(&table, output.is_terminal()).iter().try_for_each(|line| output.line(line))
 }
 
 /// A progress bar over the log's positions; nothing is drawn where nobody looks.

@@ -80,25 +80,24 @@ impl Runs {
             message(if is_filtered { "no such runs" } else { "no runs; `runledger exec` makes one" });
             return Ok(Exit::Done);
         }
-        let heads = ["RUN", "WORKFLOW", "STATUS", "ITERATION", "STARTED", "TOOK", "TOKENS", "REASON"];
+        let heads = ["RUN", "WORKFLOW", "STATUS", "ITER", "STARTED", "TOOK", "TOKENS", "REASON"];
         let mut table = render::table(&heads, output.is_terminal());
-        // An id that is broken over lines cannot be copied.
-        if let Some(ids) = table.column_mut(0) {
-            ids.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
-        }
         for run in runs.into_iter().map(RunView::new) {
+            // A UUIDv7's first 13 characters are its time: enough of a prefix for every command.
+            let id = run.run.id.as_str();
+            let id = if render::is_narrow(&table) { id.get(..13).unwrap_or(id) } else { id };
             table.add_row(vec![
-                render::plain(run.run.id.as_str()).into(),
+                render::plain(id).into(),
                 render::short(run.run.workflow_name.as_deref().unwrap_or("–"), 24).into(),
                 render::status_cell(run.run.status, run.owner_is_gone()),
                 format!("{} of {}", run.run.iteration, run.run.max_iterations).into(),
-                render::time(run.run.started_at).into(),
+                render::time_in(&table, run.run.started_at).into(),
                 run.duration().into(),
                 render::tokens(&run.run.tokens).into(),
                 comfy_table::Cell::new(render::short(run.run.stop_reason.as_deref().unwrap_or(""), 60)),
             ]);
         }
-        for line in render::lines(&table) {
+        for line in render::lines(&table, output.is_terminal()) {
             output.line(&line)?;
         }
         Ok(Exit::Done)

@@ -29,6 +29,10 @@ impl Sessions {
         }
         let heads = ["SESSION", "FIRST", "LAST", "RUNS", "EVENTS", "TOKENS", "HARNESS SESSIONS"];
         let mut table = render::table(&heads, output.is_terminal());
+        let is_narrow = render::is_narrow(&table);
+        if is_narrow {
+            table = render::table(&["SESSION", "LAST", "RUNS", "TOKENS", "HARNESS"], output.is_terminal());
+        }
         for session in sessions {
             let adapters: Vec<String> = session
                 .adapter_sessions
@@ -38,17 +42,20 @@ impl Sessions {
                     None => adapter.id.to_string(),
                 })
                 .collect();
-            table.add_row([
-                render::plain(session.id.as_str()),
-                render::time(session.first_at),
-                render::time(session.last_at),
-                render::count(session.runs),
-                render::count(session.events),
-                render::tokens(&session.tokens),
-                render::plain(&adapters.join(", ")),
-            ]);
+            let id = render::plain(session.id.as_str());
+            let last = render::time_in(&table, session.last_at);
+            let (runs, tokens) = (render::count(session.runs), render::tokens(&session.tokens));
+            if is_narrow {
+                let harness =
+                    if adapters.len() == 1 { "1 session".to_owned() } else { format!("{} sessions", adapters.len()) };
+                table.add_row([id, last, runs, tokens, harness]);
+            } else {
+                let first = render::time(session.first_at);
+                let events = render::count(session.events);
+                table.add_row([id, first, last, runs, events, tokens, render::plain(&adapters.join(", "))]);
+            }
         }
-        for line in render::lines(&table) {
+        for line in render::lines(&table, output.is_terminal()) {
             output.line(&line)?;
         }
         Ok(Exit::Done)

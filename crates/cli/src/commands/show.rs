@@ -95,13 +95,13 @@ fn tell(view: &RunView, iterations: &[Iteration], output: &mut Output) -> anyhow
         return Ok(());
     }
     output.line("")?;
-    let heads = ["ITERATION", "OUTCOME", "STARTED", "TOOK", "EXIT", "TOKENS", "TRACKER", "POSITIONS", "ERROR"];
+    let heads = ["ITER", "OUTCOME", "STARTED", "TOOK", "EXIT", "TOKENS", "TRACKER", "POSITIONS", "ERROR"];
     let mut table = render::table(&heads, output.is_terminal());
     for iteration in iterations {
         table.add_row([
             format!("{}{}", iteration.iteration, continued(&iteration.continuation)),
             iteration.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.as_str().replace('_', " ")),
-            render::time(iteration.started_at),
+            render::time_in(&table, iteration.started_at),
             iteration
                 .ended_at
                 .map_or_else(|| "–".to_owned(), |at| render::duration(at.0.saturating_sub(iteration.started_at.0))),
@@ -115,7 +115,7 @@ fn tell(view: &RunView, iterations: &[Iteration], output: &mut Output) -> anyhow
             render::short(iteration.error.as_deref().unwrap_or(""), 60),
         ]);
     }
-    for line in render::lines(&table) {
+    for line in render::lines(&table, output.is_terminal()) {
         output.line(&line)?;
     }
     Ok(())

@@ -137,6 +137,6 @@ impl StatusObject {
                 checkpoint.generation.map_or_else(|| "–".to_owned(), |generation| generation.to_string()),
             ]);
         }
-        render::lines(&table).iter().try_for_each(|line| output.line(line))
+        render::lines(&table, output.is_terminal()).iter().try_for_each(|line| output.line(line))
     }
 }

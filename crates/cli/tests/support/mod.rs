@@ -376,7 +376,9 @@ impl Normalizer {
         }
         let text = replace_pattern(&text, "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh", "[uuid]");
         let text = replace_pattern(&text, "dddd-dd-dd dd:dd:dd", "[time]");
-        let line = |line: &str| line.split("  ").map(str::trim).map(cell).collect::<Vec<_>>().join("  ");
+        // Without a terminal tables have tabs; they are kept apart from the two spaces of other lists.
+        let spaced = |line: &str| line.split("  ").map(str::trim).map(cell).collect::<Vec<_>>().join("  ");
+        let line = |line: &str| line.split('\t').map(spaced).collect::<Vec<_>>().join(" | ");
         let lines: Vec<String> =
             text.lines().map(|text| line(text).split("    ").collect::<Vec<_>>().join("  ")).collect();
         let mut text = lines.join("\n");
