@@ -1,6 +1,7 @@
 //! `runs`: workflow runs, the newest first; and how one run looks.
 
 use clap::Args;
+use comfy_table::Cell;
 use runledger_events::{RunStatus, SessionId};
 use runledger_projections::{Run, RunFilter};
 use runledger_workflow::is_alive;
@@ -82,20 +83,36 @@ impl Runs {
         }
         let heads = ["RUN", "WORKFLOW", "STATUS", "ITER", "STARTED", "TOOK", "TOKENS", "REASON"];
         let mut table = render::table(&heads, output.is_terminal());
+        let is_narrow = render::is_narrow(&table);
+        if is_narrow {
+            table = render::table(&["RUN", "WORKFLOW", "STATUS", "ITER", "STARTED", "REASON"], output.is_terminal());
+        }
         for run in runs.into_iter().map(RunView::new) {
-            // A UUIDv7's first 13 characters are its time: enough of a prefix for every command.
+            let name = render::short(run.run.workflow_name.as_deref().unwrap_or("–"), 24);
+            let status = render::status_cell(run.run.status, run.owner_is_gone());
+            let iteration = format!("{} of {}", run.run.iteration, run.run.max_iterations);
+            let started = render::time_in(&table, run.run.started_at);
+            let reason = Cell::new(render::short(run.run.stop_reason.as_deref().unwrap_or(""), 60));
             let id = run.run.id.as_str();
-            let id = if render::is_narrow(&table) { id.get(..13).unwrap_or(id) } else { id };
-            table.add_row(vec![
-                render::plain(id).into(),
-                render::short(run.run.workflow_name.as_deref().unwrap_or("–"), 24).into(),
-                render::status_cell(run.run.status, run.owner_is_gone()),
-                format!("{} of {}", run.run.iteration, run.run.max_iterations).into(),
-                render::time_in(&table, run.run.started_at).into(),
-                run.duration().into(),
-                render::tokens(&run.run.tokens).into(),
-                comfy_table::Cell::new(render::short(run.run.stop_reason.as_deref().unwrap_or(""), 60)),
-            ]);
+            if is_narrow {
+                // A UUIDv7's first 13 characters are its time: enough of a prefix for every command.
+                let id = render::plain(id.get(..13).unwrap_or(id));
+                table.add_row(vec![id.into(), name.into(), status, iteration.into(), started.into(), reason]);
+            } else {
+                let (took, tokens) = (run.duration(), render::tokens(&run.run.tokens));
+                let id = render::plain(id);
+                let (took, tokens) = (Cell::new(took), Cell::new(tokens));
+                table.add_row(vec![
+                    id.into(),
+                    name.into(),
+                    status,
+                    iteration.into(),
+                    started.into(),
+                    took,
+                    tokens,
+                    reason,
+                ]);
+            }
         }
         for line in render::lines(&table, output.is_terminal()) {
             output.line(&line)?;
