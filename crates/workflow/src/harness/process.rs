@@ -22,8 +22,9 @@ const TICK: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_secs(2);
 /// How long output may pause once the process has ended, before the turn counts as over.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How long output is taken at all once the process has ended: a child of it may write on for ever.
-const DRAIN_LONGEST: Duration = Duration::from_secs(5);
+/// Bytes that may be on their way when the process ends, beside the waiting lines: a pipe's 64 KiB and a buffer. What
+/// comes beyond them is of a child that writes on, perhaps for ever.
+const ON_THE_WAY_BYTES: usize = 80 << 10;
 /// Chunks of output that may wait; a harness that writes faster than the log takes is slowed, not buffered without end.
 const CHUNKS_MAX: usize = 64;
 /// Bytes of the last line on standard error, at the most.
@@ -146,9 +147,15 @@ fn attend(
 ) -> Result<(Option<ExitStatus>, Option<Stop>), std::io::Error> {
     let mut ended: Option<(ExitStatus, Instant)> = None;
     let mut checked_at = Instant::now();
+    let mut late = Late::default();
     loop {
         let mut step = match output.recv_timeout(TICK) {
-            Ok(Output::Line(line)) => take(Some(&line), desk),
+            Ok(Output::Line(line)) => {
+                if ended.is_some() {
+                    late.count(&line);
+                }
+                take(Some(&line), desk)
+            }
             Ok(Output::Failed(error)) => return Err(error),
             Err(RecvTimeoutError::Timeout) => take(None, desk),
             Err(RecvTimeoutError::Disconnected) => {
@@ -185,11 +192,32 @@ fn attend(
         match ended {
             None => ended = child.try_wait()?.map(|status| (status, Instant::now())),
             // A child of the process holds the output open: what it says later is not of this turn.
-            Some((status, at)) if at.elapsed() > DRAIN_LONGEST || (at.elapsed() > DRAIN && output.is_empty()) => {
+            Some((status, at)) if late.is_of_a_child() || (at.elapsed() > DRAIN && output.is_empty()) => {
                 return Ok((Some(status), take(None, desk).err()));
             }
             Some(_) => {}
         }
+    }
+}
+
+/// What came after the process had ended.
+#[derive(Default)]
+struct Late {
+    lines: usize,
+    bytes: usize,
+}
+
+impl Late {
+    fn count(&mut self, line: &[u8]) {
+        self.lines += 1;
+        // The first ones were waiting, however long they are.
+        if self.lines > CHUNKS_MAX + 1 {
+            self.bytes += line.len();
+        }
+    }
+
+    fn is_of_a_child(&self) -> bool {
+        self.bytes > ON_THE_WAY_BYTES
     }
 }
 
