@@ -89,7 +89,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<RunError>() {
         return Some(match error {
             RunError::Fenced { .. } => Exit::Fenced,
-            RunError::Config(_) | RunError::Harness(_) | RunError::Open(_) => Exit::CouldNotStart,
+            RunError::Config(_) | RunError::Harness(_) => Exit::CouldNotStart,
             _ => Exit::Failed,
         });
     }

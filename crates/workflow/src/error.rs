@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use runledger_events::{IdError, RunId};
-use runledger_store::{AppendError, NewEventError, OpenError, ReadError};
+use runledger_store::{AppendError, NewEventError, ReadError};
 
 use crate::decide::Rejected;
 
@@ -89,9 +89,6 @@ pub enum RunError {
     /// The harness cannot be used; nothing was written.
     #[error(transparent)]
     Harness(#[from] HarnessError),
-    /// The ledger cannot be opened; nothing was written.
-    #[error(transparent)]
-    Open(#[from] OpenError),
     /// Another owner has the run; the harness was ended, and nothing was written since.
     #[error("run {run_id}: another owner has taken it over (term {term}); this one has stopped")]
     Fenced {

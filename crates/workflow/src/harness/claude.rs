@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use runledger_adapters::ClaudeStream;
-use runledger_events::{Continuation, RuntimeEvent, TimestampMs};
+use runledger_events::{Continuation, RuntimeEvent};
 
 use super::{Harness, Stop, Turn, TurnDesk, TurnResult, process};
+use crate::desk::now;
 use crate::error::HarnessError;
 
 /// The longest line of the stream taken in one piece; tool results can be large.
@@ -115,9 +115,4 @@ fn stray_line(line: &str, error: &str) -> Result<RuntimeEvent, Stop> {
         tracing::error!(%error, "a line of the claude harness does not read back");
         Stop::Now
     })
-}
-
-fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

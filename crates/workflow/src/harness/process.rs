@@ -159,11 +159,11 @@ fn attend(
             Ok(Output::Failed(error)) => return Err(error),
             Err(RecvTimeoutError::Timeout) => take(None, desk),
             Err(RecvTimeoutError::Disconnected) => {
-                // The output is closed; the process may still work.
-                std::thread::sleep(if ended.is_some() { Duration::ZERO } else { Duration::from_millis(5) });
                 if let Some((status, _)) = ended {
                     return Ok((Some(status), take(None, desk).err()));
                 }
+                // The output is closed; the process still works.
+                std::thread::sleep(Duration::from_millis(5));
                 Ok(())
             }
         };
