@@ -23,6 +23,7 @@ mod json;
 mod kind;
 mod position;
 mod runtime_event;
+mod source;
 mod tokens;
 mod upcast;
 mod workflow_event;
@@ -38,6 +39,7 @@ pub use json::readable;
 pub use kind::EventKind;
 pub use position::{Position, StreamVersion, TimestampMs};
 pub use runtime_event::{RuntimeEvent, RuntimeEventError};
+pub use source::Source;
 pub use tokens::Tokens;
 pub use upcast::{Upcast, Upcasters};
 pub use workflow_event::{
