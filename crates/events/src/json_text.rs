@@ -65,6 +65,11 @@ impl<'a> Fields<'a> {
         self.raw(name).and_then(|json| json.parse().ok())
     }
 
+    /// The JSON text of every value, in the order of their names.
+    pub fn values(&self) -> impl Iterator<Item = &'a str> + '_ {
+        self.0.values().map(|raw| raw.get())
+    }
+
     /// Every value that is an object.
     pub fn objects(&self) -> impl Iterator<Item = Self> + '_ {
         self.0.values().filter_map(|raw| Self::parse(raw.get()).ok())

@@ -1,6 +1,7 @@
 //! What a read model declares: its name, its version, the kinds it reads, its tables, and how it takes events.
 
 use runledger_events::{EventKind, RecordedEvent};
+use runledger_store::Read;
 use rusqlite::Connection;
 
 use crate::error::ProjectionError;
@@ -60,6 +61,11 @@ pub trait Projection: Send + Sync {
 
     /// The kinds it reads.
     fn kinds(&self) -> Kinds;
+
+    /// How much of an event it reads: facts alone, unless it says otherwise.
+    fn reads(&self) -> Read {
+        Read::Facts
+    }
 
     /// Its tables.
     fn tables(&self) -> &'static [Table];

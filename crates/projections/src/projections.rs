@@ -14,6 +14,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::ProjectionError;
 use crate::file;
 use crate::projection::{Kinds, Projection, Target};
+use crate::views::feed::Feed;
+use crate::views::feed_search::FeedSearch;
 use crate::views::sessions::Sessions;
 use crate::views::workflow_iterations::WorkflowIterations;
 use crate::views::workflow_runs::WorkflowRuns;
@@ -23,7 +25,7 @@ pub(crate) const BATCH_EVENTS_MAX: usize = 2048;
 
 /// The read models of this release.
 pub fn registered() -> Vec<Box<dyn Projection>> {
-    vec![Box::new(WorkflowRuns), Box::new(WorkflowIterations), Box::new(Sessions)]
+    vec![Box::new(WorkflowRuns), Box::new(WorkflowIterations), Box::new(Sessions), Box::new(Feed), Box::new(FeedSearch)]
 }
 
 /// The read models of one ledger, for writing.
@@ -165,7 +167,8 @@ impl Projections {
 
         let filter =
             EventFilter { kinds: self.kinds(behind.iter().map(|(index, _)| *index)), ..EventFilter::default() };
-        let batch = self.reader.read(&filter, lowest, head, BATCH_EVENTS_MAX, Read::Facts)?;
+        let read = self.reads(behind.iter().map(|(index, _)| *index));
+        let batch = self.reader.read(&filter, lowest, head, BATCH_EVENTS_MAX, read)?;
         let chain = self.chain_at(batch.scanned_to)?;
         if self.apply(&behind, &batch.events, batch.scanned_to, chain)? {
             Ok(Step::Advanced)
@@ -202,6 +205,11 @@ impl Projections {
             }
         }
         Some(kinds)
+    }
+
+    /// How much of an event some of these read.
+    pub(crate) fn reads(&self, mut indexes: impl Iterator<Item = usize>) -> Read {
+        if indexes.any(|index| self.registered[index].reads() == Read::All) { Read::All } else { Read::Facts }
     }
 
     /// Applies a batch to those at the same position; false, and nothing is changed, when another process was quicker.

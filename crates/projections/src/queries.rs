@@ -232,7 +232,7 @@ impl Queries {
         }
     }
 
-    fn connection(&self) -> Result<PooledConnection<SqliteConnectionManager>, ProjectionError> {
+    pub(crate) fn connection(&self) -> Result<PooledConnection<SqliteConnectionManager>, ProjectionError> {
         self.pool.get().map_err(|error| ProjectionError::Pool { path: self.path.clone(), detail: error.to_string() })
     }
 
@@ -244,16 +244,20 @@ impl Queries {
         Checkpoint::load(connection, projection).map_err(|source| self.failed(projection, &source))
     }
 
-    fn failed(&self, projection: &'static str, source: &rusqlite::Error) -> ProjectionError {
+    pub(crate) fn failed(&self, projection: &'static str, source: &rusqlite::Error) -> ProjectionError {
         match source {
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..) => ProjectionError::Row { projection, detail: source.to_string() },
             // The view is not there: the model was never built.
             rusqlite::Error::SqliteFailure(_, Some(text)) if text.starts_with("no such table") => {
-                ProjectionError::NotBuilt { path: self.path.clone(), projection }
+                self.not_built(projection)
             }
             source => StorageError::sqlite(&self.path, "reading a read model", source).into(),
         }
+    }
+
+    pub(crate) fn not_built(&self, projection: &'static str) -> ProjectionError {
+        ProjectionError::NotBuilt { path: self.path.clone(), projection }
     }
 }

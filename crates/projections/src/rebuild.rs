@@ -10,8 +10,8 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use runledger_events::{Digest, EventKind, Position, RecordedEvent, RunId, StreamName, StreamVersion};
-use runledger_store::{EventFilter, Read, StorageError};
+use runledger_events::{Digest, Position, RecordedEvent, RunId, StreamName, StreamVersion};
+use runledger_store::{EventFilter, StorageError};
 use rusqlite::{Connection, TransactionBehavior};
 use serde::Serialize;
 
@@ -153,7 +153,8 @@ impl Projections {
         }
         // Read under the lock, so that nothing is missed that another process has projected. What lies beyond the
         // checkpoint is the projector's to apply.
-        let mut events = self.reader.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY, Read::Facts)?;
+        let read = projection.reads();
+        let mut events = self.reader.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY, read)?;
         events.retain(|event| event.position <= checkpoint.position);
         apply_of_its_kinds(projection, &target, &events)?;
         let after = compare::rows_of_run(&target, projection, run_id).map_err(failed)?;
@@ -229,14 +230,13 @@ impl Projections {
         hidden: &mut Hidden,
         progress: &mut dyn FnMut(RebuildProgress<'_>),
     ) -> Result<(), ProjectionError> {
-        let kinds = self.kinds(std::iter::once(index));
         loop {
             let head = self.reader.head()?.position;
             progress(RebuildProgress { projection: self.registered[index].name(), position: hidden.position, head });
             if hidden.position >= head {
                 return Ok(());
             }
-            let batch = self.read(&kinds, hidden.position, head)?;
+            let batch = self.read(index, hidden.position, head)?;
             let chain = self.chain_at(batch.scanned_to)?;
             let mut events = &batch.events[..];
             loop {
@@ -263,14 +263,9 @@ impl Projections {
         }
     }
 
-    fn read(
-        &self,
-        kinds: &Option<Vec<EventKind>>,
-        after: Position,
-        up_to: Position,
-    ) -> Result<runledger_store::Batch, ProjectionError> {
-        let filter = EventFilter { kinds: kinds.clone(), ..EventFilter::default() };
-        Ok(self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, Read::Facts)?)
+    fn read(&self, index: usize, after: Position, up_to: Position) -> Result<runledger_store::Batch, ProjectionError> {
+        let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
+        Ok(self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, self.registered[index].reads())?)
     }
 
     fn fill_slice(
@@ -308,7 +303,7 @@ impl Projections {
             if old.version != projection.version() || !self.fits(&old)? || old.position >= head {
                 return Ok(());
             }
-            let batch = self.read(&self.kinds(std::iter::once(index)), old.position, head)?;
+            let batch = self.read(index, old.position, head)?;
             let chain = self.chain_at(batch.scanned_to)?;
             let path = &self.path;
             let failed = |source: rusqlite::Error| StorageError::sqlite(path, "catching up", &source);
@@ -377,7 +372,8 @@ impl Projections {
             && self.reader.chain_at(old.position)? == Some(old.chain)
         {
             let filter = EventFilter { kinds, ..EventFilter::default() };
-            let batch = self.reader.read(&filter, hidden.position, old.position, SWITCH_EVENTS_MAX, Read::Facts)?;
+            let batch =
+                self.reader.read(&filter, hidden.position, old.position, SWITCH_EVENTS_MAX, projection.reads())?;
             if batch.scanned_to < old.position {
                 return Ok(None);
             }

@@ -1,7 +1,7 @@
 //! Verifying a read model: a fresh fold of the log in memory, compared row by row.
 
 use runledger_events::Position;
-use runledger_store::{EventFilter, Read};
+use runledger_store::EventFilter;
 
 use crate::checkpoint::Checkpoint;
 use crate::compare::{self, Difference};
@@ -126,7 +126,7 @@ impl Projections {
         let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
         let mut after = Position::START;
         while after < up_to {
-            let batch = self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, Read::Facts)?;
+            let batch = self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, projection.reads())?;
             apply_of_its_kinds(projection, target, &batch.events)?;
             after = batch.scanned_to;
             progress(after);

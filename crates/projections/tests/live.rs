@@ -23,7 +23,7 @@ fn mixed_ledger(events: usize, seed: u64) -> TempLedger {
     ledger
 }
 
-fn generations(projections: &Projections) -> [i64; 3] {
+fn generations(projections: &Projections) -> [i64; NAMES.len()] {
     NAMES.map(|name| projections.checkpoint(name).unwrap().unwrap().generation)
 }
 
@@ -78,7 +78,7 @@ fn many_that_open_and_build_a_new_file_at_once_all_succeed() {
         assert_eq!(dump(&ledger.path), fresh_dump(&ledger.path));
         assert_no_leftovers(&ledger.path);
         // One of them built each model, the others found it.
-        assert_eq!(generations(&open(&ledger.path)), [1, 2, 3]);
+        assert_eq!(generations(&open(&ledger.path)), [1, 2, 3, 4, 5]);
     }
 }
 
@@ -125,7 +125,7 @@ fn a_model_that_lags_behind_the_others_catches_up_alone() {
     // When
     projections.catch_up().unwrap();
     // Then
-    assert_eq!(generations(&projections), [2, 3, 1]);
+    assert_eq!(generations(&projections)[..3], [2, 3, 1]);
     assert_eq!(dump(&ledger.path), fresh_dump(&ledger.path));
 }
 

@@ -15,7 +15,7 @@ use runledger_projections::{
 use runledger_testkit::TempLedger;
 use support::{
     NAMES, Story, assert_no_leftovers, assert_verifies, caught_up, dump, dump_of_table, files, fresh_dump,
-    generation_tables, open, queries, registered_with, run_id, sqlite, tell,
+    generation_tables, open, queries, registered_with, run_id, sqlite, tables, tell,
 };
 
 /// Longer than any machine needs: a test that waits it out has failed.
@@ -86,7 +86,7 @@ fn the_first_build_counts_every_row_as_changed() {
     let mut projections = open(&ledger.path);
     let changed = NAMES.map(|name| projections.rebuild(name, &mut |_| {}).unwrap().changed);
     // A run, three iterations, a session and its adapter session.
-    assert_eq!(changed, [Some(1), Some(3), Some(2)]);
+    assert_eq!(changed[..3], [Some(1), Some(3), Some(2)]);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn rebuild_of_one_model_leaves_the_others_alone() {
     let whole = dump(&ledger.path);
     let connection = sqlite(&ledger.path);
     let generation = |name| projections.checkpoint(name).unwrap().unwrap().generation;
-    let [runs, _, sessions] = NAMES.map(generation);
+    let [runs, _, sessions, ..] = NAMES.map(generation);
     connection.execute(&format!("UPDATE workflow_runs_{runs} SET harness = 'damaged'"), []).unwrap();
     connection.execute(&format!("UPDATE sessions_{sessions} SET events = 0"), []).unwrap();
     let damaged_sessions = dump_of_table(&connection, "sessions");
@@ -130,7 +130,7 @@ fn rebuild_of_one_run_mends_its_rows_and_no_others() {
     }
     let mut projections = caught_up(&ledger.path);
     let whole = dump(&ledger.path);
-    let [runs, iterations, _] = NAMES.map(|name| projections.checkpoint(name).unwrap().unwrap().generation);
+    let [runs, iterations, ..] = NAMES.map(|name| projections.checkpoint(name).unwrap().unwrap().generation);
     sqlite(&ledger.path)
         .execute_batch(&format!(
             "UPDATE workflow_runs_{runs} SET status = 'completed', iteration = 9 WHERE run_id IN ('a', 'b');
@@ -219,7 +219,7 @@ fn rebuild_of_one_run_mends_a_row_that_cannot_be_read_while_its_next_event_waits
 fn rebuild_mends_rows_that_cannot_be_read_while_events_wait() {
     // Given
     let (ledger, mut projections) = projected(300);
-    let [runs, iterations, sessions] = NAMES.map(|name| projections.checkpoint(name).unwrap().unwrap().generation);
+    let [runs, iterations, sessions, ..] = NAMES.map(|name| projections.checkpoint(name).unwrap().unwrap().generation);
     sqlite(&ledger.path)
         .execute_batch(&format!(
             "UPDATE workflow_runs_{runs} SET status = 'nonsense', adapter_session_ids = 'no json';
@@ -370,7 +370,7 @@ fn changed_counts_the_rows_that_were_damaged() {
     // Given
     let (ledger, mut projections) = projected(600);
     let whole = dump(&ledger.path);
-    let [runs, iterations, sessions] = NAMES.map(|name| projections.checkpoint(name).unwrap().unwrap().generation);
+    let [runs, iterations, sessions, ..] = NAMES.map(|name| projections.checkpoint(name).unwrap().unwrap().generation);
     sqlite(&ledger.path)
         .execute_batch(&format!(
             "UPDATE workflow_runs_{runs} SET iteration = iteration + 1, harness = 'x'
@@ -389,7 +389,7 @@ fn changed_counts_the_rows_that_were_damaged() {
     // When
     let changed = NAMES.map(|name| projections.rebuild(name, &mut |_| {}).unwrap().changed.unwrap());
     // Then
-    assert_eq!(changed, [3, 2, 1 + adapters]);
+    assert_eq!(changed, [3, 2, 1 + adapters, 0, 0]);
     assert_eq!(dump(&ledger.path), whole);
 }
 
@@ -418,7 +418,7 @@ fn what_a_crashed_rebuild_left_is_removed_by_the_next() {
                 .unwrap();
         }
     }
-    assert_eq!(generation_tables(&ledger.path).len(), 7);
+    assert_eq!(generation_tables(&ledger.path).len(), tables().len() + 3);
     // Then readers see nothing of them,
     assert_eq!(dump(&ledger.path), whole);
     // When
@@ -453,7 +453,7 @@ fn a_rebuild_that_ends_between_any_two_steps_leaves_the_old_model() {
         }
         // Then the old model is there, and goes on in another process.
         assert_eq!(dump(&ledger.path), damaged, "step {steps}");
-        assert_eq!(generation_tables(&ledger.path).len(), 6, "step {steps}");
+        assert_eq!(generation_tables(&ledger.path).len(), tables().len() + 2, "step {steps}");
         open(&ledger.path).catch_up().unwrap();
         steps += 1;
     }

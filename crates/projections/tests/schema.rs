@@ -89,7 +89,7 @@ fn rows_are_carried_over_when_the_file_is_opened_again() {
 fn a_generation_number_is_never_used_twice() {
     let ledger = TempLedger::new();
     let mut projections = caught_up(&ledger.path);
-    let mut last = 3;
+    let mut last = i64::try_from(NAMES.len()).unwrap();
     for _ in 0..3 {
         for name in NAMES {
             projections.rebuild(name, &mut |_| {}).unwrap();

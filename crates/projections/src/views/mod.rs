@@ -1,5 +1,7 @@
 //! The read models, one a file, and what they share: token columns and JSON columns.
 
+pub(crate) mod feed;
+pub(crate) mod feed_search;
 pub(crate) mod sessions;
 pub(crate) mod workflow_iterations;
 pub(crate) mod workflow_runs;

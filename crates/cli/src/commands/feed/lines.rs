@@ -1,0 +1,155 @@
+//! How entries of the feed look to a person: who, what and the words that matter, a heading for each session and run.
+
+use runledger_events::{Fields, as_text};
+use runledger_projections::{FeedEvent, FeedLevel};
+
+use crate::render;
+
+/// Lines of a message that are shown; the rest is counted.
+const MESSAGE_LINES_MAX: usize = 12;
+/// Characters of other words.
+const WORDS_MAX: usize = 110;
+
+/// Makes lines of entries, in order.
+pub(super) struct Lines {
+    /// The ledger session of the last entry.
+    session: Option<String>,
+    is_coloured: bool,
+}
+
+/// ANSI colours.
+#[derive(Clone, Copy)]
+enum Colour {
+    Plain,
+    Dim,
+    Bold,
+    Cyan,
+    Yellow,
+    Red,
+}
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        let is_coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { session: None, is_coloured }
+    }
+
+    /// The lines of one entry. Without a terminal it is one line, with tabs between its parts.
+    pub(super) fn of(&mut self, event: &FeedEvent, is_terminal: bool) -> Vec<String> {
+        if !is_terminal {
+            let session = render::plain(event.ledger_session_id.as_str());
+            let (time, words) = (event.ts.0, words(event).join(" "));
+            let cells = [
+                &session,
+                &event.seq.to_string(),
+                &time.to_string(),
+                &event.kind,
+                &event.actor_id,
+                &event.title,
+                &words,
+            ];
+            return vec![cells.map(|cell| render::plain(cell)).join("\t").trim_end().to_owned()];
+        }
+        let mut lines = Vec::new();
+        if self.session.as_deref() != Some(event.ledger_session_id.as_str()) {
+            if self.session.is_some() {
+                lines.push(String::new());
+            }
+            let name = render::plain(event.ledger_session_id.as_str());
+            lines.push(self.paint(Colour::Bold, &format!("session {name}")));
+            self.session = Some(event.ledger_session_id.to_string());
+        }
+        lines.extend(self.entry(event));
+        lines
+    }
+
+    fn entry(&self, event: &FeedEvent) -> Vec<String> {
+        let colour = match (event.level, event.kind.as_str()) {
+            (FeedLevel::Error, _) => Colour::Red,
+            (FeedLevel::Warn, _) | (_, "permission.request") => Colour::Yellow,
+            (FeedLevel::Debug, _) | (_, "tool.delta" | "run.end" | "session.end" | "usage.update") => Colour::Dim,
+            (_, "user.prompt") => Colour::Cyan,
+            (_, "workflow.start" | "workflow.end" | "workflow.iteration" | "run.start") => Colour::Bold,
+            _ => Colour::Plain,
+        };
+        let time = render::time(event.ts);
+        let time = self.paint(Colour::Dim, time.get(11..).unwrap_or(&time));
+        let is_subagent = event.actor_id.starts_with("subagent:");
+        let indent = if is_subagent { "  │ " } else { "  " };
+        let mut words = words(event).into_iter();
+        let title = match event.kind.as_str() {
+            // The words are the message: its title would only say that there is one.
+            "agent.message" => format!("⏺ {}", words.next().unwrap_or_default()),
+            "user.prompt" => format!("› {}", words.next().unwrap_or_default()),
+            _ => {
+                let title = render::short(&event.title, WORDS_MAX);
+                match words.next() {
+                    Some(first) if !first.is_empty() => format!("{title}  {}", self.paint(Colour::Dim, &first)),
+                    _ => title,
+                }
+            }
+        };
+        let mut lines = vec![format!("{time}{indent}{}", self.paint(colour, &title))];
+        lines.extend(words.map(|line| format!("{:8}{indent}  {}", "", self.paint(colour, &line))));
+        lines
+    }
+
+    fn paint(&self, colour: Colour, text: &str) -> String {
+        let code = match colour {
+            _ if !self.is_coloured => return text.to_owned(),
+            Colour::Plain => return text.to_owned(),
+            Colour::Dim => "2",
+            Colour::Bold => "1",
+            Colour::Cyan => "36",
+            Colour::Yellow => "33",
+            Colour::Red => "31",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+}
+
+/// The words of an entry that its title does not say, a line each.
+fn words(event: &FeedEvent) -> Vec<String> {
+    let data = Fields::parse(event.data.get()).unwrap_or_default();
+    let one = |text: Option<String>| text.map(|text| render::short(&text, WORDS_MAX)).into_iter().collect();
+    match event.kind.as_str() {
+        "agent.message" => block(&data.text("message").unwrap_or_default()),
+        "user.prompt" => block(&data.text("prompt").unwrap_or_default()),
+        "tool.pre" | "permission.request" | "permission.denied" => one(asked(&data)),
+        "tool.post" => one(data.raw("tool_response").map(response)),
+        "tool.delta" => one(data.text("delta").and_then(|text| text.trim_end().lines().last().map(str::to_owned))),
+        "subagent.start" => one(data.text("description")),
+        "stop.failure" => one(data.text("error_message")),
+        "usage.update" => one(data.raw("delta").or_else(|| data.raw("usage")).map(str::to_owned)),
+        _ => Vec::new(),
+    }
+}
+
+/// A text of several lines, up to a bound.
+fn block(text: &str) -> Vec<String> {
+    let all: Vec<&str> = text.trim_end().lines().collect();
+    let mut lines: Vec<String> = all.iter().take(MESSAGE_LINES_MAX).map(|line| render::plain(line)).collect();
+    if all.len() > MESSAGE_LINES_MAX {
+        lines.push(format!("… {} more lines", all.len() - MESSAGE_LINES_MAX));
+    }
+    lines
+}
+
+/// What a tool was asked to do, in the words that matter.
+fn asked(data: &Fields<'_>) -> Option<String> {
+    let input = data.object("tool_input")?;
+    let told = ["command", "file_path", "notebook_path", "pattern", "query", "url", "description", "prompt"];
+    let told = told.iter().find_map(|name| input.text(name));
+    told.or_else(|| data.raw("tool_input").filter(|json| *json != "{}").map(str::to_owned))
+}
+
+/// What a tool answered: its text, where it is one, else its JSON.
+fn response(json: &str) -> String {
+    if let Some(text) = as_text(json) {
+        return text;
+    }
+    let fields = Fields::parse(json).unwrap_or_default();
+    let text = ["stdout", "stderr", "content", "message", "filePath", "status"];
+    let text = text.iter().filter_map(|name| fields.text(name)).find(|text| !text.is_empty());
+    text.unwrap_or_else(|| json.to_owned())
+}

@@ -1,0 +1,444 @@
+//! The mapper: takes the events of one ledger session in order, and gives its timeline.
+//!
+//! Pure: what it gives depends on the events before alone, never on where a batch ends. What it knows is in the state and
+//! the memory of the session, in the projection's own tables. Each `impl Mapper` beside this file maps some of the kinds.
+
+use std::collections::BTreeMap;
+
+use runledger_events::{EventKind, ObjectText, Position, RecordedEvent, SessionId, Source};
+use serde::{Deserialize, Serialize};
+
+use super::agent_messages;
+use super::event::{FeedCause, FeedLevel, WorkflowContext};
+use super::incoming::Incoming;
+use super::memory::Memory;
+use super::retelling::{self, Telling};
+use super::rows::{self, FeedRow};
+use super::run_lifecycle::{Ending, Opening, RunLifecycle, RunRecord, Teller, Trigger};
+use super::subagents::{ROOT, SubagentTracker, actor_of};
+use super::{decision_correlation, text, titles, tool_correlation, workflow_lifecycle};
+use crate::error::ProjectionError;
+use crate::projection::Target;
+
+/// What is known of a session, beside its memory.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct SessionState {
+    pub(super) lifecycle: RunLifecycle,
+    pub(super) subagents: SubagentTracker,
+    /// Messages that began to stream: the order in which they did.
+    pub(super) messages_begun: u64,
+    /// Actors told of so far.
+    pub(super) actors: u64,
+}
+
+/// An actor that a session has.
+#[derive(Debug, Clone)]
+pub(super) struct Actor {
+    pub(super) order: u64,
+    pub(super) actor_id: String,
+    pub(super) kind: &'static str,
+    pub(super) display_name: String,
+    pub(super) agent_type: Option<String>,
+    pub(super) parent_actor_id: Option<&'static str>,
+}
+
+/// What a batch changed in the tables, beside state and memory.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) rows: BTreeMap<u64, FeedRow>,
+    pub(super) runs: BTreeMap<u64, RunRecord>,
+    pub(super) actors: Vec<Actor>,
+    /// The plan's items, JSON text each; none where it did not change.
+    pub(super) plan: Option<Vec<String>>,
+    /// Events that are shown by a feed event of another one.
+    pub(super) retellings: Vec<(Position, u64)>,
+}
+
+/// One entry before it has its place.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) kind: &'static str,
+    pub(super) level: FeedLevel,
+    pub(super) actor_id: String,
+    pub(super) title: String,
+    pub(super) data: ObjectText,
+    pub(super) tool_use_id: Option<String>,
+    pub(super) parent_event_id: Option<String>,
+    pub(super) is_collapsed: bool,
+}
+
+impl Draft {
+    /// Of the harness itself.
+    pub(super) fn new(kind: &'static str, title: impl Into<String>, data: ObjectText) -> Self {
+        Self {
+            kind,
+            level: FeedLevel::Info,
+            actor_id: "system".to_owned(),
+            title: title.into(),
+            data,
+            tool_use_id: None,
+            parent_event_id: None,
+            is_collapsed: false,
+        }
+    }
+
+    pub(super) fn by(mut self, actor_id: impl Into<String>) -> Self {
+        self.actor_id = actor_id.into();
+        self
+    }
+
+    pub(super) fn level(mut self, level: FeedLevel) -> Self {
+        self.level = level;
+        self
+    }
+
+    pub(super) fn of_tool(mut self, tool_use_id: Option<String>) -> Self {
+        self.tool_use_id = tool_use_id;
+        self
+    }
+
+    pub(super) fn after(mut self, event_id: Option<String>) -> Self {
+        self.parent_event_id = event_id;
+        self
+    }
+
+    pub(super) fn collapsed(mut self) -> Self {
+        self.is_collapsed = true;
+        self
+    }
+}
+
+/// Maps the events of one session, during one batch.
+pub(super) struct Mapper<'a> {
+    pub(super) target: Target<'a>,
+    pub(super) session_id: &'a SessionId,
+    pub(super) state: SessionState,
+    pub(super) memory: Memory<'a>,
+    pub(super) changes: Changes,
+    /// The workflow context of the event that is being taken.
+    context: Option<WorkflowContext>,
+}
+
+impl<'a> Mapper<'a> {
+    pub(super) fn new(
+        target: Target<'a>,
+        session_id: &'a SessionId,
+        state: Option<SessionState>,
+    ) -> Result<Self, ProjectionError> {
+        let memory = Memory::new(target, session_id.as_str());
+        let is_new = state.is_none();
+        let state = state.unwrap_or_default();
+        let mut mapper = Self { target, session_id, state, memory, changes: Changes::default(), context: None };
+        if is_new {
+            for (actor_id, kind, display_name) in
+                [("user", "user", "You"), (ROOT, "agent", "Claude"), ("system", "system", "System")]
+            {
+                mapper.add_actor(actor_id.to_owned(), kind, display_name.to_owned(), None, None);
+            }
+        }
+        Ok(mapper)
+    }
+
+    pub(super) fn add_actor(
+        &mut self,
+        actor_id: String,
+        kind: &'static str,
+        display_name: String,
+        agent_type: Option<String>,
+        parent_actor_id: Option<&'static str>,
+    ) {
+        self.state.actors += 1;
+        let order = self.state.actors;
+        self.changes.actors.push(Actor { order, actor_id, kind, display_name, agent_type, parent_actor_id });
+    }
+
+    /// Takes one event. `workflows` is what all sessions know of workflow runs.
+    pub(super) fn take(
+        &mut self,
+        event: &RecordedEvent,
+        json: &str,
+        workflows: &mut Memory<'_>,
+    ) -> Result<(), ProjectionError> {
+        let incoming = Incoming::new(event, json);
+        if event.kind.is_workflow() {
+            workflow_lifecycle::take(workflows, event)?;
+        }
+        self.context = workflow_lifecycle::context(workflows, event)?;
+        self.map(&incoming)?;
+        if let Some(run) = self.state.lifecycle.open() {
+            self.changes.runs.insert(run.number, run.clone());
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        use EventKind as K;
+        match &event.event.kind {
+            K::SessionStart => self.session_start(event),
+            K::SessionEnd => self.session_end(event),
+            K::UserPrompt => self.user_prompt(event),
+            K::TurnStart => self.turn_start(event),
+            K::TurnComplete => self.turn_complete(event),
+            K::MessageDelta => self.message_delta(event),
+            K::MessageComplete => self.message_complete(event),
+            K::PlanDelta => self.plan_delta(event),
+            K::ReasoningDelta => self.reasoning_delta(event),
+            K::UsageUpdate => self.usage_update(event),
+            K::ToolPre => self.tool_pre(event),
+            K::ToolDelta => self.tool_delta(event),
+            K::ToolPost | K::ToolFailure => self.tool_result(event),
+            K::PermissionRequest => self.permission_request(event),
+            K::PermissionDenied => self.permission_denied(event),
+            K::StopRequest => self.stop_request(event),
+            K::SubagentStart => self.subagent_start(event),
+            K::SubagentStop => self.subagent_stop(event),
+            K::Notification => self.notification(event),
+            K::Decision => self.decision(event),
+            K::WorkflowStart | K::WorkflowTransition | K::WorkflowIteration | K::WorkflowEnd => self.workflow(event),
+            K::Unknown | K::Other(_) => self.unknown(event),
+            _ => self.harness(event),
+        }
+    }
+
+    /// Gives an entry its place, and says which: its `seq` and its id.
+    pub(super) fn emit(&mut self, event: &Incoming<'_>, draft: Draft) -> Result<(u64, String), ProjectionError> {
+        let run_id = self.state.lifecycle.run_id();
+        self.emit_of_run(event, draft, run_id)
+    }
+
+    /// Gives an entry its place in a run of its own.
+    pub(super) fn emit_of_run(
+        &mut self,
+        event: &Incoming<'_>,
+        draft: Draft,
+        run_id: String,
+    ) -> Result<(u64, String), ProjectionError> {
+        let seq = self.state.lifecycle.next_seq();
+        let event_id = format!("{run_id}:E{seq}");
+        if event.event.facts.expects_decision || matches!(draft.kind, "permission.request" | "stop.request") {
+            decision_correlation::requested(&mut self.memory, event.id(), &event_id, draft.kind)?;
+        }
+        let row = FeedRow {
+            seq,
+            first_position: event.event.position,
+            position: event.event.position,
+            ts: event.event.occurred_at,
+            adapter_session_id: event.session_id().to_owned(),
+            run_id,
+            kind: draft.kind.to_owned(),
+            level: draft.level,
+            actor_id: draft.actor_id,
+            cause: FeedCause {
+                hook_request_id: Some(event.id().to_owned()),
+                transcript_path: event.transcript_path(),
+                tool_use_id: draft.tool_use_id,
+                parent_event_id: draft.parent_event_id,
+            },
+            title: shown_title(event, draft.title),
+            data: draft.data.finish(),
+            display: event.display_json().map(str::to_owned),
+            is_collapsed: draft.is_collapsed,
+            output: None,
+            workflow: self.context.clone(),
+        };
+        self.changes.rows.insert(seq, row);
+        Ok((seq, event_id))
+    }
+
+    /// Whether a fact was told before, by this adapter session.
+    pub(super) fn tell(
+        &mut self,
+        event: &Incoming<'_>,
+        fact: &str,
+        teller: Teller,
+    ) -> Result<Telling, ProjectionError> {
+        retelling::tell(&mut self.memory, event.session_id(), fact, teller)
+    }
+
+    /// Notes which entry shows a fact.
+    pub(super) fn shown(
+        &mut self,
+        event: &Incoming<'_>,
+        fact: &str,
+        teller: Teller,
+        seq: u64,
+    ) -> Result<(), ProjectionError> {
+        retelling::shown(&mut self.memory, event.session_id(), fact, teller, seq)
+    }
+
+    /// Shows an entry, but only once for all who tell of its fact; says where, if it is new.
+    pub(super) fn emit_once(
+        &mut self,
+        event: &Incoming<'_>,
+        fact: &str,
+        draft: Draft,
+    ) -> Result<Option<(u64, String)>, ProjectionError> {
+        let teller = Teller::from(event.source);
+        match self.tell(event, fact, teller)? {
+            Telling::Again { seq, is_better } => {
+                self.retell(event, seq, is_better.then_some(draft))?;
+                Ok(None)
+            }
+            Telling::New => {
+                let place = self.emit(event, draft)?;
+                self.shown(event, fact, teller, place.0)?;
+                Ok(Some(place))
+            }
+        }
+    }
+
+    /// Notes that an event tells again what an entry shows; in better words, where there are some.
+    pub(super) fn retell(
+        &mut self,
+        event: &Incoming<'_>,
+        seq: u64,
+        better: Option<Draft>,
+    ) -> Result<(), ProjectionError> {
+        let Some(draft) = better else {
+            self.changes.retellings.push((event.event.position, seq));
+            return Ok(());
+        };
+        let row = match self.changes.rows.remove(&seq) {
+            Some(row) => Some(row),
+            None => rows::load(&self.target, self.session_id.as_str(), seq)?,
+        };
+        let Some(mut row) = row else {
+            return Ok(());
+        };
+        self.changes.retellings.push((row.position, seq));
+        self.recount(&row, draft.kind);
+        row.position = event.event.position;
+        row.kind = draft.kind.to_owned();
+        row.level = draft.level;
+        row.actor_id = draft.actor_id;
+        row.title = shown_title(event, draft.title);
+        row.data = draft.data.finish();
+        row.display = event.display_json().map(str::to_owned);
+        row.cause.hook_request_id = Some(event.id().to_owned());
+        row.cause.transcript_path = event.transcript_path().or(row.cause.transcript_path);
+        row.workflow = self.context.clone().or(row.workflow);
+        self.changes.rows.insert(seq, row);
+        Ok(())
+    }
+
+    /// A result that turns out to be no failure, or to be one, changes its run's counters while the run is open.
+    fn recount(&mut self, row: &FeedRow, kind: &str) {
+        let failures = i64::from(kind == "tool.failure") - i64::from(row.kind == "tool.failure");
+        if let Some(run) = self.state.lifecycle.last_mut().filter(|run| run.run_id == row.run_id) {
+            run.counters.tool_failures = run.counters.tool_failures.saturating_add_signed(failures);
+            self.changes.runs.insert(run.number, run.clone());
+        }
+    }
+
+    /// Sees to it that a run is open; a trigger other than `Other` always opens a new one.
+    pub(super) fn ensure_run(
+        &mut self,
+        event: &Incoming<'_>,
+        trigger: Trigger,
+        prompt_preview: Option<&str>,
+    ) -> Result<(), ProjectionError> {
+        if trigger == Trigger::Other && (self.state.lifecycle.open().is_some() || !self.may_open(event)) {
+            return Ok(());
+        }
+        if let Some(run) = self.state.lifecycle.open() {
+            let ending = run.ending_when_overtaken(trigger);
+            self.close_run(event, ending)?;
+        }
+        tool_correlation::reset(&mut self.memory);
+        decision_correlation::reset(&mut self.memory);
+        agent_messages::reset(&mut self.memory);
+        self.state.subagents.reset();
+        self.state.lifecycle.start(&Opening {
+            session_id: event.session_id(),
+            at: event.event.occurred_at,
+            trigger,
+            prompt_preview,
+            opened_by: Teller::from(event.source),
+            workflow_run_id: self.context.as_ref().map(|context| context.run_id.to_string()),
+        });
+        let told = ObjectText::new().text("type", trigger.as_str()).text("prompt_preview", prompt_preview).finish();
+        let data = ObjectText::new().raw("trigger", told.as_str());
+        self.emit(event, Draft::new("run.start", titles::run_started(prompt_preview), data))?;
+        Ok(())
+    }
+
+    /// Whether an event that is no prompt may open a run.
+    ///
+    /// To the reference any may. Of what our adapters tell, those may that are work; and a record that is read afterwards
+    /// may only where nobody told of the session as it happened.
+    fn may_open(&self, event: &Incoming<'_>) -> bool {
+        use EventKind as K;
+        if event.source == Source::Runtime {
+            return true;
+        }
+        let is_work = matches!(
+            event.event.kind,
+            K::ToolPre
+                | K::ToolDelta
+                | K::ToolPost
+                | K::ToolFailure
+                | K::MessageComplete
+                | K::PermissionRequest
+                | K::SubagentStart
+                | K::TurnStart
+        );
+        let is_record = event.source == Source::Transcript;
+        is_work && !(is_record && self.state.lifecycle.last().is_some_and(|run| run.opened_by != Teller::Transcript))
+    }
+
+    /// Closes the open run, if there is one.
+    pub(super) fn close_run(&mut self, event: &Incoming<'_>, ending: Ending) -> Result<(), ProjectionError> {
+        let Some(run) = self.state.lifecycle.close(event.event.occurred_at, ending.clone()) else {
+            return Ok(());
+        };
+        let counters = ObjectText::new()
+            .raw("tool_uses", run.counters.tool_uses.to_string().as_str())
+            .raw("tool_failures", run.counters.tool_failures.to_string().as_str())
+            .raw("permission_requests", run.counters.permission_requests.to_string().as_str())
+            .raw("blocks", run.counters.blocks.to_string().as_str())
+            .finish();
+        let data = ObjectText::new()
+            .text("status", ending.status.as_str())
+            .text("reason", ending.reason.as_deref())
+            .raw("counters", counters.as_str());
+        let title = match &ending.reason {
+            Some(reason) => text::title(&format!("Run {} ({reason})", ending.status.as_str())),
+            None => format!("Run {}", ending.status.as_str()),
+        };
+        let run_id = run.run_id.clone();
+        self.changes.runs.insert(run.number, run);
+        self.emit_of_run(event, Draft::new("run.end", title, data), run_id)?;
+        Ok(())
+    }
+
+    /// Who acts. Our adapters say it; to the reference it is the subagent that began last.
+    pub(super) fn actor(&self, event: &Incoming<'_>) -> String {
+        if event.source == Source::Runtime {
+            return self.state.subagents.actor();
+        }
+        event.envelope("agentId").map_or_else(|| ROOT.to_owned(), |id| actor_of(&id))
+    }
+
+    /// Notes that the main agent works, or has stopped.
+    pub(super) fn set_working(&mut self, actor_id: &str, is_working: bool) {
+        if actor_id == ROOT
+            && let Some(run) = self.state.lifecycle.open_mut()
+        {
+            run.is_working = is_working;
+        }
+    }
+
+    /// Writes all that changed.
+    pub(super) fn flush(mut self) -> Result<(), ProjectionError> {
+        self.memory.flush()?;
+        super::tables::store(&self.target, self.session_id, &self.state, &self.changes)
+    }
+}
+
+/// The harness's own title, where it gives one, else ours.
+fn shown_title(event: &Incoming<'_>, ours: String) -> String {
+    let display = event.display_json().and_then(|json| runledger_events::Fields::parse(json).ok());
+    let told = display.and_then(|display| display.text("title"));
+    let told = told.as_deref().map(|title| title.trim_matches(text::is_js_space)).filter(|title| !title.is_empty());
+    told.map_or(ours, text::title)
+}

@@ -1,0 +1,203 @@
+//! Messages, reasoning, plans and token figures.
+
+use runledger_events::{Fields, ObjectText, content_digest};
+
+use super::agent_messages::{self, Speaker};
+use super::event::FeedLevel;
+use super::incoming::Incoming;
+use super::mapper::{Draft, Mapper};
+use super::retelling::{self, Telling};
+use super::root_plan;
+use super::run_lifecycle::{Teller, Trigger};
+use super::subagents::{ROOT, speaker};
+use super::{tables, text, titles};
+use crate::error::ProjectionError;
+
+impl Mapper<'_> {
+    pub(super) fn message_delta(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        let speaker = speaker(self.actor(event));
+        let piece = event.text("delta").unwrap_or_default();
+        self.add_piece(event, &piece, &speaker)
+    }
+
+    fn add_piece(&mut self, event: &Incoming<'_>, piece: &str, speaker: &Speaker) -> Result<(), ProjectionError> {
+        self.state.messages_begun += 1;
+        let order = self.state.messages_begun;
+        agent_messages::add_piece(&mut self.memory, event.text("item_id").as_deref(), piece, speaker, order)
+    }
+
+    pub(super) fn message_complete(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        self.ensure_run(event, Trigger::Other, None)?;
+        let fallback = speaker(self.actor(event));
+        let whole = event.text("message");
+        if let (None, Some(last_piece)) = (&whole, event.text("delta")) {
+            self.add_piece(event, &last_piece, &fallback)?;
+        }
+        let pending = agent_messages::take(&mut self.memory, event.text("item_id").as_deref())?;
+        let (message, speaker) = match (whole, pending) {
+            (Some(whole), Some(pending)) => (whole, pending.speaker),
+            (Some(whole), None) => (whole, fallback),
+            (None, Some(pending)) => (pending.text, pending.speaker),
+            (None, None) => return Ok(()),
+        };
+        self.say(event, &speaker, &message, event.text("model").as_deref(), None)
+    }
+
+    /// Shows a message, unless it is one that is shown already.
+    pub(super) fn say(
+        &mut self,
+        event: &Incoming<'_>,
+        speaker: &Speaker,
+        message: &str,
+        model: Option<&str>,
+        parent_event_id: Option<String>,
+    ) -> Result<(), ProjectionError> {
+        let message = text::message(message);
+        if message.is_empty() {
+            return Ok(());
+        }
+        let source = if event.source == runledger_events::Source::Transcript { "transcript" } else { "hook" };
+        let data = ObjectText::new()
+            .text("message", message.as_str())
+            .text("source", source)
+            .text("scope", speaker.scope.as_str())
+            .text("model", model);
+        let who = if speaker.scope == "root" { "Agent" } else { "Subagent" };
+        let title = format!("{} {who} response", titles::MESSAGE);
+        let draft = Draft::new("agent.message", title, data).by(speaker.actor_id.as_str()).after(parent_event_id);
+
+        let digest = content_digest(message.as_bytes()).to_string();
+        let fact = format!("message {digest}");
+        let teller = Teller::from(event.source);
+        if let Telling::Again { seq, is_better } = self.tell(event, &fact, teller)? {
+            return self.retell(event, seq, is_better.then_some(draft));
+        }
+        if agent_messages::said_last(&mut self.memory, speaker, &digest)? {
+            // A stop tells the last message over again.
+            return retelling::unsay(&mut self.memory, event.session_id(), &fact, teller);
+        }
+        let (seq, _) = self.emit(event, draft)?;
+        agent_messages::say(&mut self.memory, speaker, &digest)?;
+        self.shown(event, &fact, teller, seq)
+    }
+
+    pub(super) fn reasoning_delta(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        let piece = event.text("delta").filter(|piece| !piece.is_empty());
+        let Some(piece) = piece.filter(|_| event.text("phase").as_deref() == Some("summary")) else {
+            return Ok(());
+        };
+        let number = |name| event.data.raw(name).filter(|json| is_number(json));
+        let content_index = number("content_index");
+        let summary_index = event.data.raw("summary_index").or_else(|| event.data.raw("content_index"));
+        let summary_index = summary_index.filter(|json| is_number(json));
+        let item_id = event.text("item_id");
+        let index = summary_index.unwrap_or("0");
+        let message = agent_messages::reason(&mut self.memory, item_id.as_deref(), index, &piece)?;
+        let data = ObjectText::new()
+            .text("message", message.as_str())
+            .text("item_id", item_id.as_deref())
+            .raw("content_index", content_index)
+            .raw("summary_index", number("summary_index").or(summary_index))
+            .text("thread_id", event.text("thread_id").as_deref())
+            .text("turn_id", event.text("turn_id").as_deref());
+        let draft = Draft::new("reasoning.summary", text::title(&message), data).by(ROOT);
+        if event.source == runledger_events::Source::Runtime {
+            // Pieces of one summary: each shows it as it has grown.
+            self.emit(event, draft)?;
+            return Ok(());
+        }
+        let fact = format!("reasoning {}", content_digest(message.as_bytes()));
+        self.emit_once(event, &fact, draft)?;
+        Ok(())
+    }
+
+    pub(super) fn plan_delta(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        let plan = event.data.list("plan");
+        self.plan_changed(event, root_plan::steps(plan))?;
+        let (explanation, delta) = (event.text("explanation"), event.text("delta"));
+        let data = ObjectText::new()
+            .raw("explanation", explanation.as_deref().map(runledger_events::quoted).as_deref().or(Some("null")))
+            .text("delta", delta.as_deref())
+            .text("item_id", event.text("item_id").as_deref())
+            .text("thread_id", event.text("thread_id").as_deref())
+            .text("turn_id", event.text("turn_id").as_deref())
+            .raw("plan", event.data.raw("plan").filter(|json| json.starts_with('[')));
+        let said = [explanation, delta].into_iter().flatten().find(|text| !text.is_empty());
+        let title = said.unwrap_or_else(|| "Plan updated".to_owned());
+        self.emit(event, Draft::new("plan.update", text::title(&title), data))?;
+        Ok(())
+    }
+
+    /// Takes new steps of the plan, where they say something new.
+    pub(super) fn plan_changed(
+        &mut self,
+        event: &Incoming<'_>,
+        steps: Option<Vec<String>>,
+    ) -> Result<(), ProjectionError> {
+        let Some(steps) = steps else {
+            return Ok(());
+        };
+        let before = match self.changes.plan.take() {
+            Some(before) => before,
+            None => tables::load_plan(&self.target, self.session_id)?,
+        };
+        if root_plan::is_same(&before, &steps) {
+            self.changes.plan = Some(before);
+            return Ok(());
+        }
+        self.changes.plan = Some(steps);
+        let data = ObjectText::new().text("todo_id", "plan").raw("patch", r#"{"status":"doing"}"#);
+        self.emit(event, Draft::new("todo.update", format!("{} Todo updated: plan", titles::TODO), data))?;
+        Ok(())
+    }
+
+    pub(super) fn usage_update(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        let object = |name| event.data.raw(name).filter(|json: &&str| json.starts_with(['{', '[']));
+        let data = ObjectText::new()
+            .text("thread_id", event.text("thread_id").as_deref())
+            .text("turn_id", event.text("turn_id").as_deref())
+            .raw("usage", object("usage"))
+            .raw("delta", object("delta"));
+        let draft = Draft::new("usage.update", "Usage updated", data);
+        if event.source == runledger_events::Source::Runtime {
+            self.emit(event, draft)?;
+            return Ok(());
+        }
+        // Figures are told by each source in steps of its own: whoever told them first goes on.
+        let key = format!("{}\nusage", event.session_id());
+        let teller = Teller::from(event.source);
+        let first: Option<Teller> = self.memory.get(super::memory::Seam::Telling, &key)?;
+        if first.is_none() {
+            self.memory.put(super::memory::Seam::Telling, &key, &teller)?;
+        }
+        if first.is_none_or(|first| first == teller) {
+            self.emit(event, draft.level(FeedLevel::Debug))?;
+        }
+        Ok(())
+    }
+
+    /// The plan of a tool that holds one, used by the main agent.
+    pub(super) fn plan_of_tool(
+        &mut self,
+        event: &Incoming<'_>,
+        tool_name: &str,
+        actor_id: &str,
+    ) -> Result<(), ProjectionError> {
+        if actor_id != ROOT {
+            return Ok(());
+        }
+        let input = Fields::parse(event.object_json("tool_input")).unwrap_or_default();
+        match tool_name {
+            "TodoWrite" => self.changes.plan = Some(root_plan::todos(&input)),
+            "update_plan" if event.source != runledger_events::Source::Runtime => {
+                self.plan_changed(event, root_plan::steps(input.list("plan")))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn is_number(json: &str) -> bool {
+    json.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+}

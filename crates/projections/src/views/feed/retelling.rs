@@ -1,0 +1,107 @@
+//! Retelling: one fact that several sources tell is one feed event.
+//!
+//! Each fact of an adapter session has a name (a tool call's id, a prompt's id, a message's text, …). The feed shows it as
+//! often as the source that told it most often; so the order of arrival does not matter, and a source that repeats itself
+//! is believed. What is shown are the words of the source with the highest precedence (`Source`'s order).
+
+use serde::{Deserialize, Serialize};
+
+use super::memory::{Memory, Seam};
+use super::run_lifecycle::Teller;
+use crate::error::ProjectionError;
+
+/// What an event is to the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Nobody told it before: it is to be shown, and [`shown`] is to be called.
+    New,
+    /// It is shown already.
+    Again {
+        /// By this feed event.
+        seq: u64,
+        /// Whether this teller's words are the better ones.
+        is_better: bool,
+    },
+}
+
+/// How often a fact was told by whom, and which feed events show it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Told {
+    counts: Vec<(Teller, u64)>,
+    shown: Vec<(u64, Teller)>,
+}
+
+impl Told {
+    fn count(&mut self, teller: Teller) -> &mut u64 {
+        if let Some(at) = self.counts.iter().position(|(known, _)| *known == teller) {
+            return &mut self.counts[at].1;
+        }
+        self.counts.push((teller, 0));
+        let last = self.counts.len() - 1;
+        &mut self.counts[last].1
+    }
+}
+
+fn key(adapter_session: &str, fact: &str) -> String {
+    format!("{adapter_session}\n{fact}")
+}
+
+/// Counts a telling, and says what it is.
+pub(super) fn tell(
+    memory: &mut Memory<'_>,
+    adapter_session: &str,
+    fact: &str,
+    teller: Teller,
+) -> Result<Telling, ProjectionError> {
+    let key = key(adapter_session, fact);
+    let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
+    let count = told.count(teller);
+    *count += 1;
+    let index = usize::try_from(*count - 1).unwrap_or(usize::MAX);
+    let telling = match told.shown.get_mut(index) {
+        None => Telling::New,
+        Some((seq, by)) => {
+            let is_better = teller < *by;
+            if is_better {
+                *by = teller;
+            }
+            Telling::Again { seq: *seq, is_better }
+        }
+    };
+    memory.put(Seam::Telling, &key, &told)?;
+    Ok(telling)
+}
+
+/// Notes which feed event shows what was told just now for the first time.
+pub(super) fn shown(
+    memory: &mut Memory<'_>,
+    adapter_session: &str,
+    fact: &str,
+    teller: Teller,
+    seq: u64,
+) -> Result<(), ProjectionError> {
+    let key = key(adapter_session, fact);
+    let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
+    told.shown.push((seq, teller));
+    memory.put(Seam::Telling, &key, &told)
+}
+
+/// Takes a telling back, which turned out to be a source repeating its own words.
+pub(super) fn unsay(
+    memory: &mut Memory<'_>,
+    adapter_session: &str,
+    fact: &str,
+    teller: Teller,
+) -> Result<(), ProjectionError> {
+    let key = key(adapter_session, fact);
+    let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
+    let count = told.count(teller);
+    *count = count.saturating_sub(1);
+    memory.put(Seam::Telling, &key, &told)
+}
+
+/// Whether a fact is shown already, whoever told it.
+pub(super) fn is_shown(memory: &mut Memory<'_>, adapter_session: &str, fact: &str) -> Result<bool, ProjectionError> {
+    let told: Option<Told> = memory.get(Seam::Telling, &key(adapter_session, fact))?;
+    Ok(told.is_some_and(|told| !told.shown.is_empty()))
+}

@@ -1,0 +1,202 @@
+//! The feed's rows: how they are written, changed and read back.
+
+use runledger_events::{Fields, ObjectText, Position, RunId, SessionId, TimestampMs};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
+use serde_json::value::RawValue;
+
+use super::event::{FeedCause, FeedEvent, FeedLevel, FeedUi, WorkflowContext};
+use super::{NAME, text};
+use crate::error::ProjectionError;
+use crate::projection::Target;
+use crate::views::{damaged, from_json, sqlite, to_json};
+
+/// One row of `feed_events`.
+#[derive(Debug, Clone)]
+pub(super) struct FeedRow {
+    pub(super) seq: u64,
+    pub(super) first_position: Position,
+    pub(super) position: Position,
+    pub(super) ts: TimestampMs,
+    pub(super) adapter_session_id: String,
+    pub(super) run_id: String,
+    pub(super) kind: String,
+    pub(super) level: FeedLevel,
+    pub(super) actor_id: String,
+    pub(super) cause: FeedCause,
+    pub(super) title: String,
+    /// JSON text.
+    pub(super) data: String,
+    /// JSON text.
+    pub(super) display: Option<String>,
+    pub(super) is_collapsed: bool,
+    /// Of a piece of a tool's output: the call, and the row with the first piece.
+    pub(super) output: Option<(String, u64)>,
+    pub(super) workflow: Option<WorkflowContext>,
+}
+
+const COLUMNS: &str = "seq, position, ts, adapter_session_id, run_id, kind, level, actor_id, cause, title, data, display, \
+                       is_collapsed, output_of, output_from, workflow_run_id, workflow_name, workflow_iteration, \
+                       workflow_state, session_id, first_position";
+
+/// Writes a row, in the place of the one there was.
+pub(super) fn store(target: &Target<'_>, session_id: &str, row: &FeedRow) -> Result<(), ProjectionError> {
+    let cause = to_json(NAME, &row.cause)?;
+    let sql = format!(
+        "INSERT OR REPLACE INTO {} ({COLUMNS})
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21)",
+        target.table(NAME)
+    );
+    let workflow = row.workflow.as_ref();
+    target
+        .connection
+        .prepare_cached(&sql)
+        .and_then(|mut statement| {
+            statement.execute(rusqlite::params![
+                row.seq,
+                row.position.0,
+                row.ts.0,
+                row.adapter_session_id,
+                row.run_id,
+                row.kind,
+                row.level.as_str(),
+                row.actor_id,
+                cause,
+                row.title,
+                row.data,
+                row.display,
+                row.is_collapsed,
+                row.output.as_ref().map(|(call, _)| call),
+                row.output.as_ref().map(|(_, from)| from),
+                workflow.map(|workflow| workflow.run_id.as_str()),
+                workflow.and_then(|workflow| workflow.workflow_name.as_deref()),
+                workflow.map(|workflow| workflow.iteration),
+                workflow.map(|workflow| workflow.state.as_str()),
+                session_id,
+                row.first_position.0,
+            ])
+        })
+        .map(|_| ())
+        .map_err(|source| sqlite(target, NAME, &source))
+}
+
+/// The row that was written before.
+pub(super) fn load(target: &Target<'_>, session_id: &str, seq: u64) -> Result<Option<FeedRow>, ProjectionError> {
+    let sql = format!("SELECT {COLUMNS} FROM {} WHERE session_id = ?1 AND seq = ?2", target.table(NAME));
+    target
+        .connection
+        .prepare_cached(&sql)
+        .and_then(|mut statement| statement.query_row((session_id, seq), feed_row).optional())
+        .map_err(|source| sqlite(target, NAME, &source))
+}
+
+fn feed_row(row: &Row<'_>) -> rusqlite::Result<FeedRow> {
+    let output_of: Option<String> = row.get(13)?;
+    let output_from: Option<u64> = row.get(14)?;
+    let run_id: Option<String> = row.get(15)?;
+    let workflow = match run_id {
+        None => None,
+        Some(run_id) => Some(WorkflowContext {
+            run_id: RunId::new(run_id).map_err(|error| damaged(15, error))?,
+            workflow_name: row.get(16)?,
+            iteration: row.get(17)?,
+            state: row.get(18)?,
+        }),
+    };
+    let level: String = row.get(6)?;
+    Ok(FeedRow {
+        seq: row.get(0)?,
+        first_position: Position(row.get(20)?),
+        position: Position(row.get(1)?),
+        ts: TimestampMs(row.get(2)?),
+        adapter_session_id: row.get(3)?,
+        run_id: row.get(4)?,
+        kind: row.get(5)?,
+        level: FeedLevel::parse(&level).ok_or_else(|| damaged(6, format!("no level: {level}")))?,
+        actor_id: row.get(7)?,
+        cause: from_json(row, 8)?,
+        title: row.get(9)?,
+        data: row.get(10)?,
+        display: row.get(11)?,
+        is_collapsed: row.get(12)?,
+        output: output_of.zip(output_from),
+        workflow,
+    })
+}
+
+/// The rows that fit a condition, as FeedEvents.
+pub(crate) fn select(
+    connection: &Connection,
+    clause: &str,
+    parameters: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<FeedEvent>> {
+    let rows = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM {NAME} {clause}"))?
+        .query_map(parameters, |row| Ok((row.get::<_, String>(19)?, feed_row(row)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    rows.into_iter().map(|(session_id, row)| feed_event(connection, session_id, row)).collect()
+}
+
+fn feed_event(connection: &Connection, session_id: String, row: FeedRow) -> rusqlite::Result<FeedEvent> {
+    let json = |index, text: String| RawValue::from_string(text).map_err(|error| damaged(index, error));
+    let data = match &row.output {
+        Some((call, from)) => output_so_far(connection, &session_id, call, *from, &row)?,
+        None => row.data,
+    };
+    Ok(FeedEvent {
+        event_id: format!("{}:E{}", row.run_id, row.seq),
+        seq: row.seq,
+        ts: row.ts,
+        session_id: row.adapter_session_id,
+        run_id: row.run_id,
+        kind: row.kind,
+        level: row.level,
+        actor_id: row.actor_id,
+        cause: row.cause,
+        title: row.title,
+        data: json(10, data)?,
+        display: row.display.map(|text| json(11, text)).transpose()?,
+        ui: row.is_collapsed.then_some(FeedUi { collapsed_default: true }),
+        ledger_session_id: SessionId::new(session_id).map_err(|error| damaged(19, error))?,
+        first_position: row.first_position,
+        position: row.position,
+        workflow: row.workflow,
+        raw: None,
+    })
+}
+
+/// UTF-16 units of a tool's streamed output that are shown, at the most.
+const OUTPUT_UNITS_MAX: usize = 64_000;
+/// What stands before output whose beginning is left out.
+const OUTPUT_CUT: &str = "[streaming output truncated to recent content]\n";
+
+/// The data of a piece of output, with the output so far in the place of the piece.
+fn output_so_far(
+    connection: &Connection,
+    session_id: &str,
+    call: &str,
+    from: u64,
+    row: &FeedRow,
+) -> rusqlite::Result<String> {
+    let parameters: [&dyn ToSql; 4] = [&session_id, &call, &from, &row.seq];
+    let pieces = connection
+        .prepare_cached(&format!(
+            "SELECT data FROM {NAME}
+             WHERE session_id = ?1 AND output_of = ?2 AND seq BETWEEN ?3 AND ?4 AND output_from = ?3 ORDER BY seq"
+        ))?
+        .query_map(parameters, |row| row.get::<_, String>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let output: String =
+        pieces.iter().filter_map(|data| Fields::parse(data).ok().and_then(|data| data.text("delta"))).collect();
+    let shown = if text::utf16_len(&output) <= OUTPUT_UNITS_MAX {
+        output
+    } else {
+        format!("{OUTPUT_CUT}{}", text::tail(&output, OUTPUT_UNITS_MAX))
+    };
+    let data = Fields::parse(&row.data).map_err(|error| damaged(10, error))?;
+    let kept = ObjectText::new()
+        .raw("tool_name", data.raw("tool_name"))
+        .raw("tool_input", data.raw("tool_input"))
+        .raw("tool_use_id", data.raw("tool_use_id"));
+    Ok(kept.text("delta", shown.as_str()).finish())
+}

@@ -1,0 +1,147 @@
+//! What the runner tells of a workflow run: its start, its iterations, its interruptions and its end.
+
+use runledger_events::{
+    IterationEnd, IterationOutcome, KindFacts, ObjectText, RunState, RunStatus, WorkflowEnd, WorkflowIteration,
+    WorkflowStart, WorkflowTransition,
+};
+
+use super::event::FeedLevel;
+use super::incoming::Incoming;
+use super::mapper::{Draft, Mapper};
+use super::run_lifecycle::Ending;
+use super::{text, titles};
+use crate::error::ProjectionError;
+
+impl Mapper<'_> {
+    pub(super) fn workflow(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        // Outside of a run's own stream it is somebody's words about a run.
+        let Some(run_id) = event.event.stream.run_id() else {
+            return Ok(());
+        };
+        match &event.event.facts.data {
+            KindFacts::WorkflowStart(start) => self.workflow_started(event, start),
+            KindFacts::WorkflowTransition(transition) => self.workflow_moved(event, transition),
+            KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => {
+                self.iteration_started(event, start.iteration)
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => {
+                self.close_run_of(event, run_id.as_str(), ending_of_turn(end))?;
+                self.iteration_ended(event, end)
+            }
+            KindFacts::WorkflowEnd(end) => {
+                self.close_run_of(event, run_id.as_str(), ending_of_run(end))?;
+                self.workflow_ended(event, end)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// With its turn, a run of the harness is over too.
+    fn close_run_of(&mut self, event: &Incoming<'_>, run_id: &str, ending: Ending) -> Result<(), ProjectionError> {
+        let open = self.state.lifecycle.open();
+        let Some(run) = open.filter(|run| run.workflow_run_id.as_deref() == Some(run_id)) else {
+            return Ok(());
+        };
+        let ending = run.verdict.clone().unwrap_or(ending);
+        self.close_run(event, ending)
+    }
+
+    fn workflow_started(&mut self, event: &Incoming<'_>, start: &WorkflowStart) -> Result<(), ProjectionError> {
+        let prompt = event.text("prompt");
+        let data = ObjectText::new()
+            .text("run_id", start.run_id.as_str())
+            .text("workflow_name", start.workflow_name.as_deref())
+            .text("harness", start.harness.as_deref())
+            .raw("max_iterations", start.max_iterations.to_string().as_str())
+            .text("tracker_path", start.tracker_path.as_deref())
+            .text("parent_run_id", start.parent_run_id.as_ref().map(|id| id.as_str()))
+            .text("prompt", prompt.as_deref());
+        let name = start.workflow_name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+        let asked = prompt.map(|prompt| format!(": {prompt}")).unwrap_or_default();
+        let title = text::title(&format!("{} Workflow{name} started{asked}", titles::WORKFLOW));
+        self.emit(event, Draft::new("workflow.start", title, data))?;
+        Ok(())
+    }
+
+    /// Of its moves from state to state those are shown that are no part of a plain way to the end.
+    fn workflow_moved(&mut self, event: &Incoming<'_>, moved: &WorkflowTransition) -> Result<(), ProjectionError> {
+        let title = if moved.to == RunState::Idle {
+            "Workflow interrupted"
+        } else if moved.owner.is_some() {
+            "Workflow taken over"
+        } else {
+            return Ok(());
+        };
+        let data = ObjectText::new()
+            .text("from", moved.from.as_str())
+            .text("to", moved.to.as_str())
+            .text("status", moved.status.as_str())
+            .text("reason", moved.reason.as_deref());
+        let why = moved.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let title = text::title(&format!("{} {title}{why}", titles::WORKFLOW));
+        self.emit(event, Draft::new("workflow.transition", title, data).level(FeedLevel::Warn))?;
+        Ok(())
+    }
+
+    fn iteration_started(&mut self, event: &Incoming<'_>, iteration: u32) -> Result<(), ProjectionError> {
+        let data = ObjectText::new()
+            .text("phase", "start")
+            .raw("iteration", iteration.to_string().as_str())
+            .text("prompt", event.text("prompt").as_deref());
+        let title = format!("{} Iteration {iteration}", titles::WORKFLOW);
+        self.emit(event, Draft::new("workflow.iteration", title, data))?;
+        Ok(())
+    }
+
+    fn iteration_ended(&mut self, event: &Incoming<'_>, end: &IterationEnd) -> Result<(), ProjectionError> {
+        let tokens = serde_json::to_string(&end.tokens).ok();
+        let data = ObjectText::new()
+            .text("phase", "end")
+            .raw("iteration", end.iteration.to_string().as_str())
+            .text("outcome", end.outcome.as_str())
+            .raw("exit_code", end.exit_code.map(|code| code.to_string()).as_deref())
+            .text("error", end.error.as_deref())
+            .raw("tokens", tokens.as_deref());
+        let why = end.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+        let title = format!("{} Iteration {} over ({}){why}", titles::WORKFLOW, end.iteration, end.outcome.as_str());
+        let level = if end.outcome == IterationOutcome::Failed { FeedLevel::Error } else { FeedLevel::Info };
+        self.emit(event, Draft::new("workflow.iteration", text::title(&title), data).level(level))?;
+        Ok(())
+    }
+
+    fn workflow_ended(&mut self, event: &Incoming<'_>, end: &WorkflowEnd) -> Result<(), ProjectionError> {
+        let data = ObjectText::new()
+            .text("status", end.status.as_str())
+            .text("stop_reason", end.stop_reason.as_deref())
+            .raw("iteration", end.iteration.to_string().as_str());
+        let why = end.stop_reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let title = text::title(&format!("{} Workflow {}{why}", titles::WORKFLOW, end.status));
+        let level = match end.status {
+            RunStatus::Completed => FeedLevel::Info,
+            RunStatus::Failed => FeedLevel::Error,
+            _ => FeedLevel::Warn,
+        };
+        self.emit(event, Draft::new("workflow.end", title, data).level(level))?;
+        Ok(())
+    }
+}
+
+/// How the harness's run ends with an iteration that ended so.
+fn ending_of_turn(end: &IterationEnd) -> Ending {
+    match end.outcome {
+        IterationOutcome::Failed => Ending::failed(end.error.clone().unwrap_or_else(|| "the turn failed".to_owned())),
+        IterationOutcome::Cancelled => Ending::aborted("cancelled"),
+        IterationOutcome::TimedOut => Ending::aborted("timeout"),
+        _ => Ending::completed(),
+    }
+}
+
+/// How the harness's run ends with a workflow run that ended so.
+fn ending_of_run(end: &WorkflowEnd) -> Ending {
+    let reason = || end.stop_reason.clone().unwrap_or_else(|| end.status.to_string());
+    match end.status {
+        RunStatus::Failed => Ending::failed(reason()),
+        RunStatus::Cancelled => Ending::aborted("cancelled"),
+        _ => Ending::completed(),
+    }
+}

@@ -1,0 +1,190 @@
+//! `feed_search`: the words of prompts, messages, titles and tool calls, to find entries of the feed by.
+//!
+//! A row is an event of the log, by its position; which entries of the feed show that event, the feed knows. A message that
+//! streams in pieces is found at the event that completes it.
+
+use runledger_events::{EventKind, Fields, RecordedEvent, as_text, readable};
+use runledger_store::Read;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::sqlite;
+use crate::checkpoint::Checkpoint;
+use crate::error::ProjectionError;
+use crate::projection::{Kinds, Projection, Table, Target};
+
+/// The read model.
+pub(crate) struct FeedSearch;
+
+pub(crate) const NAME: &str = "feed_search";
+const PENDING: &str = "feed_search_pending";
+
+/// Words of one event that are found, in bytes: what comes behind them is in the log.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+impl Projection for FeedSearch {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn kinds(&self) -> Kinds {
+        Kinds::All
+    }
+
+    fn reads(&self) -> Read {
+        Read::All
+    }
+
+    fn tables(&self) -> &'static [Table] {
+        &[Table { name: NAME, key: &["rowid"] }, Table { name: PENDING, key: &["stream", "item"] }]
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../../../migrations/projections/feed_search.sql")
+    }
+
+    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
+        let insert = format!("INSERT INTO {} (rowid, text) VALUES (?1, ?2)", target.table(NAME));
+        for event in events {
+            let Some(json) = event.content.json() else {
+                continue;
+            };
+            let json = readable(json);
+            let fields = Fields::parse(&json).unwrap_or_default();
+            let data = fields.object("data").unwrap_or_default();
+            let mut words = Words::default();
+            pieces(target, event, &data, &mut words).map_err(failed)?;
+            words.of(&fields, &data);
+            if !words.0.is_empty() {
+                let statement = target.connection.prepare_cached(&insert);
+                statement.and_then(|mut statement| statement.execute((event.position.0, &words.0))).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
+        Ok(false)
+    }
+}
+
+/// Keeps pieces of messages, and adds those that are complete now.
+fn pieces(target: &Target<'_>, event: &RecordedEvent, data: &Fields<'_>, words: &mut Words) -> rusqlite::Result<()> {
+    let (stream, item) = (event.stream.as_str(), data.text("item_id").unwrap_or_default());
+    let table = target.table(PENDING);
+    match &event.kind {
+        EventKind::MessageDelta => {
+            let sql = format!(
+                "INSERT INTO {table} (stream, item, text) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET text = substr(text || excluded.text, 1, {TEXT_BYTES_MAX})"
+            );
+            let piece = data.text("delta").unwrap_or_default();
+            target.connection.prepare_cached(&sql)?.execute((stream, item, piece))?;
+        }
+        EventKind::MessageComplete => {
+            let sql = format!("DELETE FROM {table} WHERE stream = ?1 AND item = ?2 RETURNING text");
+            let pending: Option<String> =
+                target.connection.prepare_cached(&sql)?.query_row((stream, item), |row| row.get(0)).optional()?;
+            if data.raw("message").is_none() {
+                words.add(&pending.unwrap_or_default());
+            }
+        }
+        EventKind::TurnComplete | EventKind::SessionEnd => {
+            let sql = format!("DELETE FROM {table} WHERE stream = ?1 RETURNING text");
+            let pending = target
+                .connection
+                .prepare_cached(&sql)?
+                .query_map([stream], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()?;
+            pending.iter().for_each(|text| words.add(text));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The words of one event.
+#[derive(Default)]
+struct Words(String);
+
+/// The fields of `data` that hold words to find an event by.
+const FIELDS: &[&str] = &[
+    "prompt",
+    "message",
+    "last_assistant_message",
+    "tool_name",
+    "error",
+    "error_message",
+    "reason",
+    "title",
+    "explanation",
+    "task_subject",
+    "task_description",
+    "agent_type",
+    "file_path",
+    "cwd",
+    "hook_event_name",
+    "source_event_name",
+    "workflow_name",
+    "stop_reason",
+];
+
+impl Words {
+    fn add(&mut self, text: &str) {
+        let left = TEXT_BYTES_MAX.saturating_sub(self.0.len());
+        let text = &text[..text.floor_char_boundary(left)];
+        if !text.trim().is_empty() {
+            if !self.0.is_empty() {
+                self.0.push('\n');
+            }
+            self.0.push_str(text);
+        }
+    }
+
+    fn of(&mut self, fields: &Fields<'_>, data: &Fields<'_>) {
+        let display = fields.object("display").unwrap_or_default();
+        let title = display.text("title");
+        let told = FIELDS.iter().filter_map(|name| data.text(name));
+        let piece = if data.raw("message").is_none() && fields.text("kind").as_deref() == Some("message.complete") {
+            data.text("delta")
+        } else {
+            None
+        };
+        title.into_iter().chain(told).chain(piece).for_each(|text| self.add(&text));
+        // What a tool was asked: the texts of its input.
+        if let Some(input) = data.object("tool_input") {
+            input.values().filter_map(as_text).for_each(|text| self.add(&text));
+        }
+        for step in data.list("plan").unwrap_or_default() {
+            let step = Fields::parse(step).unwrap_or_default();
+            self.add(&step.text("step").unwrap_or_default());
+        }
+    }
+}
+
+/// Positions whose words fit, as a condition on entries of the feed: `(session_id, seq) IN (…)` with one parameter, the
+/// query in FTS5's syntax. None where the model was never built.
+pub(crate) fn condition(connection: &Connection, parameter: usize) -> rusqlite::Result<Option<String>> {
+    let Some(checkpoint) = Checkpoint::load(connection, NAME)? else {
+        return Ok(None);
+    };
+    let table = format!("{NAME}_{}", checkpoint.generation);
+    let hits = format!("SELECT rowid FROM {table} WHERE {table} MATCH ?{parameter}");
+    // Beside the entry that a prompt or a message is, its event may have opened and closed runs.
+    Ok(Some(format!(
+        "(session_id, seq) IN (
+             SELECT session_id, seq FROM feed_events
+             WHERE position IN ({hits}) AND kind NOT IN ('run.start', 'run.end', 'stop.request', 'todo.update')
+             UNION SELECT session_id, seq FROM feed_retellings WHERE position IN ({hits}))"
+    )))
+}
+
+/// What a person types as a query: each of its words has to occur, or to be the beginning of one that does.
+pub(crate) fn query(text: &str) -> String {
+    let words = text.split_whitespace().map(|word| format!("\"{}\"*", word.replace('"', "\"\"")));
+    words.collect::<Vec<_>>().join(" ")
+}
