@@ -13,19 +13,21 @@
 //! | any other line or block | `unknown` |
 //!
 //! Invariants: each line that is a JSON object gives at least one event. The first event of a line carries the whole
-//! line in `payload`, its text unchanged, and the line's `uuid` as its id; the next ones are `UUID#1`, `UUID#2`, …
+//! line in `payload`, its text unchanged. Ids: `stream:UUID` from the line's `uuid`, and `stream:UUID#1`, `stream:UUID#2`,
+//! … for the events after the first; a line without one is named by its text. Events of lines before the first
+//! `system/init` name no session: with `--continue` the id that such a line carries is no session's.
 //! A half of a surrogate pair that stands alone stays as it is in `payload`, and is U+FFFD in `data`.
 
 use std::collections::{HashMap, HashSet};
 
-use runledger_events::{AdapterSessionId, EventId, EventKind, RuntimeEvent, TimestampMs, Tokens, readable};
+use runledger_events::{AdapterSessionId, EventKind, RuntimeEvent, Source, TimestampMs, Tokens, readable};
 
 use crate::claude_tokens::{ClaudeTokens, Thread, tokens_json};
 use crate::error::AdapterError;
 use crate::json_text::{Fields, ObjectText, as_text, quoted};
-
-/// How much of a line an error shows, in characters.
-const BEGINS_CHARS_MAX: usize = 80;
+use crate::line_adapter::LineAdapter;
+use crate::line_names::LineNames;
+use crate::told::{Envelope, LineName, Told, is_line_id, line_fields, moment};
 
 /// What a result line says about how it ended.
 ///
@@ -63,36 +65,12 @@ pub struct ClaudeStream {
     agent_types: HashMap<String, String>,
     /// Background tasks that are no subagents.
     shell_tasks: HashSet<String>,
+    line_names: LineNames,
 }
 
-/// One event before it has its envelope.
-struct Told {
-    kind: EventKind,
-    data: ObjectText,
-    tool_name: Option<String>,
-    tool_use_id: Option<String>,
-}
-
-impl Told {
-    fn new(kind: EventKind, data: ObjectText) -> Self {
-        Self { kind, data, tool_name: None, tool_use_id: None }
-    }
-
-    /// An event of a tool call; its name and id stand in `data` and in the envelope.
-    fn of_tool(kind: EventKind, tool_name: Option<String>, tool_use_id: Option<String>) -> Self {
-        let data = ObjectText::new();
-        let data = data.text("tool_name", tool_name.as_deref()).text("tool_use_id", tool_use_id.as_deref());
-        Self { kind, data, tool_name, tool_use_id }
-    }
-
-    /// The same with this field of JSON text in `data`.
-    fn with(mut self, field: &str, json: Option<&str>) -> Self {
-        self.data = self.data.raw(field, json);
-        self
-    }
-
-    fn unknown(source_event_name: &str) -> Self {
-        Self::new(EventKind::Unknown, ObjectText::new().text("source_event_name", source_event_name))
+impl LineAdapter for ClaudeStream {
+    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+        ClaudeStream::line(self, line, now)
     }
 }
 
@@ -112,10 +90,7 @@ impl ClaudeStream {
     pub fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let line = line.trim();
         let text = readable(line);
-        let fields = Fields::parse(&text).map_err(|source| AdapterError::NotAnObject {
-            begins: line.chars().take(BEGINS_CHARS_MAX).collect(),
-            source,
-        })?;
+        let fields = line_fields(&text, line)?;
 
         let name = line_name(&fields);
         let mut told = self.tell(&name, &fields);
@@ -123,41 +98,30 @@ impl ClaudeStream {
             told.push(Told::unknown(&name));
         }
 
-        let uuid = fields.text("uuid");
         let agent_id = fields.text("agent_id");
-        let agent_type =
-            agent_id.as_ref().and_then(|id| fields.text("subagent_type").or_else(|| self.agent_types.get(id).cloned()));
-        let session_id = fields.text("session_id").filter(|id| AdapterSessionId::new(id.as_str()).is_ok());
-        let timestamp = fields.text("timestamp").and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        let timestamp = timestamp.map_or(now, |moment| TimestampMs(moment.as_millisecond()));
-        let context = ObjectText::new().raw("cwd", self.cwd_json.as_deref()).finish();
-
-        let with_envelope = |(at, told): (usize, Told)| {
-            let id = uuid.as_ref().map(|uuid| if at == 0 { uuid.clone() } else { format!("{uuid}#{at}") });
-            let id = id.filter(|id| EventId::new(id.as_str()).is_ok());
-            let json = ObjectText::new()
-                .text("id", id.as_deref())
-                .raw("timestamp", timestamp.to_string().as_str())
-                .text("kind", told.kind.as_str())
-                .raw("data", told.data.finish().as_str())
-                .text("hookName", format!("stream:{name}").as_str())
-                .text("sessionId", session_id.as_deref())
-                .text("toolName", told.tool_name.as_deref())
-                .text("toolUseId", told.tool_use_id.as_deref())
-                .text("agentId", agent_id.as_deref())
-                .text("agentType", agent_type.as_deref())
-                .raw("context", context.as_str())
-                .raw("interaction", r#"{"expectsDecision":false}"#)
-                .raw("payload", (at == 0).then_some(line))
-                .finish();
-            RuntimeEvent::from_json(&json).map_err(|source| AdapterError::Event { kind: told.kind, source })
+        let uuid = fields.text("uuid").filter(|uuid| is_line_id(uuid));
+        let envelope = Envelope {
+            source: Source::Stream,
+            name: uuid.map_or_else(|| LineName::Digest(self.line_names.name(line)), LineName::Own),
+            timestamp: fields.raw_text("timestamp").and_then(moment).unwrap_or(now),
+            hook_name: format!("stream:{name}"),
+            // Before the first `system/init` a line may carry an id that is no session's.
+            session_id: fields.text("session_id").filter(|_| self.has_begun),
+            agent_type: agent_id
+                .as_ref()
+                .and_then(|id| fields.text("subagent_type").or_else(|| self.agent_types.get(id).cloned())),
+            agent_id,
+            context: ObjectText::new().raw("cwd", self.cwd_json.as_deref()),
+            expects_decision: false,
+            payload: line,
+            recorder: None,
         };
-        told.into_iter().enumerate().map(with_envelope).collect()
+        envelope.around(told)
     }
 
     /// The session of the last `system/init` line.
     ///
-    /// Lines before it do not count: with `--continue` those of the SessionStart hook carry an id that is no session's.
+    /// Lines before it do not count, see above.
     pub fn adapter_session_id(&self) -> Option<&AdapterSessionId> {
         self.adapter_session_id.as_ref()
     }
@@ -351,8 +315,8 @@ impl ClaudeStream {
         }
         let error = quoted(&block.raw("content").map(words).unwrap_or_default());
         Told::of_tool(EventKind::ToolFailure, tool_name, tool_use_id)
-            .with("error", Some(&error))
-            .with("is_interrupt", Some("false"))
+            .with("error", error.as_str())
+            .with("is_interrupt", "false")
     }
 
     fn tool_name(&self, tool_use_id: Option<&str>) -> Option<String> {

@@ -55,6 +55,11 @@ impl<'a> Fields<'a> {
         self.raw(name).and_then(|json| json.parse().ok())
     }
 
+    /// Every field and its JSON text, in the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> + '_ {
+        self.0.iter().map(|(name, raw)| (name.as_str(), raw.get()))
+    }
+
     /// Every value that is an object.
     pub(crate) fn objects(&self) -> impl Iterator<Item = Self> + '_ {
         self.0.values().filter_map(|raw| Self::parse(raw.get()).ok())
@@ -93,6 +98,11 @@ impl ObjectText {
             Some(text) => self.raw(name, quoted(text).as_str()),
             None => self,
         }
+    }
+
+    /// Adds those of `names` that the object has, as they are.
+    pub(crate) fn fields(self, of: &Fields<'_>, names: &[&str]) -> Self {
+        names.iter().fold(self, |object, name| object.raw(name, of.raw(name)))
     }
 
     pub(crate) fn finish(mut self) -> String {

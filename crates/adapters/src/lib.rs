@@ -18,7 +18,13 @@
 mod claude_stream;
 mod claude_tokens;
 mod error;
+mod hook;
 mod json_text;
+mod line_adapter;
+mod line_names;
+mod told;
 
 pub use claude_stream::{ClaudeOutcome, ClaudeStream};
 pub use error::AdapterError;
+pub use hook::{HookLines, hook_event};
+pub use line_adapter::LineAdapter;
