@@ -15,8 +15,10 @@
 //! # Ok::<(), runledger_adapters::AdapterError>(())
 //! ```
 
+mod claude_message;
 mod claude_stream;
 mod claude_tokens;
+mod claude_transcript;
 mod error;
 mod hook;
 mod json_text;
@@ -25,6 +27,7 @@ mod line_names;
 mod told;
 
 pub use claude_stream::{ClaudeOutcome, ClaudeStream};
+pub use claude_transcript::ClaudeTranscript;
 pub use error::AdapterError;
 pub use hook::{HookLines, hook_event};
 pub use line_adapter::LineAdapter;

@@ -30,7 +30,7 @@ fn a_turn_with_tools_is_told_block_by_block() {
             r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"a\nb","is_error":false}]},"session_id":"s1","uuid":"u3","tool_use_result":{"stdout":"a\nb"}}"#,
             r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"one"},{"type":"tool_result","tool_use_id":"t2","content":[{"type":"text","text":"no"},{"type":"text","text":"file"}],"is_error":true}]},"session_id":"s1","uuid":"u4","tool_use_result":{"stdout":"of which?"}}"#,
             r#"{"type":"user","message":{"role":"user","content":"go on"},"session_id":"s1","uuid":"u5"}"#,
-            r#"{"type":"user","message":{"role":"user","content":[{"type":"text","text":"Stop hook feedback"},{"type":"image","source":{}}]},"session_id":"s1","uuid":"u6"}"#,
+            r#"{"type":"user","message":{"role":"user","content":[{"type":"text","text":"Stop hook feedback"},{"type":"image","source":{}}]},"isSynthetic":true,"session_id":"s1","uuid":"u6"}"#,
             r#"{"type":"system","subtype":"permission_denied","tool_name":"Bash","tool_use_id":"t1","decision_reason":"asks","message":"longer words","uuid":"u7","session_id":"s1"}"#,
             r#"{"type":"result","subtype":"success","is_error":false,"terminal_reason":"completed","result":"done","session_id":"s1","uuid":"u8","modelUsage":{"model-large":{"contextWindow":200000}},"model_usage_since_last_result":{"model-large":{"inputTokens":11,"outputTokens":27,"cacheReadInputTokens":0,"cacheCreationInputTokens":200}}}"#,
             INIT,
