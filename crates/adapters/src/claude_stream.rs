@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `system/init` | `session.start` for the first, `turn.start` for each later one |
 //! | `assistant` | for each block: `message.complete`, `reasoning.delta`, `tool.pre` |
-//! | `user` | for each block: `tool.post`, `tool.failure`, `user.prompt` |
+//! | `user` | for each block: `tool.post`, `tool.failure`; `user.prompt` where the text is the user's own |
 //! | `result` | `usage.update`, `turn.complete` |
 //! | `system/permission_denied` | `permission.denied` |
 //! | `system/compact_boundary` | `compact.post` |
@@ -13,19 +13,22 @@
 //! | any other line or block | `unknown` |
 //!
 //! Invariants: each line that is a JSON object gives at least one event. The first event of a line carries the whole
-//! line in `payload`, its text unchanged, and the line's `uuid` as its id; the next ones are `UUID#1`, `UUID#2`, …
+//! line in `payload`, its text unchanged. Ids: `stream:UUID` from the line's `uuid`, and `stream:UUID#1`, `stream:UUID#2`,
+//! … for the events after the first; a line without one is named by its text. Events of lines before the first
+//! `system/init` name no session: with `--continue` the id that such a line carries is no session's.
 //! A half of a surrogate pair that stands alone stays as it is in `payload`, and is U+FFFD in `data`.
 
 use std::collections::{HashMap, HashSet};
 
-use runledger_events::{AdapterSessionId, EventId, EventKind, RuntimeEvent, TimestampMs, Tokens, readable};
+use runledger_events::{AdapterSessionId, EventKind, RuntimeEvent, Source, TimestampMs, Tokens, readable};
 
+use crate::claude_message::{ClaudeMessages, joined, prompt, words};
 use crate::claude_tokens::{ClaudeTokens, Thread, tokens_json};
 use crate::error::AdapterError;
-use crate::json_text::{Fields, ObjectText, as_text, quoted};
-
-/// How much of a line an error shows, in characters.
-const BEGINS_CHARS_MAX: usize = 80;
+use crate::json_text::{Fields, ObjectText};
+use crate::line_adapter::LineAdapter;
+use crate::line_names::LineNames;
+use crate::told::{Envelope, LineName, Told, is_line_id, line_fields, moment};
 
 /// What a result line says about how it ended.
 ///
@@ -54,45 +57,17 @@ pub struct ClaudeStream {
     cwd_json: Option<String>,
     tokens: ClaudeTokens,
     outcome: Option<ClaudeOutcome>,
-    /// By the tool call's id.
-    tool_names: HashMap<String, String>,
-    tool_uses: u64,
-    /// Blocks seen of a message, by its id: its blocks come in lines of their own.
-    block_counts: HashMap<String, u64>,
+    messages: ClaudeMessages,
     /// By the subagent's id.
     agent_types: HashMap<String, String>,
     /// Background tasks that are no subagents.
     shell_tasks: HashSet<String>,
+    line_names: LineNames,
 }
 
-/// One event before it has its envelope.
-struct Told {
-    kind: EventKind,
-    data: ObjectText,
-    tool_name: Option<String>,
-    tool_use_id: Option<String>,
-}
-
-impl Told {
-    fn new(kind: EventKind, data: ObjectText) -> Self {
-        Self { kind, data, tool_name: None, tool_use_id: None }
-    }
-
-    /// An event of a tool call; its name and id stand in `data` and in the envelope.
-    fn of_tool(kind: EventKind, tool_name: Option<String>, tool_use_id: Option<String>) -> Self {
-        let data = ObjectText::new();
-        let data = data.text("tool_name", tool_name.as_deref()).text("tool_use_id", tool_use_id.as_deref());
-        Self { kind, data, tool_name, tool_use_id }
-    }
-
-    /// The same with this field of JSON text in `data`.
-    fn with(mut self, field: &str, json: Option<&str>) -> Self {
-        self.data = self.data.raw(field, json);
-        self
-    }
-
-    fn unknown(source_event_name: &str) -> Self {
-        Self::new(EventKind::Unknown, ObjectText::new().text("source_event_name", source_event_name))
+impl LineAdapter for ClaudeStream {
+    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+        ClaudeStream::line(self, line, now)
     }
 }
 
@@ -112,10 +87,7 @@ impl ClaudeStream {
     pub fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let line = line.trim();
         let text = readable(line);
-        let fields = Fields::parse(&text).map_err(|source| AdapterError::NotAnObject {
-            begins: line.chars().take(BEGINS_CHARS_MAX).collect(),
-            source,
-        })?;
+        let fields = line_fields(&text, line)?;
 
         let name = line_name(&fields);
         let mut told = self.tell(&name, &fields);
@@ -123,41 +95,30 @@ impl ClaudeStream {
             told.push(Told::unknown(&name));
         }
 
-        let uuid = fields.text("uuid");
         let agent_id = fields.text("agent_id");
-        let agent_type =
-            agent_id.as_ref().and_then(|id| fields.text("subagent_type").or_else(|| self.agent_types.get(id).cloned()));
-        let session_id = fields.text("session_id").filter(|id| AdapterSessionId::new(id.as_str()).is_ok());
-        let timestamp = fields.text("timestamp").and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        let timestamp = timestamp.map_or(now, |moment| TimestampMs(moment.as_millisecond()));
-        let context = ObjectText::new().raw("cwd", self.cwd_json.as_deref()).finish();
-
-        let with_envelope = |(at, told): (usize, Told)| {
-            let id = uuid.as_ref().map(|uuid| if at == 0 { uuid.clone() } else { format!("{uuid}#{at}") });
-            let id = id.filter(|id| EventId::new(id.as_str()).is_ok());
-            let json = ObjectText::new()
-                .text("id", id.as_deref())
-                .raw("timestamp", timestamp.to_string().as_str())
-                .text("kind", told.kind.as_str())
-                .raw("data", told.data.finish().as_str())
-                .text("hookName", format!("stream:{name}").as_str())
-                .text("sessionId", session_id.as_deref())
-                .text("toolName", told.tool_name.as_deref())
-                .text("toolUseId", told.tool_use_id.as_deref())
-                .text("agentId", agent_id.as_deref())
-                .text("agentType", agent_type.as_deref())
-                .raw("context", context.as_str())
-                .raw("interaction", r#"{"expectsDecision":false}"#)
-                .raw("payload", (at == 0).then_some(line))
-                .finish();
-            RuntimeEvent::from_json(&json).map_err(|source| AdapterError::Event { kind: told.kind, source })
+        let uuid = fields.text("uuid").filter(|uuid| is_line_id(uuid));
+        let envelope = Envelope {
+            source: Source::Stream,
+            name: uuid.map_or_else(|| LineName::Digest(self.line_names.name(line)), LineName::Own),
+            timestamp: fields.raw_text("timestamp").and_then(moment).unwrap_or(now),
+            hook_name: format!("stream:{name}"),
+            // Before the first `system/init` a line may carry an id that is no session's.
+            session_id: fields.text("session_id").filter(|_| self.has_begun),
+            agent_type: agent_id
+                .as_ref()
+                .and_then(|id| fields.text("subagent_type").or_else(|| self.agent_types.get(id).cloned())),
+            agent_id,
+            context: ObjectText::new().raw("cwd", self.cwd_json.as_deref()),
+            expects_decision: false,
+            payload: line,
+            recorder: None,
         };
-        told.into_iter().enumerate().map(with_envelope).collect()
+        envelope.around(told)
     }
 
     /// The session of the last `system/init` line.
     ///
-    /// Lines before it do not count: with `--continue` those of the SessionStart hook carry an id that is no session's.
+    /// Lines before it do not count, see above.
     pub fn adapter_session_id(&self) -> Option<&AdapterSessionId> {
         self.adapter_session_id.as_ref()
     }
@@ -177,7 +138,7 @@ impl ClaudeStream {
 
     /// Tool calls that the model asked for, those of subagents and denied ones included.
     pub fn tool_uses(&self) -> u64 {
-        self.tool_uses
+        self.messages.tool_uses()
     }
 
     fn tell(&mut self, name: &str, line: &Fields<'_>) -> Vec<Told> {
@@ -216,7 +177,7 @@ impl ClaudeStream {
 
     fn permission_denied(&mut self, line: &Fields<'_>) -> Told {
         let tool_use_id = line.text("tool_use_id");
-        let tool_name = line.text("tool_name").or_else(|| self.tool_name(tool_use_id.as_deref()));
+        let tool_name = line.text("tool_name").or_else(|| self.messages.tool_name(tool_use_id.as_deref()));
         let reason = line.raw_text("decision_reason").or_else(|| line.raw_text("message"));
         Told::of_tool(EventKind::PermissionDenied, tool_name, tool_use_id).with("reason", reason)
     }
@@ -260,69 +221,25 @@ impl ClaudeStream {
         let Some(message) = line.object("message") else {
             return Vec::new();
         };
-        let is_subagent = line.raw("parent_tool_use_id").is_some() || line.raw("agent_id").is_some();
-        self.tokens.message(&message, if is_subagent { Thread::Subagent } else { Thread::Main });
-
-        let item_id = message.raw_text("id");
-        if let Some(text) = message.raw_text("content") {
-            let data = ObjectText::new().raw("message", text).raw("item_id", item_id);
-            return vec![Told::new(EventKind::MessageComplete, data)];
-        }
-        let blocks = message.list("content").unwrap_or_default();
-        let first_index = self.first_index(&message, blocks.len());
-        let tell_block = |(at, block): (usize, &str)| {
-            let Ok(block) = Fields::parse(block) else {
-                return Told::unknown("assistant");
-            };
-            match block.text("type").as_deref() {
-                Some("text") => {
-                    let data = ObjectText::new().raw("message", block.raw_text("text")).raw("item_id", item_id);
-                    Told::new(EventKind::MessageComplete, data)
-                }
-                Some("thinking") => {
-                    let index = first_index.saturating_add(at as u64).to_string();
-                    let data = ObjectText::new()
-                        .raw("delta", block.raw_text("thinking"))
-                        .raw("item_id", item_id)
-                        .raw("content_index", index.as_str())
-                        .text("phase", "thinking");
-                    Told::new(EventKind::ReasoningDelta, data)
-                }
-                Some("tool_use") => self.tool_use(&block),
-                other => Told::unknown(&joined("assistant", other)),
-            }
-        };
-        blocks.into_iter().enumerate().map(tell_block).collect()
-    }
-
-    /// The index, in the whole message, of the first of these next blocks.
-    fn first_index(&mut self, message: &Fields<'_>, blocks: usize) -> u64 {
-        let Some(id) = message.text("id") else {
-            return 0;
-        };
-        let count = self.block_counts.entry(id).or_default();
-        let first = *count;
-        *count = count.saturating_add(blocks as u64);
-        first
-    }
-
-    fn tool_use(&mut self, block: &Fields<'_>) -> Told {
-        let tool_use_id = block.text("id");
-        let tool_name = block.text("name");
-        let known =
-            tool_use_id.clone().and_then(|id| self.tool_names.insert(id, tool_name.clone().unwrap_or_default()));
-        if known.is_none() {
-            self.tool_uses = self.tool_uses.saturating_add(1);
-        }
-        Told::of_tool(EventKind::ToolPre, tool_name, tool_use_id).with("tool_input", block.raw("input"))
+        let thread = if is_of_subagent(line) { Thread::Subagent } else { Thread::Main };
+        self.tokens.message(&message, thread);
+        self.messages.assistant(&message, "assistant")
     }
 
     fn user(&mut self, line: &Fields<'_>) -> Vec<Told> {
         let Some(message) = line.object("message") else {
             return Vec::new();
         };
-        if let Some(text) = message.raw_text("content") {
-            return vec![Told::new(EventKind::UserPrompt, ObjectText::new().raw("prompt", text))];
+        // What the client put in itself is no prompt, nor is what a subagent was asked to do.
+        let is_users = line.bool("isSynthetic") != Some(true) && !is_of_subagent(line);
+        let tell_text = |text: Option<String>| {
+            let prompt = text.filter(|_| is_users).and_then(|text| prompt(&text));
+            let tell =
+                |prompt: String| Told::new(EventKind::UserPrompt, ObjectText::new().text("prompt", prompt.as_str()));
+            prompt.map_or_else(|| Told::unknown("user"), tell)
+        };
+        if let Some(text) = message.text("content") {
+            return vec![tell_text(Some(text))];
         }
         let blocks = message.list("content").unwrap_or_default();
         // The line has one structured result, whatever the number of blocks.
@@ -332,31 +249,12 @@ impl ClaudeStream {
                 return Told::unknown("user");
             };
             match block.text("type").as_deref() {
-                Some("text") => {
-                    Told::new(EventKind::UserPrompt, ObjectText::new().raw("prompt", block.raw_text("text")))
-                }
-                Some("tool_result") => self.tool_result(&block, whole_result),
+                Some("text") => tell_text(block.text("text")),
+                Some("tool_result") => self.messages.tool_result(&block, whole_result, false),
                 other => Told::unknown(&joined("user", other)),
             }
         };
         blocks.into_iter().map(tell_block).collect()
-    }
-
-    fn tool_result(&self, block: &Fields<'_>, whole_result: Option<&str>) -> Told {
-        let tool_use_id = block.text("tool_use_id");
-        let tool_name = self.tool_name(tool_use_id.as_deref());
-        if block.bool("is_error") != Some(true) {
-            let response = whole_result.or_else(|| block.raw("content"));
-            return Told::of_tool(EventKind::ToolPost, tool_name, tool_use_id).with("tool_response", response);
-        }
-        let error = quoted(&block.raw("content").map(words).unwrap_or_default());
-        Told::of_tool(EventKind::ToolFailure, tool_name, tool_use_id)
-            .with("error", Some(&error))
-            .with("is_interrupt", Some("false"))
-    }
-
-    fn tool_name(&self, tool_use_id: Option<&str>) -> Option<String> {
-        self.tool_names.get(tool_use_id?).filter(|name| !name.is_empty()).cloned()
     }
 
     fn result(&mut self, line: &Fields<'_>) -> Vec<Told> {
@@ -390,29 +288,15 @@ impl ClaudeStream {
     }
 }
 
+/// Whether a subagent said this, or was told it.
+fn is_of_subagent(line: &Fields<'_>) -> bool {
+    line.raw("parent_tool_use_id").is_some() || line.raw("agent_id").is_some()
+}
+
 /// `type`, or `type/subtype`.
 fn line_name(line: &Fields<'_>) -> String {
     let kind = line.text("type").unwrap_or_else(|| String::from("untyped"));
     joined(&kind, line.text("subtype").as_deref())
-}
-
-fn joined(name: &str, part: Option<&str>) -> String {
-    part.map_or_else(|| name.to_owned(), |part| format!("{name}/{part}"))
-}
-
-/// A text, or the text blocks of a list, as text; anything else as its JSON.
-fn words(json: &str) -> String {
-    if let Some(text) = as_text(json) {
-        return text;
-    }
-    let wrapped = ObjectText::new().raw("content", json).finish();
-    let blocks = Fields::parse(&wrapped).ok().and_then(|fields| fields.list("content")).unwrap_or_default();
-    let texts: Vec<String> = blocks
-        .into_iter()
-        .filter_map(|block| Fields::parse(block).ok())
-        .filter_map(|block| block.text("text"))
-        .collect();
-    if texts.is_empty() { json.to_owned() } else { texts.join("\n") }
 }
 
 fn notification(line: &Fields<'_>, type_field: &str, otherwise: &str, message_field: &str) -> Told {

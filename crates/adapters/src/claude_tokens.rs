@@ -12,7 +12,7 @@ use runledger_events::Tokens;
 use crate::json_text::{Fields, ObjectText};
 
 /// The model of messages that the client made itself; the API was not asked.
-const NO_MODEL: &str = "<synthetic>";
+pub(crate) const NO_MODEL: &str = "<synthetic>";
 
 /// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,46 @@ impl ClaudeTokens {
             context_window_size: self.context_window_size,
             ..unsettled.fold(self.settled, Tokens::followed_by)
         }
+    }
+}
+
+/// What one thread of a transcript has cost so far. Invariant: each message id counts once, with its latest usage.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RunningTokens {
+    /// Input, output, cache read, cache write; of all messages together.
+    sums: [u128; 4],
+    messages: HashMap<String, [u64; 4]>,
+    context_size: Option<u64>,
+}
+
+impl RunningTokens {
+    /// Takes one line of an assistant message; gives whether any figure changed. `is_main`: the context is this thread's.
+    pub(crate) fn message(&mut self, message: &Fields<'_>, is_main: bool) -> bool {
+        let (Some(id), Some(usage)) = (message.text("id"), message.object("usage")) else {
+            return false;
+        };
+        let usage = api_usage(&usage);
+        if !usage.has_sums() {
+            return false;
+        }
+        let figures = [usage.input, usage.output, usage.cache_read, usage.cache_write].map(Option::unwrap_or_default);
+        let [input, _, read, write] = figures;
+        let context_size = Some(input.saturating_add(read).saturating_add(write)).filter(|_| is_main);
+        let before = self.messages.insert(id, figures);
+        for (at, sum) in self.sums.iter_mut().enumerate() {
+            let known = before.map_or(0, |figures| figures[at]);
+            *sum = sum.saturating_sub(known.into()).saturating_add(figures[at].into());
+        }
+        let has_new_context = context_size.is_some_and(|size| self.context_size != Some(size));
+        self.context_size = context_size.or(self.context_size);
+        before != Some(figures) || has_new_context
+    }
+
+    pub(crate) fn so_far(&self) -> Tokens {
+        let [input, output, cache_read, cache_write] =
+            self.sums.map(|sum| Some(u64::try_from(sum).unwrap_or(u64::MAX)));
+        let sums = Tokens { input, output, cache_read, cache_write, ..Tokens::default() };
+        Tokens { context_size: self.context_size, ..with_total(sums) }
     }
 }
 

@@ -15,10 +15,19 @@
 //! # Ok::<(), runledger_adapters::AdapterError>(())
 //! ```
 
+mod claude_message;
 mod claude_stream;
 mod claude_tokens;
+mod claude_transcript;
 mod error;
+mod hook;
 mod json_text;
+mod line_adapter;
+mod line_names;
+mod told;
 
 pub use claude_stream::{ClaudeOutcome, ClaudeStream};
+pub use claude_transcript::ClaudeTranscript;
 pub use error::AdapterError;
+pub use hook::{HookLines, hook_event};
+pub use line_adapter::LineAdapter;

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Write as _;
 use std::path::PathBuf;
+
+mod common;
 
 use runledger_adapters::ClaudeStream;
 use runledger_events::{EventKind, KindFacts, RuntimeEvent, TimestampMs};
@@ -20,13 +21,7 @@ struct Recording {
 }
 
 fn folder() -> Option<PathBuf> {
-    let shared = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    if shared.is_dir() {
-        return Some(shared.join("real/claude-code-2.1.330"));
-    }
-    assert!(std::env::var_os("CI").is_none(), "../shared is absent");
-    let _ = writeln!(std::io::stderr(), "skipped: ../shared is absent");
-    None
+    common::recordings("claude-code-2.1.330")
 }
 
 fn recordings() -> Vec<Recording> {
@@ -36,9 +31,7 @@ fn recordings() -> Vec<Recording> {
         .map(|entry| entry.unwrap().path())
         .filter_map(|path| {
             let case = path.file_name()?.to_str()?.strip_suffix(".stream.jsonl")?.to_owned();
-            let text = std::fs::read_to_string(&path).unwrap();
-            // Other line separators may stand inside strings.
-            let lines: Vec<String> = text.split_terminator('\n').map(str::to_owned).collect();
+            let lines = common::lines_of(&path);
             let mut stream = ClaudeStream::new();
             let events = lines.iter().map(|line| stream.line(line, NOW).unwrap()).collect();
             Some(Recording { case, lines, stream, events })

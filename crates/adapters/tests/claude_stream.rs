@@ -2,31 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
+use common::{NOW, values_of};
 use runledger_adapters::{AdapterError, ClaudeOutcome, ClaudeStream};
 use runledger_events::{EventKind, KindFacts, RuntimeEvent, TimestampMs};
-
-const NOW: TimestampMs = TimestampMs(1_761_000_000_000);
 
 const INIT: &str =
     r#"{"type":"system","subtype":"init","cwd":"/srv/demo","session_id":"s1","model":"model-large","uuid":"u-init"}"#;
 
-/// The events of each line as they are written, with `<line>` where the line itself stands.
-fn told(lines: &[&str]) -> String {
-    let mut stream = ClaudeStream::new();
-    let mut text = String::new();
-    for line in lines {
-        for event in stream.line(line, NOW).unwrap() {
-            text.push_str(&event.json().replace(line, "<line>"));
-            text.push('\n');
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// Compares without the snapshot repeating the lines.
 fn assert_told(name: &str, lines: &[&str]) {
-    insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!(name, told(lines)) });
+    common::assert_told(&format!("claude_stream__{name}"), &mut ClaudeStream::new(), lines);
 }
 
 fn kinds(stream: &mut ClaudeStream, line: &str) -> Vec<String> {
@@ -44,7 +30,7 @@ fn a_turn_with_tools_is_told_block_by_block() {
             r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"a\nb","is_error":false}]},"session_id":"s1","uuid":"u3","tool_use_result":{"stdout":"a\nb"}}"#,
             r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"one"},{"type":"tool_result","tool_use_id":"t2","content":[{"type":"text","text":"no"},{"type":"text","text":"file"}],"is_error":true}]},"session_id":"s1","uuid":"u4","tool_use_result":{"stdout":"of which?"}}"#,
             r#"{"type":"user","message":{"role":"user","content":"go on"},"session_id":"s1","uuid":"u5"}"#,
-            r#"{"type":"user","message":{"role":"user","content":[{"type":"text","text":"Stop hook feedback"},{"type":"image","source":{}}]},"session_id":"s1","uuid":"u6"}"#,
+            r#"{"type":"user","message":{"role":"user","content":[{"type":"text","text":"Stop hook feedback"},{"type":"image","source":{}}]},"isSynthetic":true,"session_id":"s1","uuid":"u6"}"#,
             r#"{"type":"system","subtype":"permission_denied","tool_name":"Bash","tool_use_id":"t1","decision_reason":"asks","message":"longer words","uuid":"u7","session_id":"s1"}"#,
             r#"{"type":"result","subtype":"success","is_error":false,"terminal_reason":"completed","result":"done","session_id":"s1","uuid":"u8","modelUsage":{"model-large":{"contextWindow":200000}},"model_usage_since_last_result":{"model-large":{"inputTokens":11,"outputTokens":27,"cacheReadInputTokens":0,"cacheCreationInputTokens":200}}}"#,
             INIT,
@@ -57,6 +43,7 @@ fn a_subagent_is_told_with_its_id_and_type() {
     assert_told(
         "subagent",
         &[
+            INIT,
             r#"{"type":"system","subtype":"task_started","task_id":"a1","tool_use_id":"t1","subagent_type":"Explore","task_type":"local_agent","prompt":"look","uuid":"u1","session_id":"s1"}"#,
             r#"{"type":"assistant","message":{"id":"m1","content":[{"type":"tool_use","id":"c1","name":"Bash","input":{}}]},"parent_tool_use_id":"t1","session_id":"s1","uuid":"u2","agent_id":"a1","subagent_type":"Explore"}"#,
             r#"{"type":"system","subtype":"permission_denied","tool_name":"Bash","tool_use_id":"c1","agent_id":"a1","message":"needs approval","uuid":"u3","session_id":"s1"}"#,
@@ -70,6 +57,7 @@ fn the_other_lines_of_the_client_are_notifications_or_unknown() {
     assert_told(
         "other_lines",
         &[
+            INIT,
             r#"{"type":"system","subtype":"api_retry","attempt":1,"max_retries":10,"retry_delay_ms":519,"error_status":529,"error":"overloaded","session_id":"s1","uuid":"u1"}"#,
             r#"{"type":"system","subtype":"notification","key":"stop-hook-error","text":"stop hook problem","session_id":"s1","uuid":"u2"}"#,
             r#"{"type":"system","subtype":"informational","content":"A hook gave no usable answer.","level":"warning","session_id":"s1","uuid":"u3"}"#,
@@ -97,7 +85,8 @@ fn the_session_is_that_of_the_init_line_and_not_of_the_hook_lines_before_it() {
     let mut stream = ClaudeStream::new();
     let hook = r#"{"type":"system","subtype":"hook_started","session_id":"passing","uuid":"u0"}"#;
     let events = stream.line(hook, NOW).unwrap();
-    assert_eq!(events[0].adapter_session_id().map(|id| id.as_str()), Some("passing"));
+    assert_eq!(events[0].adapter_session_id(), None);
+    assert!(events[0].json().contains("passing"), "the payload is whole");
     assert_eq!(stream.adapter_session_id(), None);
     stream.line(INIT, NOW).unwrap();
     assert_eq!(stream.adapter_session_id().map(|id| id.as_str()), Some("s1"));
@@ -112,7 +101,7 @@ fn the_line_stays_in_the_payload_character_by_character() {
     assert!(!events[1].json().contains("payload"));
     assert!(events[1].json().contains(r#""tool_input":{"n":1E+400}"#));
     let ids: Vec<_> = events.iter().map(|event| event.id().unwrap().as_str().to_owned()).collect();
-    assert_eq!(ids, ["u1", "u1#1"]);
+    assert_eq!(ids, ["stream:u1", "stream:u1#1"]);
 }
 
 #[test]
@@ -126,14 +115,17 @@ fn a_time_is_the_lines_own_where_it_has_one() {
 }
 
 #[test]
-fn ids_that_the_ledger_does_not_take_are_left_out() {
+fn ids_that_the_ledger_does_not_take_are_not_taken_over() {
     let long = "x".repeat(1025);
     let line = format!(r#"{{"type":"result","uuid":"{long}","session_id":"{long}"}}"#);
     let events = ClaudeStream::new().line(&line, NOW).unwrap();
     assert_eq!(events.len(), 2);
-    assert!(events.iter().all(|event| event.id().is_none() && event.adapter_session_id().is_none()));
+    assert!(events.iter().all(|event| event.adapter_session_id().is_none()));
+    let id = events[0].id().unwrap().as_str().to_owned();
+    assert_eq!(id.len(), "stream:".len() + 32, "named by its text");
+    assert_eq!(events[1].id().unwrap().as_str(), format!("{id}/1"));
     let empty = ClaudeStream::new().line(r#"{"uuid":"","session_id":""}"#, NOW).unwrap();
-    assert!(empty[0].id().is_none() && empty[0].adapter_session_id().is_none());
+    assert!(empty[0].id().is_some() && empty[0].adapter_session_id().is_none());
 }
 
 #[test]
@@ -234,15 +226,4 @@ fn any_field_may_hold_anything() {
             assert!(stream.line(&line[..end], NOW).is_err(), "{}", &line[..end]);
         }
     }
-}
-
-/// Where each value after a `:` begins and ends in this JSON text without blanks.
-fn values_of(json: &str) -> Vec<(usize, usize)> {
-    let starts = json.match_indices("\":").map(|(at, _)| at + 2);
-    let end = |start: usize| {
-        let mut values = serde_json::Deserializer::from_str(&json[start..]).into_iter::<serde_json::Value>();
-        values.next().unwrap().unwrap();
-        start + values.byte_offset()
-    };
-    starts.map(|start| (start, end(start))).collect()
 }

@@ -65,9 +65,9 @@ impl<'a> Fields<'a> {
         self.raw(name).and_then(|json| json.parse().ok())
     }
 
-    /// The JSON text of every value, in the order of their names.
-    pub fn values(&self) -> impl Iterator<Item = &'a str> + '_ {
-        self.0.values().map(|raw| raw.get())
+    /// Every field and its JSON text, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> + '_ {
+        self.0.iter().map(|(name, raw)| (name.as_str(), raw.get()))
     }
 
     /// Every value that is an object.
@@ -118,6 +118,12 @@ impl ObjectText {
             Some(text) => self.raw(name, quoted(text).as_str()),
             None => self,
         }
+    }
+
+    /// Adds those of `names` that the object has, as they are.
+    #[must_use]
+    pub fn fields(self, of: &Fields<'_>, names: &[&str]) -> Self {
+        names.iter().fold(self, |object, name| object.raw(name, of.raw(name)))
     }
 
     /// The object's text.

@@ -157,7 +157,7 @@ impl Words {
         title.into_iter().chain(told).chain(piece).for_each(|text| self.add(&text));
         // What a tool was asked: the texts of its input.
         if let Some(input) = data.object("tool_input") {
-            input.values().filter_map(as_text).for_each(|text| self.add(&text));
+            input.iter().filter_map(|(_, json)| as_text(json)).for_each(|text| self.add(&text));
         }
         for step in data.list("plan").unwrap_or_default() {
             let step = Fields::parse(step).unwrap_or_default();
