@@ -35,8 +35,10 @@ CREATE TABLE adapter_sessions_{generation} (
     tokens_context_window_size INTEGER,
     first_position      INTEGER NOT NULL,
     last_position       INTEGER NOT NULL,
+    recorded_tokens     TEXT NOT NULL, -- JSON object: what the harness's own record tells
     PRIMARY KEY (session_id, adapter_session_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_{generation}_by_age ON sessions_{generation} (last_position DESC);
+CREATE INDEX adapter_sessions_{generation}_by_id ON adapter_sessions_{generation} (adapter_session_id);
 CREATE VIEW sessions AS SELECT * FROM sessions_{generation};
 CREATE VIEW adapter_sessions AS SELECT * FROM adapter_sessions_{generation};

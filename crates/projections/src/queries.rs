@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use r2d2::{Pool, PooledConnection};
 use r2d2_sqlite::SqliteConnectionManager;
-use runledger_events::{LogId, Position, RunId, RunStatus, SessionId};
+use runledger_events::{AdapterSessionId, LogId, Position, RunId, RunStatus, SessionId};
 use runledger_store::{LogReader, StorageError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
@@ -178,6 +178,14 @@ impl Queries {
         let mut connection = self.connection()?;
         let snapshot = connection.transaction().map_err(|source| self.failed(sessions::NAME, &source))?;
         sessions::select(&snapshot).map_err(|source| self.failed(sessions::NAME, &source))
+    }
+
+    /// The ledger session that an adapter session is of: the one that told of it first.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn session_of_adapter(&self, id: &AdapterSessionId) -> Result<Option<SessionId>, ProjectionError> {
+        sessions::select_home(&*self.connection()?, id).map_err(|source| self.failed(sessions::NAME, &source))
     }
 
     /// How each read model stands.

@@ -33,6 +33,8 @@ pub struct RunSpec {
     pub workflow: Option<WorkflowConfig>,
     /// The ledger session; a new one where there is none.
     pub session_id: Option<SessionId>,
+    /// The run whose harness started this one. A sub-run is best given a session of its own.
+    pub parent_run_id: Option<RunId>,
     /// How the first turn continues what the harness did before; later ones begin anew.
     pub continuation: Continuation,
     /// How long the run may take.
@@ -51,6 +53,7 @@ impl RunSpec {
             project_dir: project_dir.into(),
             workflow: None,
             session_id: None,
+            parent_run_id: None,
             continuation: Continuation::Fresh,
             timeout: None,
             ledger: None,
@@ -287,7 +290,7 @@ fn start(
             .and_then(|workflow| workflow.loop_config.as_ref())
             .map_or(1, |config| config.max_iterations),
         tracker_path: tracker.map(|place| place.relative.clone()),
-        parent_run_id: None,
+        parent_run_id: spec.parent_run_id.clone(),
         forked_at: None::<Position>,
         attempt: 1,
         deadline_at,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use runledger_events::{EventKind, KindFacts, RecordedEvent, WorkflowIteration};
+use runledger_events::{EventKind, KindFacts, RecordedEvent, RunId, SessionId, WorkflowIteration};
 use runledger_projections::{ProjectionError, Projector, Run};
 use runledger_store::{EventFilter, Follower, Read};
 use runledger_workflow::{
@@ -45,8 +45,8 @@ pub(crate) struct Exec {
     /// `claude`, or `command` for the program after `--`
     #[arg(long, value_name = "NAME")]
     harness: Option<String>,
-    /// The session that the run belongs to; without one, a new session
-    #[arg(long, env = "RUNLEDGER_SESSION", hide_env_values = true, value_name = "ID")]
+    /// The session that the run belongs to, also RUNLEDGER_SESSION; without one, and for a run within a run, a new session
+    #[arg(long, value_name = "ID")]
     session: Option<SessionArg>,
     /// Where the harness works
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -63,12 +63,33 @@ pub(crate) struct Exec {
 }
 
 impl Exec {
+    /// The session of the run, and the run that it is a part of.
+    ///
+    /// A harness passes its own run and session on. What is started there is a sub-run, with a session of its own unless one
+    /// is named: a session has one agent at work, and parallel ones would close each other's runs.
+    fn place(&self) -> anyhow::Result<(Option<SessionId>, Option<RunId>)> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let named = SessionArg::id(self.session.as_ref());
+        if let Some(parent) = variable("RUNLEDGER_RUN_ID") {
+            return Ok((named, Some(RunId::new(parent).map_err(|error| Usage(format!("RUNLEDGER_RUN_ID: {error}")))?)));
+        }
+        let session = match (named, variable("RUNLEDGER_SESSION")) {
+            (None, Some(session)) => {
+                Some(SessionId::new(session).map_err(|error| Usage(format!("RUNLEDGER_SESSION: {error}")))?)
+            }
+            (named, _) => named,
+        };
+        Ok((session, None))
+    }
+
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         // All that can be wrong with the request is found before a ledger is made.
         let path = ledger.path()?;
+        let (session_id, parent_run_id) = self.place()?;
         let spec = RunSpec {
             workflow: self.workflow.as_deref().map(WorkflowConfig::load).transpose()?,
-            session_id: SessionArg::id(self.session.as_ref()),
+            session_id,
+            parent_run_id,
             timeout: self.timeout_ms.map(Duration::from_millis),
             ledger: Some(path.clone()),
             ..RunSpec::new(self.prompt.clone(), self.project_dir.clone())

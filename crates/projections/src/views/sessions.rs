@@ -1,17 +1,18 @@
 //! `sessions` and `adapter_sessions`: what belongs together, which harness sessions took part, what they cost.
 //!
 //! Tokens are counted once: an iteration's end says what its turn cost, so token figures that a harness tells within a
-//! workflow run are not added to it (docs/decisions/0008-tokens-once.md).
+//! workflow run are not added to it; and what the harness's own record tells of the same session stands beside what was
+//! told as it happened, of which the larger counts (docs/decisions/0008-tokens-once.md).
 
 use std::collections::HashMap;
 
 use runledger_events::{
-    AdapterSessionId, EventKind, KindFacts, Position, RecordedEvent, RunId, SessionId, TimestampMs, Tokens,
+    AdapterSessionId, EventKind, KindFacts, Position, RecordedEvent, RunId, SessionId, Source, TimestampMs, Tokens,
     WorkflowIteration, WorkflowState,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{TOKEN_COLUMNS, damaged, figure, sqlite, tokens};
+use super::{TOKEN_COLUMNS, damaged, figure, from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::{AdapterSession, Session};
 use crate::projection::{Kinds, Projection, Table, Target};
@@ -27,8 +28,9 @@ impl Projection for Sessions {
         NAME
     }
 
+    /// 2: figures of the harness's own record stand apart.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn kinds(&self) -> Kinds {
@@ -48,7 +50,7 @@ impl Projection for Sessions {
 
     fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
         let mut sessions: HashMap<SessionId, SessionRow> = HashMap::new();
-        let mut adapters: HashMap<(SessionId, AdapterSessionId), AdapterSession> = HashMap::new();
+        let mut adapters: HashMap<(SessionId, AdapterSessionId), AdapterRow> = HashMap::new();
         let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
         for event in events {
             let Some(session_id) = &event.metadata.session_id else {
@@ -143,8 +145,24 @@ fn adapter_session_of(event: &RecordedEvent) -> Option<&AdapterSessionId> {
     }
 }
 
-fn first_adapter(id: &AdapterSessionId, event: &RecordedEvent) -> AdapterSession {
-    AdapterSession {
+/// An adapter session with what its record tells of tokens; `session.tokens` are those told as it happened.
+struct AdapterRow {
+    session: AdapterSession,
+    recorded: Tokens,
+}
+
+impl AdapterRow {
+    /// The adapter session as queries answer it: of the two tellings the one that tells more counts.
+    fn shown(self) -> AdapterSession {
+        let told = |tokens: &Tokens| tokens.total.unwrap_or_default();
+        let tokens =
+            if told(&self.recorded) > told(&self.session.tokens) { self.recorded } else { self.session.tokens };
+        AdapterSession { tokens, ..self.session }
+    }
+}
+
+fn first_adapter(id: &AdapterSessionId, event: &RecordedEvent) -> AdapterRow {
+    let session = AdapterSession {
         id: id.clone(),
         run_id: None,
         started_at: None,
@@ -156,10 +174,25 @@ fn first_adapter(id: &AdapterSessionId, event: &RecordedEvent) -> AdapterSession
         tokens: Tokens::default(),
         first_position: event.position,
         last_position: event.position,
+    };
+    AdapterRow { session, recorded: Tokens::default() }
+}
+
+/// The figures before, with those that a harness tells now.
+fn with_usage(before: Tokens, usage: Tokens, delta: Tokens) -> Tokens {
+    if !usage.has_sums() {
+        return before.followed_by(delta);
+    }
+    // Sums of the adapter session so far: they take the place of those before.
+    Tokens {
+        context_size: usage.context_size.or(before.context_size),
+        context_window_size: usage.context_window_size.or(before.context_window_size),
+        ..usage
     }
 }
 
-fn take(adapter: &mut AdapterSession, event: &RecordedEvent) {
+fn take(row: &mut AdapterRow, event: &RecordedEvent) {
+    let adapter = &mut row.session;
     adapter.events += 1;
     adapter.last_position = event.position;
     if let Some(run_id) = &event.metadata.run_id {
@@ -181,17 +214,11 @@ fn take(adapter: &mut AdapterSession, event: &RecordedEvent) {
         KindFacts::WorkflowIteration(WorkflowIteration::End(end)) if event.stream.run_id().is_some() => {
             adapter.tokens = adapter.tokens.followed_by(end.tokens);
         }
+        KindFacts::Usage { usage, delta, .. } if Source::of(&event.id) == Source::Transcript => {
+            row.recorded = with_usage(row.recorded, *usage, *delta);
+        }
         KindFacts::Usage { usage, delta, .. } if event.metadata.run_id.is_none() => {
-            adapter.tokens = if usage.has_sums() {
-                // Sums of the adapter session so far: they take the place of those before.
-                Tokens {
-                    context_size: usage.context_size.or(adapter.tokens.context_size),
-                    context_window_size: usage.context_window_size.or(adapter.tokens.context_window_size),
-                    ..*usage
-                }
-            } else {
-                adapter.tokens.followed_by(*delta)
-            };
+            adapter.tokens = with_usage(adapter.tokens, *usage, *delta);
         }
         _ => {}
     }
@@ -199,7 +226,7 @@ fn take(adapter: &mut AdapterSession, event: &RecordedEvent) {
 
 const SESSION_COLUMNS: &str = "session_id, first_at, last_at, events, runs, first_position, last_position";
 const ADAPTER_COLUMNS: &str = "session_id, adapter_session_id, run_id, started_at, ended_at, model, source, \
-                               end_reason, events, first_position, last_position";
+                               end_reason, events, first_position, last_position, recorded_tokens";
 
 fn load_session(target: &Target<'_>, id: &SessionId) -> rusqlite::Result<Option<SessionRow>> {
     let sql = format!("SELECT {SESSION_COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE session_id = ?1", target.table(NAME));
@@ -210,7 +237,7 @@ fn load_adapter(
     target: &Target<'_>,
     session_id: &SessionId,
     id: &AdapterSessionId,
-) -> rusqlite::Result<Option<AdapterSession>> {
+) -> rusqlite::Result<Option<AdapterRow>> {
     let sql = format!(
         "SELECT {ADAPTER_COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE session_id = ?1 AND adapter_session_id = ?2",
         target.table(ADAPTER_SESSIONS)
@@ -231,8 +258,8 @@ fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     })
 }
 
-fn adapter_row(row: &Row<'_>) -> rusqlite::Result<AdapterSession> {
-    Ok(AdapterSession {
+fn adapter_row(row: &Row<'_>) -> rusqlite::Result<AdapterRow> {
+    let session = AdapterSession {
         id: AdapterSessionId::new(row.get::<_, String>(1)?).map_err(|error| damaged(1, error))?,
         run_id: row.get::<_, Option<String>>(2)?.map(RunId::new).transpose().map_err(|error| damaged(2, error))?,
         started_at: row.get::<_, Option<i64>>(3)?.map(TimestampMs),
@@ -243,8 +270,9 @@ fn adapter_row(row: &Row<'_>) -> rusqlite::Result<AdapterSession> {
         events: row.get(8)?,
         first_position: Position(row.get(9)?),
         last_position: Position(row.get(10)?),
-        tokens: tokens(row, 11)?,
-    })
+        tokens: tokens(row, 12)?,
+    };
+    Ok(AdapterRow { session, recorded: from_json(row, 11)? })
 }
 
 fn store_session(target: &Target<'_>, row: &SessionRow) -> rusqlite::Result<()> {
@@ -273,10 +301,12 @@ fn store_session(target: &Target<'_>, row: &SessionRow) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn store_adapter(target: &Target<'_>, session_id: &SessionId, row: &AdapterSession) -> rusqlite::Result<()> {
+fn store_adapter(target: &Target<'_>, session_id: &SessionId, row: &AdapterRow) -> rusqlite::Result<()> {
+    let recorded = to_json(NAME, &row.recorded).map_err(|error| damaged(11, error))?;
+    let row = &row.session;
     let sql = format!(
         "INSERT OR REPLACE INTO {} ({ADAPTER_COLUMNS}, {TOKEN_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
         target.table(ADAPTER_SESSIONS)
     );
     let tokens = &row.tokens;
@@ -292,6 +322,7 @@ fn store_adapter(target: &Target<'_>, session_id: &SessionId, row: &AdapterSessi
         row.events,
         row.first_position.0,
         row.last_position.0,
+        recorded,
         figure(tokens.input),
         figure(tokens.output),
         figure(tokens.cache_read),
@@ -303,6 +334,16 @@ fn store_adapter(target: &Target<'_>, session_id: &SessionId, row: &AdapterSessi
     Ok(())
 }
 
+/// The ledger session that told of an adapter session first.
+pub(crate) fn select_home(connection: &Connection, id: &AdapterSessionId) -> rusqlite::Result<Option<SessionId>> {
+    let sql = format!(
+        "SELECT session_id FROM {ADAPTER_SESSIONS} WHERE adapter_session_id = ?1 ORDER BY first_position LIMIT 1"
+    );
+    let found: Option<String> =
+        connection.prepare_cached(&sql)?.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    found.map(|id| SessionId::new(id).map_err(|error| damaged(0, error))).transpose()
+}
+
 /// All sessions with their adapter sessions, read from the views, the latest first.
 pub(crate) fn select(connection: &Connection) -> rusqlite::Result<Vec<Session>> {
     let mut adapters: HashMap<String, Vec<AdapterSession>> = HashMap::new();
@@ -311,7 +352,7 @@ pub(crate) fn select(connection: &Connection) -> rusqlite::Result<Vec<Session>> 
     ))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        adapters.entry(row.get(0)?).or_default().push(adapter_row(row)?);
+        adapters.entry(row.get(0)?).or_default().push(adapter_row(row)?.shown());
     }
     connection
         .prepare_cached(&format!("SELECT {SESSION_COLUMNS}, {TOKEN_COLUMNS} FROM {NAME} ORDER BY last_position DESC"))?

@@ -1,5 +1,6 @@
 //! `ingest`: appends recorded or piped events, line by line, and reports what it could not take.
 
+mod homes;
 mod lines;
 mod takes;
 
@@ -7,12 +8,15 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use runledger_adapters::{ClaudeStream, ClaudeTranscript, CodexJson, CodexRollout, HookLines, LineAdapter};
 use serde::Serialize;
 
+use self::homes::Homes;
 use self::lines::{Line, Lines};
-use self::takes::{Answer, Intake};
+use self::takes::Intake;
 use crate::commands::SessionArg;
 use crate::exit_code::{CouldNotStart, Exit};
 use crate::ledger::LedgerArg;
@@ -27,20 +31,28 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Append recorded or piped events
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  runledger ingest --format runtime events.jsonl
+  runledger ingest --format claude-transcript ~/.claude/projects/*/*.jsonl
+  claude -p 'Say hello' --output-format stream-json --verbose | runledger ingest --format claude-stream
   my-runtime | runledger ingest --format runtime --session s1 --ack
   runledger --db old.db export | runledger ingest --format runtime
 
-A line is a RuntimeEvent object, a decision {\"eventId\", \"decision\", \"now\"},
-or a line of `export`, which keeps the session it has. An event that is there
-already is not appended again.
+Formats:
+  runtime            RuntimeEvents, decisions {\"eventId\", \"decision\", \"now\"}, lines of `export`
+  claude-hooks       payloads as hooks get them, Claude Code's or Codex's, bare or with ts and data around
+  claude-stream      what claude prints with --output-format stream-json
+  claude-transcript  the transcript that Claude Code keeps of a session, or of a subagent
+  codex-rollout      the rollout that Codex keeps of a thread
+  codex-json         what codex exec --json prints
+
+An event that is there already is not appended again: the same file twice, or a file that grew,
+appends only what is new.
 
 Exit status: 0 when every line was taken, 1 when some were not")]
 pub(crate) struct Ingest {
     /// What the lines are
     #[arg(long, value_enum)]
     format: Format,
-    /// The session they belong to; without it, an event's own `sessionId` is its session
+    /// The session they belong to; without it, that of the harness session, else its own id
     #[arg(long, env = "RUNLEDGER_SESSION", hide_env_values = true, value_name = "ID")]
     session: Option<SessionArg>,
     /// Print {line, position} for each line once it is durable
@@ -56,11 +68,29 @@ pub(crate) struct Ingest {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// RuntimeEvents, decisions, and lines of `export`
     Runtime,
+    ClaudeHooks,
+    ClaudeStream,
+    ClaudeTranscript,
+    CodexRollout,
+    CodexJson,
 }
 
-/// What was taken, and what was not.
+impl Format {
+    /// A translator of one file's lines; none for RuntimeEvents, which need none.
+    fn adapter(self) -> Option<Box<dyn LineAdapter>> {
+        Some(match self {
+            Self::Runtime => return None,
+            Self::ClaudeHooks => Box::new(HookLines::new()),
+            Self::ClaudeStream => Box::new(ClaudeStream::new()),
+            Self::ClaudeTranscript => Box::new(ClaudeTranscript::new()),
+            Self::CodexRollout => Box::new(CodexRollout::new()),
+            Self::CodexJson => Box::new(CodexJson::new()),
+        })
+    }
+}
+
+/// What was taken, and what was not; `appended` and `duplicates` count events, of which a line may tell several.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     lines: u64,
@@ -85,34 +115,46 @@ struct Ack {
 
 impl Ingest {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
-        let Format::Runtime = self.format;
-        // Every file is opened before the ledger is made, so that a wrong name changes nothing.
-        let mut inputs: Vec<(String, u64, Box<dyn Read>)> = Vec::new();
+        // Every file is looked at before the ledger is made, so that a wrong name changes nothing.
         for path in &self.files {
-            let file = open(path)?;
-            let bytes = file.metadata().map(|metadata| metadata.len()).unwrap_or_default();
-            inputs.push((path.display().to_string(), bytes, Box::new(file)));
+            open(path)?;
         }
-        if inputs.is_empty() {
-            inputs.push(("-".to_owned(), 0, Box::new(std::io::stdin())));
-        }
-        let log = ledger.open_for_writing()?;
-        let mut intake = Intake::new(log, SessionArg::id(self.session.as_ref()))?;
+        let session = SessionArg::id(self.session.as_ref());
+        let is_harness = !matches!(self.format, Format::Runtime);
+        let homes = Homes::open(ledger, is_harness && session.is_none());
+        let mut intake = Intake::new(ledger.open_for_writing()?, session, homes)?;
         let mut report = Report::default();
-        for (name, bytes, input) in inputs {
-            let bar = bar(&name, bytes);
-            let mut lines = Lines::new(BufReader::with_capacity(256 << 10, input), self.line_bytes_max);
-            let taken = self.take(&name, &mut lines, &bar, &mut intake, &mut report, output);
-            bar.finish_and_clear();
-            if let Err(error) = taken {
-                // What was taken before is in the log: the report says how much.
-                tell(&report, output)?;
-                return Err(error.context(format!("ingesting {name}")));
-            }
-        }
-        let exit = if report.rejected.is_empty() { Exit::Done } else { Exit::No };
+        let taken = if self.files.is_empty() {
+            self.take_input("-", 0, Box::new(std::io::stdin()), &mut intake, &mut report, output)
+        } else {
+            self.files.iter().try_for_each(|path| {
+                let file = open(path)?;
+                let bytes = file.metadata().map(|metadata| metadata.len()).unwrap_or_default();
+                let name = path.display().to_string();
+                self.take_input(&name, bytes, Box::new(file), &mut intake, &mut report, output)
+            })
+        };
+        // What was taken before an error is in the log: the report says how much.
         tell(&report, output)?;
-        Ok(exit)
+        taken?;
+        Ok(if report.rejected.is_empty() { Exit::Done } else { Exit::No })
+    }
+
+    fn take_input(
+        &self,
+        name: &str,
+        bytes: u64,
+        input: Box<dyn Read>,
+        intake: &mut Intake,
+        report: &mut Report,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        let bar = bar(name, bytes);
+        let mut lines = Lines::new(BufReader::with_capacity(256 << 10, input), self.line_bytes_max);
+        intake.begin_file(self.format.adapter());
+        let taken = self.take(name, &mut lines, &bar, intake, report, output);
+        bar.finish_and_clear();
+        taken.with_context(|| format!("ingesting {name}"))
     }
 
     fn take(
@@ -126,25 +168,21 @@ impl Ingest {
     ) -> anyhow::Result<()> {
         loop {
             let batch = read_batch(lines)?;
-            if batch.is_empty() {
-                return Ok(());
-            }
+            let is_over = batch.is_empty();
             report.lines += u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            for (number, answer) in intake.take(batch)? {
-                match answer {
-                    Answer::Appended(position) => {
-                        report.appended += 1;
-                        self.acknowledge(number, position, output)?;
-                    }
-                    Answer::Duplicate(position) => {
-                        report.duplicates += 1;
-                        self.acknowledge(number, position, output)?;
-                    }
-                    Answer::Rejected(reason) => {
-                        bar.suspend(|| message(&format!("{file}:{number}: {}", render::plain(&reason))));
-                        report.rejected.push(Rejected { file: file.to_owned(), line: number, reason });
-                    }
+            let answers = if is_over { intake.end_file() } else { intake.take(batch)? };
+            for (number, answer) in answers {
+                report.appended += answer.appended;
+                report.duplicates += answer.duplicates;
+                if let Some(reason) = answer.rejected {
+                    bar.suspend(|| message(&format!("{file}:{number}: {}", render::plain(&reason))));
+                    report.rejected.push(Rejected { file: file.to_owned(), line: number, reason });
+                } else if let Some(position) = answer.position {
+                    self.acknowledge(number, position, output)?;
                 }
+            }
+            if is_over {
+                return Ok(());
             }
             bar.set_position(lines.bytes_read());
             if self.ack {

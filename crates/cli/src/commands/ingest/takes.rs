@@ -1,7 +1,8 @@
 //! What becomes of each line: which stream it belongs to, whether it may go there, and the receipt or the reason.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use runledger_adapters::LineAdapter;
 use runledger_events::{
     EventId, EventKind, KindFacts, Metadata, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion, WorkflowState,
     content_digest,
@@ -10,66 +11,150 @@ use runledger_store::{
     AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt, StreamAppend, new_event_from_exported,
 };
 
+use super::homes::Homes;
 use super::lines::Line;
 
-/// What became of a line.
-pub(crate) enum Answer {
-    Appended(u64),
-    Duplicate(u64),
-    Rejected(String),
+/// Events that may wait for a file to name its session, at the most.
+const HELD_MAX: usize = 4096;
+
+/// What became of a line: its events, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// Appended now.
+    pub(crate) appended: u64,
+    /// There already.
+    pub(crate) duplicates: u64,
+    /// Where the last of its events stands.
+    pub(crate) position: Option<u64>,
+    /// Why the line, or one of its events, was not taken.
+    pub(crate) rejected: Option<String>,
 }
 
-/// A line that has been understood.
+/// An event that has been understood.
 struct Taken {
     stream: StreamName,
     expected: ExpectedVersion,
     event: NewEvent,
 }
 
+/// What becomes of the lines of a batch, by their numbers.
+type Answers = BTreeMap<u64, Answer>;
+
 /// Takes lines into a log.
 pub(crate) struct Intake {
     log: EventLog,
     reader: LogReader,
     session: Option<SessionId>,
+    homes: Homes,
+    /// What translates the lines of the file at hand; none for RuntimeEvents as they are.
+    adapter: Option<Box<dyn LineAdapter>>,
+    /// Events from before the file named its session.
+    held: Vec<(u64, RuntimeEvent)>,
+    waiting: Vec<(u64, Taken)>,
     /// The runs met so far, and whether a runner of this log drives them.
     driven_here: HashMap<RunId, bool>,
 }
 
 impl Intake {
-    pub(crate) fn new(log: EventLog, session: Option<SessionId>) -> anyhow::Result<Self> {
+    pub(crate) fn new(log: EventLog, session: Option<SessionId>, homes: Homes) -> anyhow::Result<Self> {
         let reader = log.reader()?;
-        Ok(Self { log, reader, session, driven_here: HashMap::new() })
+        Ok(Self {
+            log,
+            reader,
+            session,
+            homes,
+            adapter: None,
+            held: Vec::new(),
+            waiting: Vec::new(),
+            driven_here: HashMap::new(),
+        })
     }
 
-    /// Takes a batch of lines, in order; each gets an answer.
-    pub(crate) fn take(&mut self, batch: Vec<(u64, Line)>) -> anyhow::Result<Vec<(u64, Answer)>> {
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut waiting: Vec<(u64, Taken)> = Vec::new();
+    /// Begins a file.
+    pub(crate) fn begin_file(&mut self, adapter: Option<Box<dyn LineAdapter>>) {
+        self.adapter = adapter;
+    }
+
+    /// Takes a batch of lines, in order; answers those that are decided: one that has to wait is answered later.
+    pub(crate) fn take(&mut self, batch: Vec<(u64, Line)>) -> anyhow::Result<Answers> {
+        let mut answers = Answers::new();
         for (number, line) in batch {
             let line = match line {
                 Line::Text(line) => line,
                 Line::Bad(reason) => {
-                    answers.push((number, Answer::Rejected(reason)));
+                    reject(&mut answers, number, reason);
                     continue;
                 }
             };
-            match self.understand(&line, &mut waiting, &mut answers)? {
-                Ok(taken) => waiting.push((number, taken)),
-                Err(reason) => answers.push((number, Answer::Rejected(reason))),
+            if self.adapter.is_some() {
+                self.translate(number, &line, &mut answers)?;
+                continue;
+            }
+            match self.understand(&line, &mut answers)? {
+                Ok(taken) => self.waiting.push((number, taken)),
+                Err(reason) => reject(&mut answers, number, reason),
             }
         }
-        self.append(&mut waiting, &mut answers)?;
-        answers.sort_by_key(|(number, _)| *number);
+        self.append(&mut answers)?;
         Ok(answers)
     }
 
-    /// Reads a line. The inner error is the reason why it is not taken.
-    fn understand(
-        &mut self,
-        line: &str,
-        waiting: &mut Vec<(u64, Taken)>,
-        answers: &mut Vec<(u64, Answer)>,
-    ) -> anyhow::Result<Result<Taken, String>> {
+    /// Ends a file: what still waits for its session never learns it.
+    pub(crate) fn end_file(&mut self) -> Answers {
+        let mut answers = Answers::new();
+        for (number, _) in std::mem::take(&mut self.held) {
+            let reason = "nothing in this file names a session: say with --session which one it belongs to";
+            reject(&mut answers, number, reason.to_owned());
+        }
+        answers
+    }
+
+    /// Takes a harness's line.
+    fn translate(&mut self, number: u64, line: &str, answers: &mut Answers) -> anyhow::Result<()> {
+        let Some(adapter) = &mut self.adapter else {
+            return Ok(());
+        };
+        let events = match adapter.line(line, None) {
+            Ok(events) => events,
+            Err(error) => {
+                reject(answers, number, error.to_string());
+                return Ok(());
+            }
+        };
+        for event in events {
+            let session = match (&self.session, event.adapter_session_id()) {
+                (Some(session), _) => session.clone(),
+                (None, Some(adapter_session)) => self.homes.of(adapter_session)?,
+                (None, None) if self.held.len() < HELD_MAX => {
+                    self.held.push((number, event));
+                    continue;
+                }
+                (None, None) => {
+                    reject(answers, number, "no session is named up to here: say with --session which".to_owned());
+                    continue;
+                }
+            };
+            for (number, event) in std::mem::take(&mut self.held) {
+                self.wait(number, event, &session, answers);
+            }
+            self.wait(number, event, &session, answers);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, number: u64, event: RuntimeEvent, session: &SessionId, answers: &mut Answers) {
+        let metadata = Metadata { session_id: Some(session.clone()), ..Metadata::default() };
+        match NewEvent::new(event, metadata) {
+            Ok(event) => {
+                let stream = StreamName::session(session);
+                self.waiting.push((number, Taken { stream, expected: ExpectedVersion::Any, event }));
+            }
+            Err(error) => reject(answers, number, error.to_string()),
+        }
+    }
+
+    /// Reads a line of RuntimeEvents. The inner error is the reason why it is not taken.
+    fn understand(&mut self, line: &str, answers: &mut Answers) -> anyhow::Result<Result<Taken, String>> {
         if is_exported(line) {
             return self.exported(line);
         }
@@ -93,7 +178,7 @@ impl Intake {
             (None, Some(decided)) => match own_session() {
                 Some(session) => Some(session),
                 None => {
-                    self.append(waiting, answers)?;
+                    self.append(answers)?;
                     match self.session_of(decided)? {
                         Ok(session) => Some(session),
                         Err(reason) => return Ok(Err(reason)),
@@ -173,8 +258,8 @@ impl Intake {
     }
 
     /// Appends what is waiting, all in one transaction; one by one where they do not all fit.
-    fn append(&self, waiting: &mut Vec<(u64, Taken)>, answers: &mut Vec<(u64, Answer)>) -> anyhow::Result<()> {
-        let waiting = std::mem::take(waiting);
+    fn append(&mut self, answers: &mut Answers) -> anyhow::Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
         let one = |taken: &Taken| StreamAppend {
             stream: taken.stream.clone(),
             expected: taken.expected,
@@ -182,33 +267,37 @@ impl Intake {
         };
         match self.log.append_all(waiting.iter().map(|(_, taken)| one(taken)).collect()) {
             Ok(receipts) => {
-                let numbers = waiting.iter().map(|(number, _)| *number);
-                answers.extend(numbers.zip(receipts.iter().map(answer)));
+                for ((number, _), receipt) in waiting.iter().zip(&receipts) {
+                    accept(answers, *number, receipt);
+                }
             }
             Err(AppendError::Storage(error)) => return Err(error.into()),
             Err(_) => {
                 for (number, Taken { stream, expected, event }) in waiting {
-                    answers.push((number, self.append_one(&stream, expected, event)?));
+                    match self.log.append(&stream, expected, vec![event]) {
+                        Ok(receipts) => receipts.iter().for_each(|receipt| accept(answers, number, receipt)),
+                        Err(AppendError::Storage(error)) => return Err(error.into()),
+                        Err(error) => reject(answers, number, error.to_string()),
+                    }
                 }
             }
         }
         Ok(())
     }
+}
 
-    fn append_one(&self, stream: &StreamName, expected: ExpectedVersion, event: NewEvent) -> anyhow::Result<Answer> {
-        match self.log.append(stream, expected, vec![event]) {
-            Ok(receipts) => {
-                Ok(receipts.first().map_or_else(|| Answer::Rejected("nothing was appended".to_owned()), answer))
-            }
-            Err(AppendError::Storage(error)) => Err(error.into()),
-            Err(error) => Ok(Answer::Rejected(error.to_string())),
-        }
+fn accept(answers: &mut Answers, number: u64, receipt: &Receipt) {
+    let answer = answers.entry(number).or_default();
+    answer.position = answer.position.max(Some(receipt.position.0));
+    if receipt.is_duplicate {
+        answer.duplicates += 1;
+    } else {
+        answer.appended += 1;
     }
 }
 
-fn answer(receipt: &Receipt) -> Answer {
-    let position = receipt.position.0;
-    if receipt.is_duplicate { Answer::Duplicate(position) } else { Answer::Appended(position) }
+fn reject(answers: &mut Answers, number: u64, reason: String) {
+    answers.entry(number).or_default().rejected.get_or_insert(reason);
 }
 
 /// Whether a line is one of `export`, or of `events --json`.
