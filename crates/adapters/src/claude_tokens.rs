@@ -162,7 +162,7 @@ fn model_usage(model: &Fields<'_>) -> Tokens {
     })
 }
 
-fn with_total(tokens: Tokens) -> Tokens {
+pub(crate) fn with_total(tokens: Tokens) -> Tokens {
     // Adding to unknown figures computes the total, and leaves all of them unknown where none is known.
     Tokens::default().followed_by(tokens)
 }

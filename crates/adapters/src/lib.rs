@@ -19,6 +19,8 @@ mod claude_message;
 mod claude_stream;
 mod claude_tokens;
 mod claude_transcript;
+mod codex_rollout;
+mod codex_words;
 mod error;
 mod hook;
 mod json_text;
@@ -28,6 +30,7 @@ mod told;
 
 pub use claude_stream::{ClaudeOutcome, ClaudeStream};
 pub use claude_transcript::ClaudeTranscript;
+pub use codex_rollout::CodexRollout;
 pub use error::AdapterError;
 pub use hook::{HookLines, hook_event};
 pub use line_adapter::LineAdapter;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use common::{NOW, lines_of};
-use runledger_adapters::{AdapterError, ClaudeStream, ClaudeTranscript, HookLines, LineAdapter};
+use runledger_adapters::{AdapterError, ClaudeStream, ClaudeTranscript, CodexRollout, HookLines, LineAdapter};
 use runledger_events::{EventKind, RuntimeEvent, Source};
 use serde_json::value::RawValue;
 
@@ -42,6 +42,9 @@ fn adapter_of(name: &str) -> Option<NewAdapter> {
     }
     if ends(".stream.jsonl") {
         return Some(|| Box::new(ClaudeStream::new()));
+    }
+    if ends("rollout.jsonl") || is_in("codex-rollouts/") {
+        return Some(|| Box::new(CodexRollout::new()));
     }
     let is_transcript = ends(".transcript.jsonl") || is_in(".subagents/") || is_in("transcripts/");
     if is_transcript && ends(".jsonl") {
