@@ -5,7 +5,7 @@ use runledger_events::{EventKind, ObjectText, Source};
 use super::event::FeedLevel;
 use super::incoming::Incoming;
 use super::mapper::{Draft, Mapper};
-use super::run_lifecycle::{Ending, Trigger};
+use super::run_lifecycle::{Ending, Teller, Trigger};
 use super::subagents::{ROOT, actor_of, speaker};
 use super::{text, titles};
 use crate::error::ProjectionError;
@@ -108,11 +108,16 @@ impl Mapper<'_> {
         let Some(message) = message.filter(|message| !message.is_empty()) else {
             return Ok(());
         };
-        self.say(event, &speaker(actor), &message, None, stop_id)
+        self.say(event, &speaker(actor), &message, Teller::with_a_stop(event.source), stop_id)
     }
 
     /// A harness event without a kind of its own: kept, and shown by its name.
+    ///
+    /// Lines of an output or a record that tell of nothing but themselves are in the log alone.
     pub(super) fn unknown(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        if matches!(event.source, Source::Stream | Source::Transcript) {
+            return Ok(());
+        }
         self.ensure_run(event, Trigger::Other, None)?;
         let told = event.text("source_event_name").or_else(|| event.text("hook_event_name"));
         let name = match &event.event.kind {

@@ -1,6 +1,6 @@
 //! Messages, reasoning, plans and token figures.
 
-use runledger_events::{Fields, ObjectText, content_digest};
+use runledger_events::{Fields, ObjectText, Source, content_digest};
 
 use super::agent_messages::{self, Speaker};
 use super::event::FeedLevel;
@@ -27,7 +27,9 @@ impl Mapper<'_> {
     }
 
     pub(super) fn message_complete(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
-        self.ensure_run(event, Trigger::Other, None)?;
+        if event.source == Source::Runtime {
+            self.ensure_run(event, Trigger::Other, None)?;
+        }
         let fallback = speaker(self.actor(event));
         let whole = event.text("message");
         if let (None, Some(last_piece)) = (&whole, event.text("delta")) {
@@ -40,7 +42,7 @@ impl Mapper<'_> {
             (None, Some(pending)) => (pending.text, pending.speaker),
             (None, None) => return Ok(()),
         };
-        self.say(event, &speaker, &message, event.text("model").as_deref(), None)
+        self.say(event, &speaker, &message, Teller::from(event.source), None)
     }
 
     /// Shows a message, unless it is one that is shown already.
@@ -49,26 +51,25 @@ impl Mapper<'_> {
         event: &Incoming<'_>,
         speaker: &Speaker,
         message: &str,
-        model: Option<&str>,
+        teller: Teller,
         parent_event_id: Option<String>,
     ) -> Result<(), ProjectionError> {
         let message = text::message(message);
         if message.is_empty() {
             return Ok(());
         }
-        let source = if event.source == runledger_events::Source::Transcript { "transcript" } else { "hook" };
+        let source = if event.source == Source::Transcript { "transcript" } else { "hook" };
         let data = ObjectText::new()
             .text("message", message.as_str())
             .text("source", source)
             .text("scope", speaker.scope.as_str())
-            .text("model", model);
+            .text("model", event.text("model").as_deref());
         let who = if speaker.scope == "root" { "Agent" } else { "Subagent" };
         let title = format!("{} {who} response", titles::MESSAGE);
         let draft = Draft::new("agent.message", title, data).by(speaker.actor_id.as_str()).after(parent_event_id);
 
         let digest = content_digest(message.as_bytes()).to_string();
         let fact = format!("message {digest}");
-        let teller = Teller::from(event.source);
         if let Telling::Again { seq, is_better } = self.tell(event, &fact, teller)? {
             return self.retell(event, seq, is_better.then_some(draft));
         }
@@ -76,6 +77,7 @@ impl Mapper<'_> {
             // A stop tells the last message over again.
             return retelling::unsay(&mut self.memory, event.session_id(), &fact, teller);
         }
+        self.ensure_run(event, Trigger::Other, None)?;
         let (seq, _) = self.emit(event, draft)?;
         agent_messages::say(&mut self.memory, speaker, &digest)?;
         self.shown(event, &fact, teller, seq)
@@ -101,7 +103,7 @@ impl Mapper<'_> {
             .text("thread_id", event.text("thread_id").as_deref())
             .text("turn_id", event.text("turn_id").as_deref());
         let draft = Draft::new("reasoning.summary", text::title(&message), data).by(ROOT);
-        if event.source == runledger_events::Source::Runtime {
+        if event.source == Source::Runtime {
             // Pieces of one summary: each shows it as it has grown.
             self.emit(event, draft)?;
             return Ok(());
@@ -159,7 +161,7 @@ impl Mapper<'_> {
             .raw("usage", object("usage"))
             .raw("delta", object("delta"));
         let draft = Draft::new("usage.update", "Usage updated", data);
-        if event.source == runledger_events::Source::Runtime {
+        if event.source == Source::Runtime {
             self.emit(event, draft)?;
             return Ok(());
         }
@@ -189,7 +191,7 @@ impl Mapper<'_> {
         let input = Fields::parse(event.object_json("tool_input")).unwrap_or_default();
         match tool_name {
             "TodoWrite" => self.changes.plan = Some(root_plan::todos(&input)),
-            "update_plan" if event.source != runledger_events::Source::Runtime => {
+            "update_plan" if event.source != Source::Runtime => {
                 self.plan_changed(event, root_plan::steps(input.list("plan")))?;
             }
             _ => {}

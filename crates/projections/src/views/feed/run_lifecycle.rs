@@ -81,7 +81,7 @@ pub struct RunCounters {
     pub blocks: u64,
 }
 
-/// Who told of something first; by the source's prefix, as it is stored.
+/// Who tells: a source, or a source that says again what it may have said before. Earlier ones' words are the better ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Teller {
@@ -91,6 +91,24 @@ pub(super) enum Teller {
     Transcript,
     /// A batch of tool calls, told by a hook behind their own hooks: it speaks only for those that had none.
     HookBatch,
+    /// The last message, as a hook tells it with the stop.
+    HookStop,
+    /// The last message, as the output tells it with the stop.
+    StreamStop,
+    /// The last message, as the record tells it with the stop.
+    TranscriptStop,
+}
+
+impl Teller {
+    /// The source where it tells of a stop. To the reference that is telling as any.
+    pub(super) fn with_a_stop(source: Source) -> Self {
+        match source {
+            Source::Runtime => Self::Runtime,
+            Source::Hook => Self::HookStop,
+            Source::Stream => Self::StreamStop,
+            Source::Transcript => Self::TranscriptStop,
+        }
+    }
 }
 
 impl From<Source> for Teller {

@@ -148,7 +148,7 @@ impl Mapper<'_> {
         let (seq, stop_id) = self.emit(event, draft)?;
         self.shown(event, "stop", teller, seq)?;
         for pending in agent_messages::take_all(&mut self.memory)? {
-            self.say(event, &pending.speaker, &pending.text, None, Some(stop_id.clone()))?;
+            self.say(event, &pending.speaker, &pending.text, teller, Some(stop_id.clone()))?;
         }
         let ending = verdict.unwrap_or_else(|| {
             let verdict = self.state.lifecycle.open().and_then(|run| run.verdict.clone());
@@ -190,7 +190,8 @@ impl Mapper<'_> {
         let Some(message) = last_message.filter(|message| !message.is_empty()) else {
             return Ok(());
         };
-        self.say(event, &super::subagents::speaker(ROOT.to_owned()), &message, None, stop_id)
+        let teller = Teller::with_a_stop(event.source);
+        self.say(event, &super::subagents::speaker(ROOT.to_owned()), &message, teller, stop_id)
     }
 }
 
