@@ -17,7 +17,7 @@ use crate::hooks::kind_and_data;
 use crate::json::with_fields;
 use crate::notes::{self, Note};
 use crate::rows::{FeedRow, RuntimeRow};
-use crate::runs::{self, Place, Seen, Side, Span};
+use crate::runs::{self, Known, Place, Seen, Side, Span};
 use crate::sequence::{Item, Told, sequence};
 
 /// An event with its place.
@@ -36,18 +36,20 @@ struct Problem {
 
 impl Problem {
     fn new(table: &'static str, row: &str, cause: impl ToString) -> Self {
+        let row = if row.is_empty() { "''" } else { row };
         Self { table, row: row.to_owned(), cause: cause.to_string() }
     }
 }
 
-/// The events of `database`, for the ledger session `session`, in the order of the log; without those of `but_runs`.
+/// The events of `database`, for the ledger session `session`, in the order of the log; of the runs in `known` only
+/// what the ledger does not have yet.
 ///
 /// # Errors
 /// [`ImportError::Row`] for the first row that cannot become an event.
 pub(crate) fn convert(
     database: &OldDatabase,
     session: &SessionId,
-    but_runs: &HashSet<RunId>,
+    known: &HashMap<RunId, Known>,
 ) -> Result<Vec<StreamAppend>, ImportError> {
     let refused = |problem: Problem| ImportError::Row {
         file: database.file.clone(),
@@ -55,14 +57,15 @@ pub(crate) fn convert(
         row: problem.row,
         cause: problem.cause,
     };
-    let mut planned = plan(database, session, but_runs).map_err(refused)?;
+    let mut planned = plan(database, session, known).map_err(refused)?;
     planned.sort_by_key(|planned| planned.place);
-    Ok(appends(planned))
+    Ok(appends(planned, known))
 }
 
 /// Events of one stream that stand together are one append; those of a run expect all that were before.
-fn appends(planned: Vec<Planned>) -> Vec<StreamAppend> {
-    let mut versions: HashMap<StreamName, u64> = HashMap::new();
+fn appends(planned: Vec<Planned>, known: &HashMap<RunId, Known>) -> Vec<StreamAppend> {
+    let mut versions: HashMap<StreamName, u64> =
+        known.iter().map(|(run_id, known)| (StreamName::run(run_id), known.version.0)).collect();
     let mut appends: Vec<StreamAppend> = Vec::new();
     for Planned { stream, event, .. } in planned {
         let version = versions.entry(stream.clone()).or_default();
@@ -82,7 +85,7 @@ fn appends(planned: Vec<Planned>) -> Vec<StreamAppend> {
     appends
 }
 
-fn plan(database: &OldDatabase, session: &SessionId, but_runs: &HashSet<RunId>) -> Result<Vec<Planned>, Problem> {
+fn plan(database: &OldDatabase, session: &SessionId, known: &HashMap<RunId, Known>) -> Result<Vec<Planned>, Problem> {
     let items = sequence(database);
     let events = items.iter().map(runtime_event).collect::<Result<Vec<_>, _>>()?;
     let seen = seen(&items, &events);
@@ -106,7 +109,7 @@ fn plan(database: &OldDatabase, session: &SessionId, but_runs: &HashSet<RunId>) 
         planned.push(Planned { place: (index, Side::Itself), stream: stream.clone(), event });
     }
     plan_notes(database, session, &seen, &mut planned)?;
-    plan_runs(database, session, &seen, &spans, but_runs, &mut planned)?;
+    plan_runs(database, session, &seen, &spans, known, &mut planned)?;
     Ok(planned)
 }
 
@@ -282,14 +285,24 @@ fn plan_runs(
     session: &SessionId,
     seen: &[Seen],
     spans: &[Span<'_>],
-    but_runs: &HashSet<RunId>,
+    known: &HashMap<RunId, Known>,
     planned: &mut Vec<Planned>,
 ) -> Result<(), Problem> {
     let costs = Costs::new(database, seen, spans);
-    for span in spans.iter().filter(|span| !but_runs.contains(&span.id)) {
+    for span in spans {
+        let goes_on_after = match known.get(&span.id) {
+            None => None,
+            Some(Known { goes_on_after: None, .. }) => continue,
+            Some(known) => known.goes_on_after,
+        };
         let failed = |error: &dyn ToString| Problem::new("workflow_runs", &span.row.id, error.to_string());
-        let tokens: Vec<Tokens> = span.iterations().map(|range| costs.of(&seen[range])).collect();
-        let events = runs::events(span, session, &database.session.project_dir, seen, &tokens)
+        // The figures of a run that goes on may be in the ledger already, and would be counted on top of those.
+        let cost = |range: std::ops::Range<usize>| match goes_on_after {
+            None => costs.of(&seen[range]),
+            Some(_) => Tokens::default(),
+        };
+        let tokens: Vec<Tokens> = span.iterations().map(cost).collect();
+        let events = runs::events(span, session, &database.session.project_dir, seen, &tokens, goes_on_after)
             .map_err(|cause| failed(&cause))?;
         for event in events {
             let metadata =

@@ -7,8 +7,8 @@
 
 use runledger_events::{
     AdapterSessionId, Continuation, EventId, IterationEnd, IterationOutcome, IterationSession, IterationStart,
-    KindFacts, ObjectText, RunId, RunState, RunStatus, SessionId, TimestampMs, Tokens, WorkflowEnd, WorkflowIteration,
-    WorkflowStart, WorkflowTransition, event_json,
+    KindFacts, ObjectText, RunId, RunState, RunStatus, SessionId, StreamVersion, TimestampMs, Tokens, WorkflowEnd,
+    WorkflowIteration, WorkflowStart, WorkflowTransition, event_json,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -121,29 +121,63 @@ impl<'a> Span<'a> {
     }
 }
 
-/// The events of a run, in order. `tokens` has what each iteration cost, where that can be told.
+/// How far the ledger knows a run that is imported again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Events of its stream.
+    pub(crate) version: StreamVersion,
+    /// For a run that was interrupted and went on: its iterations. Without them there is nothing to add.
+    pub(crate) goes_on_after: Option<u32>,
+}
+
+/// The events of a run, in order, from where the ledger knows it on. `tokens` has what each iteration cost, where that
+/// can be told.
 pub(crate) fn events(
     span: &Span<'_>,
     session: &SessionId,
     project_dir: &str,
     seen: &[Seen],
     tokens: &[Tokens],
+    goes_on_after: Option<u32>,
 ) -> Result<Vec<RunEvent>, Cause> {
     let mut writer = Writer { events: Vec::new(), project_dir: None };
-    let begin = (span.from, Side::Before);
-    let row = span.row;
-    writer.project_dir = Some(project_dir);
-    writer.write("start", begin, row.started_at, &start(span, session)?, None)?;
-    writer.project_dir = None;
-    if row.iteration > 0 {
-        let facts = transition(RunState::Starting, RunState::Running, RunStatus::Running, None);
-        writer.write("running", begin, row.started_at, &facts, None)?;
+    let mut state = RunState::Starting;
+    match goes_on_after {
+        None => {
+            let begin = (span.from, Side::Before);
+            let row = span.row;
+            writer.project_dir = Some(project_dir);
+            writer.write("start", begin, row.started_at, &start(span, session)?, None)?;
+            writer.project_dir = None;
+            if row.iteration > 0 {
+                let facts = transition(state, RunState::Running, RunStatus::Running, None);
+                writer.write("running", begin, row.started_at, &facts, None)?;
+                state = RunState::Running;
+            }
+        }
+        Some(known) => {
+            resume(&mut writer, span, known, seen)?;
+            state = RunState::Running;
+        }
     }
-    for (index, range) in span.iterations().enumerate() {
+    let known = usize::try_from(goes_on_after.unwrap_or_default()).unwrap_or(usize::MAX);
+    for (index, range) in span.iterations().enumerate().skip(known) {
         iteration(&mut writer, span, index, range, seen, tokens.get(index).copied().unwrap_or_default())?;
     }
-    end(&mut writer, span, seen)?;
+    end(&mut writer, span, state, seen)?;
     Ok(writer.events)
+}
+
+/// The run went on after all: what leads from its interruption to its next iteration, or its end.
+fn resume(writer: &mut Writer<'_>, span: &Span<'_>, known: u32, seen: &[Seen]) -> Result<(), Cause> {
+    let next = span.iterations.get(usize::try_from(known).unwrap_or(usize::MAX)).copied();
+    let place = next.map_or_else(|| end_place(span.to), |next| (next, Side::Before));
+    let at = next.and_then(|next| seen.get(next)).map_or_else(|| span.left_at(seen), |event| event.at);
+    let reason = "imported again; it went on after the first time";
+    let facts = transition(RunState::Idle, RunState::Starting, RunStatus::Running, Some(reason));
+    writer.write(&format!("resumed-{known}"), place, at, &facts, None)?;
+    let facts = transition(RunState::Starting, RunState::Running, RunStatus::Running, None);
+    writer.write(&format!("resumed-{known}-running"), place, at, &facts, None)
 }
 
 fn start(span: &Span<'_>, session: &SessionId) -> Result<KindFacts, Cause> {
@@ -241,15 +275,14 @@ fn iteration(
 }
 
 /// The run's end, or that it was left.
-fn end(writer: &mut Writer<'_>, span: &Span<'_>, seen: &[Seen]) -> Result<(), Cause> {
+fn end(writer: &mut Writer<'_>, span: &Span<'_>, from: RunState, seen: &[Seen]) -> Result<(), Cause> {
     let at = span.left_at(seen);
     let place = end_place(span.to);
-    let from = if span.row.iteration > 0 { RunState::Running } else { RunState::Starting };
     let row = Some(span.row.row.as_str());
     if span.status == RunStatus::Running {
         let reason = "imported as running; the process that drove it is gone";
         let facts = transition(from, RunState::Idle, RunStatus::Interrupted, Some(reason));
-        return writer.write("interrupted", place, at, &facts, row);
+        return writer.write(&format!("interrupted-{}", span.row.iteration), place, at, &facts, row);
     }
     let facts = transition(from, RunState::Completing, RunStatus::Running, None);
     writer.write("completing", place, at, &facts, None)?;

@@ -4,18 +4,19 @@
 //! fingerprint, or with other events under the same ids), it gets `~` and its fingerprint behind it, and the same
 //! database comes to the same place again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use runledger_events::{
     EventId, EventKind, Position, RunId, RunStatus, SessionId, StreamName, StreamVersion, TimestampMs, WorkflowState,
 };
-use runledger_store::{AppendError, EventFilter, EventLog, LogReader, Read, Receipt};
+use runledger_store::{AppendError, EventFilter, EventLog, LogReader, Read};
 
 use crate::convert::convert;
 use crate::database::OldDatabase;
 use crate::error::ImportError;
 use crate::notes;
 use crate::rows::WorkflowRunRow;
+use crate::runs::Known;
 
 /// What became of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +29,6 @@ pub struct TakenOver {
     pub appended: u64,
     /// Those that were there already.
     pub duplicates: u64,
-    /// The last of them in the log.
-    pub last_position: Position,
 }
 
 /// Appends the events of `database` to `log`, in one transaction.
@@ -89,9 +88,25 @@ fn append(
     database: &OldDatabase,
     session: &SessionId,
 ) -> Result<TakenOver, ImportError> {
-    let mut there = HashSet::new();
-    let mut events_there = 0;
-    let mut last_there = Position::START;
+    let known = known_runs(reader, database, session)?;
+    let there: u64 = known.values().map(|known| known.version.0).sum();
+    let appends = convert(database, session, &known)?;
+    let receipts = log.append_all(appends).map_err(|source| match source {
+        AppendError::Storage(_) => ImportError::Append(source),
+        source => ImportError::Conflict { file: database.file.clone(), source },
+    })?;
+    let duplicates = receipts.iter().filter(|receipt| receipt.is_duplicate).count() as u64 + there;
+    let events = receipts.len() as u64 + there;
+    Ok(TakenOver { session_id: session.clone(), events, appended: events - duplicates, duplicates })
+}
+
+/// The runs that the ledger has already, and how far.
+fn known_runs(
+    reader: &LogReader,
+    database: &OldDatabase,
+    session: &SessionId,
+) -> Result<HashMap<RunId, Known>, ImportError> {
+    let mut known = HashMap::new();
     for row in &database.workflow_runs {
         let Ok(run_id) = RunId::new(row.id.as_str()) else {
             // Its conversion says what is wrong with it.
@@ -101,28 +116,23 @@ fn append(
         let Some((state, _)) = WorkflowState::fold(&stream) else {
             continue;
         };
-        if let Some(field) = difference(&state, row, session) {
-            return Err(ImportError::RunDiffers { file: database.file.clone(), run: run_id, field });
-        }
-        events_there += stream.len() as u64;
-        last_there = last_there.max(state.last_position);
-        there.insert(run_id);
+        let goes_on_after = match difference(&state, row, session) {
+            None => None,
+            Some(_) if has_gone_on(&state, row, session) => Some(state.iteration),
+            Some(field) => return Err(ImportError::RunDiffers { file: database.file.clone(), run: run_id, field }),
+        };
+        known.insert(run_id, Known { version: StreamVersion(stream.len() as u64), goes_on_after });
     }
-    let appends = convert(database, session, &there)?;
-    let receipts = log.append_all(appends).map_err(|source| match source {
-        AppendError::Storage(_) => ImportError::Append(source),
-        source => ImportError::Conflict { file: database.file.clone(), source },
-    })?;
-    let duplicates = receipts.iter().filter(|receipt| receipt.is_duplicate).count() as u64 + events_there;
-    let events = receipts.len() as u64 + events_there;
-    let last = receipts.iter().map(|receipt: &Receipt| receipt.position).max().unwrap_or_default();
-    Ok(TakenOver {
-        session_id: session.clone(),
-        events,
-        appended: events - duplicates,
-        duplicates,
-        last_position: last.max(last_there),
-    })
+    Ok(known)
+}
+
+/// Whether a run that was left when it was imported first is further now.
+fn has_gone_on(state: &WorkflowState, row: &WorkflowRunRow, session: &SessionId) -> bool {
+    state.status == RunStatus::Interrupted
+        && state.owner.is_none()
+        && state.session_id == *session
+        && state.started_at == TimestampMs(row.started_at)
+        && i64::from(state.iteration) <= row.iteration
 }
 
 /// What a run that the ledger has already says otherwise than its row.
