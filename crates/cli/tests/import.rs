@@ -70,7 +70,7 @@ fn every_database_is_taken_over_or_refused() {
 
         let again = support::run(room.command(["import"]).arg(&file).arg("--json"));
         assert_eq!(again.json()[0]["appended"], 0, "{name}");
-        let comparisons = ["runs", "sessions", "adapter_sessions", "tokens"];
+        let comparisons = ["runs", "sessions", "adapter_sessions", "tokens", "feed"];
         assert!(comparisons.iter().all(|field| again.json()[0][field] == reports[0][field]), "{name}");
         room.verify();
     }

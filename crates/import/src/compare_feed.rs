@@ -2,7 +2,7 @@
 //!
 //! Two feed events are of one thing where they have the same kind and were made of the same runtime event (the n-th of
 //! that kind of it). Then every field is compared but `raw`. Numbers count within one feed, and the feed of the log has
-//! entries that the old one had not (of workflows, and of the import itself); so `seq` and `event_id` are compared by what
+//! entries that the old one had not (of workflows); so `seq` and `event_id` are compared by what
 //! they mean: the order among the entries that both have, and the parent by what it is. A run's number is compared as it
 //! is, with its own reason, because one run more or less moves all those after it.
 
@@ -40,10 +40,9 @@ pub fn compare_feed(stored: &[FeedRow], derived: impl IntoIterator<Item = Value>
     comparison
 }
 
-/// Whether the old design had no such entry: one of a workflow's course, or of an event that the import wrote.
+/// Whether the old design had no such entry: one of a workflow's course.
 fn is_new(event: &Value) -> bool {
-    let of_import = text(event, "/cause/hook_request_id").is_some_and(|id| id.starts_with("import:"));
-    kind(event).starts_with("workflow.") || of_import
+    kind(event).starts_with("workflow.")
 }
 
 fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {

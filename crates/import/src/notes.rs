@@ -1,10 +1,10 @@
 //! Events that the import itself writes: of the session, its label, its harness sessions, their tokens, other tables.
 //!
-//! Their ids begin with `import:`. What can change in the old database has a digest in its id, so a database that was
+//! Their ids begin with `import:note:`, and they are no entries of the feed. What can change in the old database has a digest in its id, so a database that was
 //! imported, went on and is imported again adds what is new, and the later event counts. Their text depends on the rows
 //! alone, to the last character: else the same database would not be the same again.
 
-use runledger_events::{Fields, ObjectText, Tokens};
+use runledger_events::{Fields, NOTE_PREFIX, ObjectText, Tokens};
 use serde_json::json;
 
 use crate::database::OldDatabase;
@@ -31,7 +31,7 @@ impl Note {
     /// With an id that tells this content from any other.
     fn of_content(what: &str, at: i64, kind: &str, adapter_session_id: Option<&str>, data: ObjectText) -> Self {
         let without_id = Self::new("", at, kind, adapter_session_id, data.clone());
-        Self::new(&format!("import:{what}:{}", fingerprint(&without_id.json)), at, kind, adapter_session_id, data)
+        Self::new(&format!("{NOTE_PREFIX}{what}:{}", fingerprint(&without_id.json)), at, kind, adapter_session_id, data)
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn session_fingerprint(database: &OldDatabase) -> String {
 
 /// The id of the event that says which session was imported.
 pub(crate) fn session_event_id(database: &OldDatabase) -> String {
-    format!("import:session:{}", session_fingerprint(database))
+    format!("{NOTE_PREFIX}session:{}", session_fingerprint(database))
 }
 
 /// `import.session`: the session as it was made.

@@ -49,7 +49,7 @@ fn a_feed_is_equal_to_itself_and_to_itself_among_entries_that_the_old_one_had_no
         assert_eq!(compare_feed(&old.feed_events, stored.clone()), equal(stored.len()));
         let mut now = renumbered(&stored, |seq| seq * 2);
         now.insert(0, json!({"kind": "workflow.run.start", "seq": 1, "title": "began"}));
-        now.insert(3, json!({"kind": "unknown.hook", "seq": 5, "cause": {"hook_request_id": "import:session:0"}}));
+        now.insert(3, json!({"kind": "workflow.iteration", "seq": 5}));
         assert_eq!(compare_feed(&old.feed_events, now), equal(stored.len()));
     }
 }

@@ -5,8 +5,12 @@
 
 use anyhow::Context;
 use runledger_events::{RunId, RunStatus, TimestampMs, Tokens};
-use runledger_import::{AdapterSessionRow, Comparison, OldDatabase, TakenOver, WorkflowRunRow};
-use runledger_projections::{AdapterSession, Queries, Run, RunFilter, Session};
+use runledger_import::{AdapterSessionRow, Comparison, OldDatabase, TakenOver, WorkflowRunRow, compare_feed};
+use runledger_projections::{AdapterSession, FeedFilter, FeedPage, Queries, Run, RunFilter, Session};
+use serde_json::Value;
+
+/// Entries of the feed that are read at once.
+const FEED_PAGE: usize = 1000;
 
 /// The comparisons of one database.
 pub(crate) struct Compared {
@@ -14,6 +18,7 @@ pub(crate) struct Compared {
     pub(crate) sessions: Comparison,
     pub(crate) adapter_sessions: Comparison,
     pub(crate) tokens: Comparison,
+    pub(crate) feed: Comparison,
 }
 
 /// Compares all of a database's rows with the read models.
@@ -36,7 +41,25 @@ pub(crate) fn compare(old: &OldDatabase, taken: &TakenOver, queries: &Queries) -
         adapter_sessions.count(adapter_reasons(row, adapter));
         tokens.count(token_reasons(row, adapter));
     }
-    Ok(Compared { runs, sessions, adapter_sessions, tokens })
+    let feed = compare_feed(&old.feed_events, feed(taken, queries)?);
+    Ok(Compared { runs, sessions, adapter_sessions, tokens, feed })
+}
+
+/// The feed of the session as it is now, in its order.
+fn feed(taken: &TakenOver, queries: &Queries) -> anyhow::Result<Vec<Value>> {
+    let filter = FeedFilter { session: Some(taken.session_id.clone()), ..FeedFilter::default() };
+    let mut page = FeedPage::First;
+    let mut entries = Vec::new();
+    loop {
+        let found = queries.feed(&filter, &page, FEED_PAGE)?;
+        let Some(last) = found.last() else {
+            return Ok(entries);
+        };
+        page = FeedPage::After(last.cursor());
+        for entry in &found {
+            entries.push(serde_json::to_value(entry)?);
+        }
+    }
 }
 
 /// The names of the fields that are not equal.

@@ -26,6 +26,7 @@ pub(crate) struct Report {
     sessions: Option<Comparison>,
     adapter_sessions: Option<Comparison>,
     tokens: Option<Comparison>,
+    feed: Option<Comparison>,
 }
 
 impl Report {
@@ -43,6 +44,7 @@ impl Report {
             sessions: Some(compared.sessions),
             adapter_sessions: Some(compared.adapter_sessions),
             tokens: Some(compared.tokens),
+            feed: Some(compared.feed),
         }
     }
 
@@ -60,6 +62,7 @@ impl Report {
             sessions: None,
             adapter_sessions: None,
             tokens: None,
+            feed: None,
         }
     }
 
@@ -103,6 +106,7 @@ impl Report {
             ("session", &self.sessions),
             ("harness sessions", &self.adapter_sessions),
             ("their tokens", &self.tokens),
+            ("feed", &self.feed),
         ];
         let known = all.into_iter().filter_map(|(what, comparison)| Some((what, comparison.as_ref()?)));
         known.filter(|(_, comparison)| comparison.equal + comparison.different > 0)
