@@ -32,6 +32,8 @@ impl PrivateCopy {
     pub(crate) fn of(file: &Path) -> Result<Self, ImportError> {
         let unreadable = |source| ImportError::Unreadable { file: file.to_owned(), source };
         check_magic(file)?;
+        // What belongs to a database stands beside the file itself, not beside a link to it.
+        let linked = fs::canonicalize(file).map_err(unreadable)?;
         let parent = std::env::temp_dir();
         let failed = |folder: &Path| {
             let folder = folder.to_owned();
@@ -39,17 +41,17 @@ impl PrivateCopy {
         };
         let copy = Self { folder: new_folder(&parent).map_err(failed(&parent))? };
         for _ in 0..TRIES_MAX {
-            let before = state(file).map_err(unreadable)?;
-            copy_file(file, &copy.path()).map_err(failed(&copy.folder))?;
+            let before = state(&linked).map_err(unreadable)?;
+            copy_file(&linked, &copy.path()).map_err(failed(&copy.folder))?;
             for suffix in BESIDE {
-                let beside = with_suffix(file, suffix);
+                let beside = with_suffix(&linked, suffix);
                 if beside.exists() {
                     copy_file(&beside, &with_suffix(&copy.path(), suffix)).map_err(failed(&copy.folder))?;
                 } else {
                     let _ = fs::remove_file(with_suffix(&copy.path(), suffix));
                 }
             }
-            if state(file).map_err(unreadable)? == before {
+            if state(&linked).map_err(unreadable)? == before {
                 return Ok(copy);
             }
             std::thread::sleep(PAUSE);

@@ -164,12 +164,16 @@ fn runtime_event(row: &Record<'_, '_>) -> Result<RuntimeRow, ImportError> {
 fn feed_event(file: &Path, row: &Record<'_, '_>) -> Result<FeedRow, ImportError> {
     let event_id = row.text("event_id")?;
     let data = row.text("data")?;
-    let event: serde_json::Value = serde_json::from_str(&readable(&data)).map_err(|error| ImportError::Row {
+    let mut event: serde_json::Value = serde_json::from_str(&readable(&data)).map_err(|error| ImportError::Row {
         file: file.to_owned(),
         table: FEED_EVENTS.to_owned(),
         row: event_id.clone(),
         cause: format!("column data is no JSON: {error}"),
     })?;
+    if let Some(fields) = event.as_object_mut() {
+        // The harness's own words are most of it, and stand in the runtime event too.
+        fields.remove("raw");
+    }
     Ok(FeedRow {
         event_id,
         runtime_event_id: row.optional_text("runtime_event_id")?,

@@ -58,7 +58,7 @@ pub struct FeedRow {
     pub timestamp: i64,
     /// The FeedEvent, as JSON text.
     pub data: String,
-    /// The FeedEvent, read.
+    /// The FeedEvent, read, but for its `raw`.
     pub event: Value,
 }
 

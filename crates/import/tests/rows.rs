@@ -51,6 +51,21 @@ fn a_bad_row_refuses_the_whole_database_and_says_which_it_is() {
 }
 
 #[test]
+fn what_is_not_in_the_file_yet_is_read_from_its_log_also_through_a_link() {
+    let old = Old::new();
+    let writing = rusqlite::Connection::open(old.file()).unwrap();
+    writing.pragma_update(None, "journal_mode", "WAL").unwrap();
+    writing.execute_batch("INSERT INTO runtime_events VALUES ('e1', 1, 5, 'Setup', 'a1', '{\"payload\":{}}')").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink(old.file(), &link).unwrap();
+    let read = runledger_import::OldDatabase::read(&link).unwrap();
+    assert_eq!(read.runtime_events.len(), 1);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is made beside the link");
+    drop(writing);
+}
+
+#[test]
 fn what_an_event_lacks_is_added_behind_what_it_has() {
     let old = Old::new();
     old.runtime("e1", 1, 2000, r#"{ "kind":"user.prompt" , "data":{"prompt":"\ud83d 1.0"}, "x":1.0 }"#);
