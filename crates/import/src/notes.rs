@@ -1,8 +1,8 @@
 //! Events that the import itself writes: of the session, its label, its harness sessions, their tokens, other tables.
 //!
-//! Their ids begin with `import:note:`, and they are no entries of the feed. What can change in the old database has a digest in its id, so a database that was
-//! imported, went on and is imported again adds what is new, and the later event counts. Their text depends on the rows
-//! alone, to the last character: else the same database would not be the same again.
+//! Their ids begin with `import:note:`, and they are no entries of the feed. What can change in the old database has a
+//! digest in its id, so a database that was imported, went on and is imported again adds what is new, and the later event
+//! counts. Their text depends on the rows alone, to the last character: else the same database would not be the same again.
 
 use runledger_events::{Fields, NOTE_PREFIX, ObjectText, Tokens};
 use serde_json::json;

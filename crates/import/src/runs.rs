@@ -238,16 +238,7 @@ fn iteration(
         KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration: number, continuation }));
     writer.write(&format!("iteration-{number}"), place, at, &facts, None)?;
 
-    let ends = end_place(range.end);
-    for (nth, adapter_session_id) in adapters.iter().enumerate() {
-        let first =
-            (range.clone()).find(|at| seen[*at].adapter_session_id.as_deref() == Some(adapter_session_id.as_str()));
-        let first = first.unwrap_or(range.start);
-        let session = IterationSession { iteration: number, adapter_session_id: adapter_session_id.clone() };
-        let facts = KindFacts::WorkflowIteration(WorkflowIteration::Session(session));
-        let id = format!("iteration-{number}-session-{}", nth + 1);
-        writer.write(&id, (first, Side::JustBefore), seen[first].at, &facts, None)?;
-    }
+    name_sessions(writer, number, range.clone(), &adapters, seen)?;
 
     let is_last = index + 1 == span.iterations.len();
     let outcome = match span.status {
@@ -270,8 +261,30 @@ fn iteration(
         tracker: None,
         adapter_session_id: adapters.last().cloned(),
     }));
-    let place = if is_told { ends } else { end_place(span.to) };
+    let place = end_place(if is_told { range.end } else { span.to });
     writer.write(&format!("iteration-{number}-end"), place, at, &facts, None)
+}
+
+/// The harness sessions that an iteration used, each where its first event is.
+fn name_sessions(
+    writer: &mut Writer<'_>,
+    iteration: u32,
+    mut range: std::ops::Range<usize>,
+    adapters: &[AdapterSessionId],
+    seen: &[Seen],
+) -> Result<(), Cause> {
+    for (nth, adapter_session_id) in adapters.iter().enumerate() {
+        // They are in the order of their first events.
+        let is_of_it = |at: &usize| seen[*at].adapter_session_id.as_deref() == Some(adapter_session_id.as_str());
+        let Some(first) = range.find(is_of_it) else {
+            continue;
+        };
+        let session = IterationSession { iteration, adapter_session_id: adapter_session_id.clone() };
+        let facts = KindFacts::WorkflowIteration(WorkflowIteration::Session(session));
+        let id = format!("iteration-{iteration}-session-{}", nth + 1);
+        writer.write(&id, (first, Side::JustBefore), seen[first].at, &facts, None)?;
+    }
+    Ok(())
 }
 
 /// The run's end, or that it was left.
