@@ -44,17 +44,21 @@ fn each_crate_links_those_below_it_and_no_others() {
     assert_eq!(linked["runledger-adapters"], names(&["events"]));
     assert_eq!(linked["runledger-store"], names(&["events"]));
     assert_eq!(linked["runledger-projections"], names(&["events", "store"]));
+    assert_eq!(linked["runledger-import"], names(&["events", "store"]));
     assert_eq!(linked["runledger-workflow"], names(&["adapters", "events", "store"]));
 }
 
 #[test]
 fn commands_and_queries_never_import_each_other() {
     let linked = linked();
-    assert!(!linked["runledger-workflow"].contains("runledger-projections"));
-    assert!(!linked["runledger-projections"].contains("runledger-workflow"));
+    for command_side in ["workflow", "import"] {
+        assert!(!linked[&format!("runledger-{command_side}")].contains("runledger-projections"));
+        assert!(!linked["runledger-projections"].contains(&format!("runledger-{command_side}")));
+    }
+    let sees = |linked: &BTreeSet<String>, half: &str| names(&[half, "projections"]).is_subset(linked);
     let composing: Vec<&String> = linked
         .iter()
-        .filter(|(_, linked)| names(&["workflow", "projections"]).is_subset(linked))
+        .filter(|(_, linked)| sees(linked, "workflow") || sees(linked, "import"))
         .map(|(name, _)| name)
         .collect();
     assert_eq!(composing, ["runledger-cli"], "only the program sees both halves");

@@ -41,7 +41,7 @@ pub use json_text::{Fields, ObjectText, as_text, quoted};
 pub use kind::EventKind;
 pub use position::{Position, StreamVersion, TimestampMs};
 pub use runtime_event::{RuntimeEvent, RuntimeEventError};
-pub use source::Source;
+pub use source::{NOTE_PREFIX, Source};
 pub use tokens::Tokens;
 pub use upcast::{Upcast, Upcasters};
 pub use workflow_event::{

@@ -5,6 +5,10 @@
 
 use crate::ids::{EventId, IdError};
 
+/// What the ids of notes begin with: what an import writes of a session itself, which nobody told while it went on. A note
+/// counts for its session and is no entry of its timeline.
+pub const NOTE_PREFIX: &str = "import:note:";
+
 /// Who told an event. The order is that of precedence: of two tellers of one fact the earlier one's words are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {

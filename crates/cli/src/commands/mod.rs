@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod feed;
+pub(crate) mod import;
 pub(crate) mod ingest;
 pub(crate) mod rebuild_projections;
 pub(crate) mod runs;

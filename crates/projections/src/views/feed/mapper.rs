@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use runledger_events::{EventKind, ObjectText, Position, RecordedEvent, SessionId, Source};
+use runledger_events::{EventKind, NOTE_PREFIX, ObjectText, Position, RecordedEvent, SessionId, Source};
 use serde::{Deserialize, Serialize};
 
 use super::agent_messages;
@@ -159,6 +159,9 @@ impl<'a> Mapper<'a> {
         json: &str,
         workflows: &mut Memory<'_>,
     ) -> Result<(), ProjectionError> {
+        if event.id.as_str().starts_with(NOTE_PREFIX) {
+            return Ok(());
+        }
         let incoming = Incoming::new(event, json);
         if event.kind.is_workflow() {
             workflow_lifecycle::take(workflows, event)?;
