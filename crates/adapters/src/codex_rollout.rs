@@ -179,10 +179,10 @@ impl CodexRollout {
             return Vec::new();
         };
         let sums = codex_tokens(&sums);
-        let delta = last.as_ref().map(codex_tokens).unwrap_or_default();
+        let delta = last.as_ref().map(codex_tokens);
         let is_fork = self.is_fork;
-        let before =
-            *self.tokens_before.get_or_insert_with(|| if is_fork { beyond(&sums, &delta) } else { Tokens::default() });
+        let of_other = || if is_fork { beyond(&sums, &delta.unwrap_or_default()) } else { Tokens::default() };
+        let before = *self.tokens_before.get_or_insert_with(of_other);
         let tokens = Tokens {
             context_size: last.and_then(|last| last.count("input_tokens")),
             context_window_size: info.count("model_context_window"),
@@ -193,8 +193,8 @@ impl CodexRollout {
             return Vec::new();
         }
         self.tokens = tokens;
-        let (usage, delta) = (tokens_json(&tokens), tokens_json(&delta));
-        let data = ObjectText::new().raw("usage", usage.as_str()).raw("delta", delta.as_str());
+        let (usage, delta) = (tokens_json(&tokens), delta.as_ref().map(tokens_json));
+        let data = ObjectText::new().raw("usage", usage.as_str()).raw("delta", delta.as_deref());
         let thread_id = self.agent.as_ref().map(|(id, _)| id.as_str());
         vec![Told::new(EventKind::UsageUpdate, data.text("thread_id", thread_id))]
     }

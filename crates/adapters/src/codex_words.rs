@@ -12,7 +12,7 @@ pub(crate) fn script(words: &[String]) -> String {
 }
 
 /// What these words give a shell to run.
-fn shell_script(words: &[String]) -> Option<&str> {
+pub(crate) fn shell_script(words: &[String]) -> Option<&str> {
     let [shell, flag, script] = words else {
         return None;
     };

@@ -19,6 +19,7 @@ mod claude_message;
 mod claude_stream;
 mod claude_tokens;
 mod claude_transcript;
+mod codex_json;
 mod codex_rollout;
 mod codex_words;
 mod error;
@@ -30,6 +31,7 @@ mod told;
 
 pub use claude_stream::{ClaudeOutcome, ClaudeStream};
 pub use claude_transcript::ClaudeTranscript;
+pub use codex_json::{CodexJson, CodexOutcome};
 pub use codex_rollout::CodexRollout;
 pub use error::AdapterError;
 pub use hook::{HookLines, hook_event};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::{NOW, lines_of};
-use runledger_adapters::{CodexRollout, HookLines, LineAdapter};
+use runledger_adapters::{CodexJson, CodexRollout, HookLines, LineAdapter};
 use runledger_events::{EventKind, RuntimeEvent};
 use serde_json::Value;
 
@@ -160,4 +160,52 @@ fn a_fork_costs_what_it_cost_itself() {
     assert_eq!(usage("tools")["data"]["usage"]["total"], 4761);
     assert_eq!(usage("resumed")["data"]["usage"]["total"], 5086, "a resumed thread goes on counting");
     assert_eq!(usage("forked")["data"]["usage"]["total"], 325);
+}
+
+#[test]
+fn the_output_of_a_process_tells_what_the_rollout_tells_of_it() {
+    let Some(folder) = folder() else { return };
+    let mut compared = 0;
+    for (case, _, rollout) in cases() {
+        let mut json = CodexJson::new();
+        let Some(output) = read(&folder.join(format!("{case}.exec.jsonl")), &mut json) else { continue };
+        let session = of_kind(&rollout, &EventKind::SessionStart).next().unwrap()["sessionId"].clone();
+        assert_eq!(json.adapter_session_id().map(|id| id.as_str()), session.as_str(), "{case}");
+
+        // Of the rollout that of this process alone, and of no child.
+        let last = |events: &[RuntimeEvent], kind: &EventKind, count: usize| -> Vec<Value> {
+            let events: Vec<Value> = of_kind(events, kind).filter(|it| it["agentId"].is_null()).collect();
+            let from = events.len().saturating_sub(count);
+            events[from..].iter().map(|it| it["data"].clone()).collect()
+        };
+        let count = |kind: &EventKind| of_kind(&output, kind).count();
+        let texts = |of: Vec<Value>| of.into_iter().map(|it| it["message"].clone()).collect::<Vec<_>>();
+        let messages = count(&EventKind::MessageComplete);
+        // The recording of `stop-block` ends where the process was killed, and the rollout a moment before.
+        if case != "stop-block" {
+            let told = texts(last(&output, &EventKind::MessageComplete, messages));
+            assert_eq!(told, texts(last(&rollout, &EventKind::MessageComplete, messages)), "{case}");
+        }
+        for command in last(&output, &EventKind::ToolPre, usize::MAX) {
+            let is_shell = command["tool_name"] == "Bash";
+            let calls = last(&rollout, &EventKind::ToolPre, usize::MAX);
+            // A hook of `pre-input` changed the command, which the rollout does not tell of the call.
+            let is_known = case == "pre-input" || calls.iter().any(|it| it["tool_input"] == command["tool_input"]);
+            assert!(!is_shell || is_known, "{case}: {command}");
+            compared += 1;
+        }
+        let status =
+            |events: &[RuntimeEvent]| last(events, &EventKind::TurnComplete, 1).pop().map(|it| it["status"].clone());
+        // Where a signal ended the process, its output has no end, and the rollout may have one.
+        if json.outcome().is_some() {
+            assert_eq!(status(&output), status(&rollout), "{case}");
+        }
+        let usage = |events: &[RuntimeEvent]| last(events, &EventKind::UsageUpdate, 1).pop();
+        // A fork's output counts what the other thread cost as well.
+        if let (Some(told), Some(kept), true) = (usage(&output), usage(&rollout), case != "forked") {
+            assert_eq!(told["usage"]["total"], kept["usage"]["total"], "{case}");
+        }
+        compared += messages;
+    }
+    assert!(compared >= 30, "{compared} compared");
 }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use common::{NOW, lines_of};
-use runledger_adapters::{AdapterError, ClaudeStream, ClaudeTranscript, CodexRollout, HookLines, LineAdapter};
+use runledger_adapters::{
+    AdapterError, ClaudeStream, ClaudeTranscript, CodexJson, CodexRollout, HookLines, LineAdapter,
+};
 use runledger_events::{EventKind, RuntimeEvent, Source};
 use serde_json::value::RawValue;
 
@@ -39,6 +41,9 @@ fn adapter_of(name: &str) -> Option<NewAdapter> {
     let ends = |end: &str| name.ends_with(end);
     if ends(".hooks.jsonl") || is_in("claude-hooks/") {
         return Some(|| Box::new(HookLines::new()));
+    }
+    if ends(".exec.jsonl") {
+        return Some(|| Box::new(CodexJson::new()));
     }
     if ends(".stream.jsonl") {
         return Some(|| Box::new(ClaudeStream::new()));
