@@ -395,8 +395,19 @@ fn a_read_model_that_somebody_changed_is_named_and_rebuilding_heals_it() {
 #[test]
 fn help_is_there_for_every_command_with_examples() {
     let room = Room::new();
-    let commands =
-        ["exec", "runs", "show", "sessions", "events", "ingest", "export", "rebuild-projections", "verify", "status"];
+    let commands = [
+        "exec",
+        "runs",
+        "show",
+        "sessions",
+        "events",
+        "ingest",
+        "export",
+        "hook",
+        "rebuild-projections",
+        "verify",
+        "status",
+    ];
     insta::assert_snapshot!("help", room.ok(["--help"]));
     for command in commands {
         let help = room.ok([command, "--help"]);

@@ -3,6 +3,7 @@
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod export;
+pub(crate) mod hook;
 pub(crate) mod ingest;
 pub(crate) mod rebuild_projections;
 pub(crate) mod runs;
