@@ -1,6 +1,6 @@
 //! Where the ledger is, and how commands open it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use runledger_events::RunId;
@@ -8,6 +8,7 @@ use runledger_projections::{Iteration, Projections, Queries, Run, RunMatch};
 use runledger_store::{EventLog, LogReader};
 
 use crate::exit_code::{No, Usage};
+use crate::spools::Spools;
 
 /// The ledger that the command line, the environment or the default names.
 pub(crate) struct LedgerArg(Option<PathBuf>);
@@ -30,19 +31,33 @@ impl LedgerArg {
             .ok_or_else(|| Usage("neither HOME nor XDG_STATE_HOME is set: name the ledger with --db".to_owned()).into())
     }
 
-    /// The log, for writing; made where it is missing.
-    pub(crate) fn open_for_writing(&self) -> anyhow::Result<EventLog> {
-        Ok(EventLog::open(self.path()?)?)
+    /// Its path where the command line or the environment names it.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.0.as_deref()
     }
 
-    /// The log, for reading; it has to be there.
+    /// The log, for writing; made where it is missing. What hooks have spooled is in it.
+    pub(crate) fn open_for_writing(&self) -> anyhow::Result<EventLog> {
+        let log = EventLog::open(self.path()?)?;
+        Spools::of(log.path()).take_in_all(&log);
+        Ok(log)
+    }
+
+    /// The log, for reading; it has to be there. What hooks have spooled is in it.
     pub(crate) fn open_for_reading(&self) -> anyhow::Result<LogReader> {
-        Ok(LogReader::open(self.path()?)?)
+        Ok(LogReader::open(self.path_to_read()?)?)
     }
 
     /// The read models, for rebuilding and verifying; the ledger has to be there.
     pub(crate) fn projections(&self) -> anyhow::Result<Projections> {
-        Ok(Projections::open(self.path()?)?)
+        Ok(Projections::open(self.path_to_read()?)?)
+    }
+
+    /// Its path, when what hooks have spooled was taken in as far as it can be.
+    fn path_to_read(&self) -> anyhow::Result<PathBuf> {
+        let path = std::path::absolute(self.path()?)?;
+        Spools::of(&path).take_in_before_reading();
+        Ok(path)
     }
 
     /// The read models, brought to the log's head.

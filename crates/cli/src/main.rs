@@ -6,6 +6,7 @@ mod ledger;
 mod narrator;
 mod output;
 mod render;
+mod spools;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -42,14 +43,29 @@ enum Command {
     Ingest(commands::ingest::Ingest),
     Import(commands::import::Import),
     Export(commands::export::Export),
+    Hook(commands::hook::Hook),
     RebuildProjections(commands::rebuild_projections::RebuildProjections),
     Verify(commands::verify::Verify),
     Status(commands::status::Status),
 }
 
 fn main() -> ExitCode {
-    // Usage errors exit with 2, as clap does it; help and version with 0.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() && commands::hook::is_payload_hook(std::env::args_os().skip(1)) => {
+            output::message(error.to_string().lines().next().unwrap_or("error: usage"));
+            return Exit::No.into();
+        }
+        // Usage errors exit with 2, as clap does it; help and version with 0.
+        Err(error) => error.exit(),
+    };
+    if let Command::Hook(hook) = &arguments.command
+        && hook.takes_payload()
+    {
+        // Nothing that takes time, or that could fail, stands before it.
+        hook.take_payload(&LedgerArg::new(arguments.db.map(PathBuf::from)));
+        return Exit::Done.into();
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .without_time()
@@ -84,6 +100,7 @@ fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Re
         Command::Ingest(command) => command.run(ledger, output),
         Command::Import(command) => command.run(ledger, output),
         Command::Export(command) => command.run(ledger, output),
+        Command::Hook(command) => command.run(ledger, output),
         Command::RebuildProjections(command) => command.run(ledger, output),
         Command::Verify(command) => command.run(ledger, output),
         Command::Status(command) => command.run(ledger, output),

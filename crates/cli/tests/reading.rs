@@ -404,6 +404,7 @@ fn help_is_there_for_every_command_with_examples() {
         "ingest",
         "import",
         "export",
+        "hook",
         "rebuild-projections",
         "verify",
         "status",

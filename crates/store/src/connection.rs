@@ -1,41 +1,48 @@
 //! Connections to the log's file, and what is set on them.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{OpenError, StorageError};
+use crate::log::OpenOptions;
 use crate::schema::{self, Found};
 use crate::sqlite;
-
-/// The write-ahead log is grown once to about 16 MB (4096-byte pages) and then written again from its start.
-const WAL_PAGES: i64 = 4000;
 
 /// The full path: SQLite takes names such as `file:x` or `:memory:` for something else than the file of that name.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     std::path::absolute(path).map_err(|source| OpenError::Create { path: path.to_owned(), source })
 }
 
-/// Opens the file for writing; makes it, and its folder, where they are missing.
-pub(crate) fn open_writable(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
-    if schema::inspect(path)? == Found::Missing {
-        create(path)?;
+/// Opens the file for writing; makes it, and its folder, where they are missing and may be made.
+pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connection, OpenError> {
+    // What was looked at stays open for a moment: with the last connection SQLite's index of the write-ahead log goes
+    // too, and the next one would have to read that log once more.
+    let looked = schema::look_at_header(path, options.busy_timeout)?;
+    match looked.found {
+        Found::Missing | Found::Empty if has_wal_alone(path) => {
+            return Err(OpenError::WalAlone { path: path.to_owned() });
+        }
+        Found::Missing if !options.create => return Err(OpenError::Missing { path: path.to_owned() }),
+        Found::Missing => create(path)?,
+        Found::Empty | Found::Version(_) => {}
     }
     let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(storage)?;
-    connection.busy_timeout(busy_timeout).map_err(storage)?;
+    connection.busy_timeout(options.busy_timeout).map_err(storage)?;
     // A short-lived process leaves the WAL as it is; whoever opens the file next goes on with it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(storage)?;
-    sqlite::use_wal(&connection, busy_timeout).map_err(storage)?;
+    // The header may be behind what stands in the write-ahead log.
+    schema::look(path, &connection)?;
+    sqlite::use_wal(&connection, options.busy_timeout).map_err(storage)?;
     let pragmas: [(&str, &dyn rusqlite::ToSql); 6] = [
         ("synchronous", &"FULL"),
         // On macOS fsync leaves data in the drive's cache; this asks for F_FULLFSYNC. Elsewhere it changes nothing.
         ("fullfsync", &true),
         ("checkpoint_fullfsync", &true),
-        ("wal_autocheckpoint", &WAL_PAGES),
+        ("wal_autocheckpoint", &options.wal_pages),
         ("foreign_keys", &true),
         ("trusted_schema", &false),
     ];
@@ -50,20 +57,33 @@ pub(crate) fn open_writable(path: &Path, busy_timeout: Duration) -> Result<Conne
 /// Opens the file for reading; it has to be there, in today's schema.
 pub(crate) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     let newest = schema::NEWEST;
-    match schema::inspect(path)? {
-        Found::Missing | Found::Empty => return Err(OpenError::Missing { path: path.to_owned() }),
+    let busy_timeout = OpenOptions::default().busy_timeout;
+    let missing = || OpenError::Missing { path: path.to_owned() };
+    match schema::look_at_header(path, busy_timeout)?.found {
+        Found::Missing | Found::Empty => return Err(missing()),
+        Found::Version(_) => {}
+    }
+    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
+    let connection = schema::open_probe(path, busy_timeout)?;
+    match schema::look(path, &connection)? {
+        Found::Missing | Found::Empty => return Err(missing()),
         Found::Version(found) if found < newest => {
             return Err(OpenError::Older { path: path.to_owned(), found, newest });
         }
         Found::Version(_) => {}
     }
-    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(storage)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(storage)?;
     connection.pragma_update(None, "trusted_schema", false).map_err(storage)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Whether the write-ahead log has lost its ledger: SQLite would remove it, with the events in it, for a new file.
+fn has_wal_alone(path: &Path) -> bool {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let length = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
+    // Who makes a ledger writes its first page before its write-ahead log.
+    length(Path::new(&wal)) > 0 && length(path) == 0
 }
 
 /// Makes the folder (0700) and the file (0600), so that SQLite's own files beside it are 0600 too.

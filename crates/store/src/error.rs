@@ -87,6 +87,15 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is gone, or empty, but its write-ahead log is there, and would be lost with a new file.
+    #[error(
+        "{path}: there is no ledger, but its {path}-wal is there, with events; put the ledger back beside it, or move \
+         that file away"
+    )]
+    WalAlone {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is a database of something else.
     #[error("{path}: this is no ledger (application id {application_id}); name another file with --db")]
     Foreign {

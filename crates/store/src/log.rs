@@ -21,11 +21,16 @@ use crate::reader::LogReader;
 pub struct OpenOptions {
     /// How long an append waits for another process that writes.
     pub busy_timeout: Duration,
+    /// Whether a missing ledger is made, with its folder.
+    pub create: bool,
+    /// Pages of the write-ahead log before it is written into the file and begun anew. Whoever opens a file that nobody
+    /// else has open reads that log whole: about 2 µs a page of 4096 bytes.
+    pub wal_pages: u32,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(5) }
+        Self { busy_timeout: Duration::from_secs(5), create: true, wal_pages: 4000 }
     }
 }
 
@@ -57,11 +62,12 @@ impl EventLog {
     /// As [`EventLog::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
         let path = connection::absolute(path.as_ref())?;
-        let connection = connection::open_writable(&path, options.busy_timeout)?;
+        let connection = connection::open_writable(&path, options)?;
         let log_id = crate::reader::log_id(&path, &connection)?;
         let listeners = Listeners::default();
         let (requests, receiver) = unbounded();
-        let writer = group_commit::Writer::new(path.clone(), log_id.clone(), connection, listeners.clone());
+        let writer =
+            group_commit::Writer::new(path.clone(), log_id.clone(), connection, listeners.clone(), options.wal_pages);
         let writer = std::thread::Builder::new()
             .name("runledger-writer".to_owned())
             .spawn(move || writer.run(&receiver))

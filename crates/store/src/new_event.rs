@@ -77,6 +77,14 @@ impl NewEvent {
         &self.kind
     }
 
+    /// Its JSON text, where it has one.
+    pub(crate) fn json(&self) -> Option<&str> {
+        match &self.content {
+            NewContent::Json { json, .. } => Some(json),
+            NewContent::Erased { .. } => None,
+        }
+    }
+
     /// What it belongs to.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -42,28 +42,47 @@ pub(crate) enum Found {
     Version(i64),
 }
 
-/// Looks at the file without writing anything to it, or beside it where its header alone tells enough.
-pub(crate) fn inspect(path: &Path) -> Result<Found, OpenError> {
+/// What a file's header told, and the connection that was needed to see more.
+pub(crate) struct Looked {
+    pub(crate) found: Found,
+    /// Open as long as this value is.
+    _probe: Option<Connection>,
+}
+
+/// Looks at the file without writing anything to it, or beside it where its header alone tells enough. A header may be
+/// behind what stands in the write-ahead log: [`look`] again over the connection.
+pub(crate) fn look_at_header(path: &Path, busy_timeout: Duration) -> Result<Looked, OpenError> {
+    let settled = |found| Ok(Looked { found, _probe: None });
     match header(path).map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })? {
-        None => return Ok(Found::Missing),
-        Some(Header::Empty) => return Ok(Found::Empty),
-        Some(Header::NoDatabase) => return Err(OpenError::NoDatabase { path: path.to_owned() }),
-        Some(Header::Database { application_id, version }) => {
-            // A header of zeros may be behind what stands in the write-ahead log; any other is settled.
-            if (application_id, version) != (0, 0) {
-                judge(path, application_id, version, true)?;
-            }
+        None => settled(Found::Missing),
+        Some(Header::Empty) => settled(Found::Empty),
+        Some(Header::NoDatabase) => Err(OpenError::NoDatabase { path: path.to_owned() }),
+        Some(Header::Database { application_id: 0, version: 0 }) => {
+            let probe = open_probe(path, busy_timeout)?;
+            Ok(Looked { found: look(path, &probe)?, _probe: Some(probe) })
         }
+        Some(Header::Database { application_id, version }) => settled(judge(path, application_id, version, true)?),
     }
+}
+
+/// A connection that cannot write.
+pub(crate) fn open_probe(path: &Path, busy_timeout: Duration) -> Result<Connection, StorageError> {
     let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
-    let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(storage)?;
-    probe.busy_timeout(Duration::from_secs(5)).map_err(storage)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let probe = Connection::open_with_flags(path, flags).map_err(storage)?;
+    probe.busy_timeout(busy_timeout).map_err(storage)?;
+    Ok(probe)
+}
+
+/// What the file is, its write-ahead log included.
+pub(crate) fn look(path: &Path, connection: &Connection) -> Result<Found, OpenError> {
+    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
     // All is read in one transaction: another process may be making the ledger right now.
-    probe.execute_batch("BEGIN").map_err(storage)?;
-    let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(storage);
+    let transaction = connection.unchecked_transaction().map_err(storage)?;
+    let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(storage);
     let (application_id, version) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 = probe.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(storage)?;
+    let tables: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(storage)?;
     judge(path, application_id, version, tables > 0)
 }
 

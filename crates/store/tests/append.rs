@@ -400,7 +400,8 @@ fn handles_that_alternate_see_each_others_events() {
 fn a_writer_that_is_shut_out_says_so_and_can_try_again() {
     // Given another process that holds the write lock
     let place = Place::new();
-    let log = EventLog::open_with(place.path(), &OpenOptions { busy_timeout: Duration::from_millis(30) }).unwrap();
+    let options = OpenOptions { busy_timeout: Duration::from_millis(30), ..OpenOptions::default() };
+    let log = EventLog::open_with(place.path(), &options).unwrap();
     let other = place.sqlite();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // When

@@ -5,6 +5,7 @@ pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod import;
+pub(crate) mod hook;
 pub(crate) mod ingest;
 pub(crate) mod rebuild_projections;
 pub(crate) mod runs;

@@ -1,4 +1,4 @@
-//! `status`: head, checkpoints, lag, sizes, versions. It looks, and brings nothing up to date.
+//! `status`: head, checkpoints, lag, sizes, versions. It looks, and brings no read model up to date.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
 use crate::output::Output;
 use crate::render;
+use crate::spools::Spools;
 
 /// Show head, checkpoints, lag, sizes and versions
 #[derive(Debug, Args)]
@@ -39,6 +40,10 @@ struct Sizes {
     log_wal: Option<u64>,
     projections: Option<u64>,
     projections_wal: Option<u64>,
+    /// Events of hooks that wait to be taken in.
+    spool: Option<u64>,
+    /// What no event could be made of.
+    spool_rejected: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +61,7 @@ impl Status {
         let path = ledger.path()?;
         let reader = ledger.open_for_reading()?;
         let head = reader.head()?.position;
+        let (spooled, rejected) = Spools::of(reader.path()).bytes();
         let projections = projections_path(&path);
         let status = StatusObject {
             path: path.display().to_string(),
@@ -69,6 +75,8 @@ impl Status {
                 log_wal: size(&path, "-wal"),
                 projections: size(&projections, ""),
                 projections_wal: size(&projections, "-wal"),
+                spool: Some(spooled).filter(|bytes| *bytes > 0),
+                spool_rejected: Some(rejected).filter(|bytes| *bytes > 0),
             },
             projections_path: projections.display().to_string(),
             checkpoints: checkpoints(&path, head)?,
@@ -120,6 +128,10 @@ impl StatusObject {
         ];
         for (name, value) in facts {
             output.line(&format!("{name:<12}  {value}"))?;
+        }
+        if self.sizes.spool.or(self.sizes.spool_rejected).is_some() {
+            let (waiting, rejected) = (bytes(self.sizes.spool), bytes(self.sizes.spool_rejected));
+            output.line(&format!("{:<12}  {waiting} wait to be taken in, {rejected} rejected", "spool"))?;
         }
         output.line("")?;
         if self.checkpoints.is_empty() {

@@ -1,0 +1,245 @@
+//! `hook install`: writes a client's settings so that it runs `runledger hook` at every event that may be observed.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::settings::{Observed, with_entries};
+use super::settings_file::{Scope, SettingsFile};
+use crate::exit_code::{CouldNotStart, Exit};
+use crate::ledger::LedgerArg;
+use crate::output::{Output, message};
+
+/// How long a client waits for a hook, in seconds. It takes milliseconds, and about one second where a ledger is locked.
+const TIMEOUT_S: u32 = 10;
+/// The same at a session's end, where a client waits for all hooks 1.5 s unless a hook asks for more.
+const TIMEOUT_AT_END_S: u32 = 5;
+
+/// Claude Code's events but WorktreeCreate: a hook on that one replaces the client's own deed.
+const CLAUDE_EVENTS: [&str; 32] = [
+    "SessionStart",
+    "SessionEnd",
+    "Setup",
+    "UserPromptSubmit",
+    "UserPromptExpansion",
+    "PreToolUse",
+    "PermissionRequest",
+    "PermissionDenied",
+    "PostToolUse",
+    "PostToolUseFailure",
+    "PostToolBatch",
+    "SubagentStart",
+    "SubagentStop",
+    "Stop",
+    "StopFailure",
+    "MessageDisplay",
+    "Notification",
+    "PreCompact",
+    "PostCompact",
+    "PreModelSwitch",
+    "PostModelSwitch",
+    "TaskCreated",
+    "TaskCompleted",
+    "TeammateIdle",
+    "InstructionsLoaded",
+    "ConfigChange",
+    "CwdChanged",
+    "FileChanged",
+    "DirectoryAdded",
+    "WorktreeRemove",
+    "Elicitation",
+    "ElicitationResult",
+];
+
+const CODEX_EVENTS: [&str; 13] = [
+    "SessionStart",
+    "SessionEnd",
+    "UserPromptSubmit",
+    "PreModelRequest",
+    "PreToolUse",
+    "PermissionRequest",
+    "PostToolUse",
+    "PreCompact",
+    "PostCompact",
+    "SubagentStart",
+    "SubagentStop",
+    "Stop",
+    "Interrupt",
+];
+
+/// Whose settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Client {
+    /// Claude Code
+    Claude,
+    /// Codex
+    Codex,
+}
+
+impl Client {
+    fn observed(self) -> Vec<Observed> {
+        let events: &[&'static str] = match self {
+            Self::Claude => &CLAUDE_EVENTS,
+            Self::Codex => &CODEX_EVENTS,
+        };
+        let timeout_s = |event: &str| if event == "SessionEnd" { TIMEOUT_AT_END_S } else { TIMEOUT_S };
+        events.iter().map(|event| Observed { event, timeout_s: timeout_s(event) }).collect()
+    }
+}
+
+/// Which settings, and whether they are written.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Whose settings
+    #[arg(long, value_enum, default_value = "claude")]
+    pub(crate) harness: Client,
+    /// Those of the current folder's project: `.claude/settings.json`
+    #[arg(long, conflicts_with = "user")]
+    pub(crate) project: bool,
+    /// Your own, for every project [default]
+    #[arg(long)]
+    pub(crate) user: bool,
+    /// Show what would change, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+impl Target {
+    pub(crate) fn file(&self) -> anyhow::Result<SettingsFile> {
+        SettingsFile::open(self.harness, if self.project { Scope::Project } else { Scope::User })
+    }
+}
+
+/// Write the settings of Claude Code or Codex so that it records every event
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger hook install
+  runledger hook install --project --dry-run
+  runledger hook install --harness codex")]
+pub(crate) struct Install {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Install {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let file = self.target.file()?;
+        let command = command(ledger)?;
+        let new = with_entries(file.text(), &self.target.harness.observed(), &command, &is_own)
+            .map_err(|error| file.refused(&error))?;
+        file.replace(&new, self.target.dry_run, output)?;
+        if self.target.harness == Client::Codex {
+            message(
+                "Codex runs hooks only once you have trusted them, and leaves others out without a word: start `codex` in \
+                 a terminal and trust these, or pass it --dangerously-bypass-hook-trust",
+            );
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// What the client is to run, for a shell.
+fn command(ledger: &LedgerArg) -> anyhow::Result<String> {
+    let text = |path: &Path| {
+        let text = path.to_str().map(str::to_owned);
+        text.ok_or_else(|| CouldNotStart(format!("{}: settings take paths in UTF-8 only", path.display())))
+    };
+    let mut words = vec![text(&program()?)?];
+    if let Some(ledger) = ledger.named() {
+        words.extend(["--db".to_owned(), text(&std::path::absolute(ledger)?)?]);
+    }
+    words.push("hook".to_owned());
+    Ok(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
+}
+
+fn program() -> Result<PathBuf, CouldNotStart> {
+    std::env::current_exe().map_err(|error| CouldNotStart(format!("the path of this program cannot be told: {error}")))
+}
+
+/// A word as a shell takes it for itself.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Whether a command is one that `install` writes, whatever program of ours wrote it and whatever the ledger is.
+pub(crate) fn is_own(command: &str) -> bool {
+    let Some(words) = words(command) else {
+        return false;
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (program, rest) = match words.as_slice() {
+        [program, "--db", _, rest @ ..] | [program, rest @ ..] => (*program, rest),
+        [] => return false,
+    };
+    let is_ours = Path::new(program).file_stem().is_some_and(|name| name == "runledger")
+        || std::env::current_exe().is_ok_and(|own| own == Path::new(program));
+    is_ours && rest == ["hook"]
+}
+
+/// The words of a plain command, or nothing where it is more than that.
+fn words(command: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut characters = command.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            ' ' | '\t' => words.extend(word.take()),
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match characters.next()? {
+                        '\'' => break,
+                        c => word.push(c),
+                    }
+                }
+            }
+            '\\' => word.get_or_insert_default().push(characters.next()?),
+            '|' | '&' | ';' | '<' | '>' | '(' | ')' | '$' | '`' | '"' | '\n' | '#' => return None,
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_known_again_whatever_stands_in_its_paths() {
+        for (program, ledger) in [
+            ("/usr/bin/runledger", None),
+            ("/home/o'neil/my tools/runledger", None),
+            ("/usr/bin/runledger", Some("/srv/a b/$x`y\"z.db")),
+        ] {
+            let mut words = vec![quoted(program)];
+            words.extend(ledger.into_iter().flat_map(|ledger| ["--db".to_owned(), quoted(ledger)]));
+            words.push("hook".to_owned());
+            assert!(is_own(&words.join(" ")), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_made_of_it_is_not_ours() {
+        for command in [
+            "",
+            "hook",
+            "/usr/bin/other hook",
+            "runledger hook | tee log",
+            "runledger hook; true",
+            "FOO=1 runledger hook",
+            "runledger status",
+            "runledger hook install",
+            "notify 'runledger hook'",
+            "runledger 'hook",
+        ] {
+            assert!(!is_own(command), "{command}");
+        }
+    }
+}

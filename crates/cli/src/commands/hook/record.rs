@@ -1,0 +1,199 @@
+//! Recording one payload, whatever state the ledger is in.
+//!
+//! Invariants: it never writes read models, never makes a second ledger in the place of one that was there, and waits
+//! for no other process longer than about a second in all. An event never stands before one of its session that a hook
+//! that had ended before had put into a spool: while a spool has events, a new one goes behind them.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use runledger_store::{AppendError, EventLog, OpenError, OpenOptions, SpoolRecord, StreamAppend, TakeError};
+
+use super::payload::Payload;
+use crate::ledger::LedgerArg;
+use crate::output::message;
+use crate::render;
+use crate::spools::{FileId, Spools};
+
+/// How long the ledger's write lock is waited for: hooks at a session's end have 1.5 s in all.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long a hook takes in what others have spooled, about.
+const TAKE_TIME: Duration = Duration::from_millis(200);
+/// Each hook is, as a rule, the only process that has the ledger open, so it reads the whole write-ahead log: 2000 pages
+/// take about 3 ms. Writing them into the file takes longer, and comes with about one hook in 260.
+const WAL_PAGES: u32 = 2000;
+
+/// Reads a payload and records it; whatever fails is one line on standard error.
+pub(crate) fn record(ledger: &LedgerArg) {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        message("runledger hook takes a payload on standard input, as a harness gives it; `hook install` sets that up");
+    }
+    let payload = match Payload::read(stdin.lock()) {
+        Ok(payload) => payload,
+        Err(error) => return say(&format!("standard input cannot be read: {error}; the payload is lost")),
+    };
+    let path = ledger.path().and_then(|path| Ok(std::path::absolute(path)?));
+    let path = match (path, &payload) {
+        (Ok(path), _) => path,
+        (Err(error), _) => return say(&format!("{}; the payload is lost", render::chain(&error))),
+    };
+    let spools = Spools::of(&path);
+    match payload {
+        Payload::Nothing => say("an empty payload; there is nothing to record"),
+        Payload::Unusable { bytes, reason } => keep_aside(&spools, &bytes, &reason),
+        Payload::Event(record) => deliver(&path, &spools, &record),
+    }
+}
+
+fn say(text: &str) {
+    message(&format!("runledger: {}", render::plain(text)));
+}
+
+fn keep_aside(spools: &Spools, bytes: &[u8], reason: &str) {
+    match spools.reject(bytes, reason) {
+        Ok(folder) => say(&format!("{reason}; it is kept in `rejected` in {}", folder.display())),
+        Err(error) => say(&format!("{reason}; {error}; the payload is lost")),
+    }
+}
+
+/// Why an event is not in the ledger, or may not be.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    #[error("{0}")]
+    Take(#[from] TakeError),
+    #[error("{path}: the ledger is gone from its place; put it back, or begin a new one with `exec` or `ingest`")]
+    Gone { path: PathBuf },
+    #[error("{path}: the ledger was moved while it was written to")]
+    Moved { path: PathBuf },
+    /// The same, but nobody has to be told: the log answers the event for what it is, should it come twice.
+    #[error("{path}: the write-ahead log was not there before")]
+    Unsure { path: PathBuf },
+    /// Others wait before it.
+    #[error("a spool is not empty")]
+    Queue,
+    #[error("the event is refused: {0}")]
+    Refused(String),
+}
+
+/// Puts the event into the ledger, else into a spool.
+fn deliver(path: &Path, spools: &Spools, record: &SpoolRecord) {
+    if !spools.is_empty() {
+        return queue(path, spools, record);
+    }
+    match append(path, spools, record) {
+        Ok(()) => {}
+        Err(Fault::Queue) => queue(path, spools, record),
+        Err(Fault::Refused(reason)) => keep_aside(spools, record.event.json().as_bytes(), &reason),
+        Err(fault) => spool(spools, record, Some(&fault)),
+    }
+}
+
+/// Puts the event behind those that wait, then takes in what time allows, itself included.
+fn queue(path: &Path, spools: &Spools, record: &SpoolRecord) {
+    let until = Instant::now() + TAKE_TIME;
+    let taken = match spools.append(record) {
+        Ok(_) => take_in(path, spools, until),
+        Err(error) => {
+            // There may be room, and order, behind what is taken in now.
+            return match take_in(path, spools, until) {
+                Ok(()) if spools.is_empty() => deliver(path, spools, record),
+                _ => say(&format!("{error}; {} is lost", name_of(record))),
+            };
+        }
+    };
+    if let Err(fault) = taken {
+        say(&format!("{fault}; {} waits in a spool for the next command", name_of(record)));
+    }
+}
+
+fn take_in(path: &Path, spools: &Spools, until: Instant) -> Result<(), Fault> {
+    let is_missing = !path.exists();
+    if is_missing && spools.ledger_was_there() {
+        return Err(Fault::Gone { path: path.to_owned() });
+    }
+    let log = EventLog::open_with(path, &options(is_missing))?;
+    // That another process takes in, or that there is more than time allows, is no fault: the next one goes on.
+    spools.take_in(&log, Duration::ZERO, Some(until))?;
+    Ok(())
+}
+
+fn spool(spools: &Spools, record: &SpoolRecord, fault: Option<&Fault>) {
+    match (spools.append(record), fault) {
+        (Ok(_), None | Some(Fault::Unsure { .. })) => {}
+        (Ok(folder), Some(fault)) => {
+            say(&format!("{fault}; {} waits in {} for the next command", name_of(record), folder.display()));
+        }
+        (Err(_), Some(Fault::Unsure { .. })) => {}
+        (Err(error), Some(fault)) => say(&format!("{fault}; {error}; {} is lost", name_of(record))),
+        (Err(error), None) => say(&format!("{error}; {} is lost", name_of(record))),
+    }
+}
+
+fn name_of(record: &SpoolRecord) -> String {
+    format!("{} of session {}", record.event.kind(), record.session_id)
+}
+
+fn options(create: bool) -> OpenOptions {
+    OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES }
+}
+
+/// Appends the event to the ledger. One that was never there is made.
+fn append(path: &Path, spools: &Spools, record: &SpoolRecord) -> Result<(), Fault> {
+    let before = Files::of(path);
+    match before.ledger {
+        Some(_) => spools.remember(),
+        None if spools.ledger_was_there() => return Err(Fault::Gone { path: path.to_owned() }),
+        None => {}
+    }
+    let append: StreamAppend = record.clone().into_append().map_err(Fault::Refused)?;
+    let log = EventLog::open_with(path, &options(before.ledger.is_none()))?;
+    // Looked at again with the ledger in its place: while it is not, a spool beside it cannot be seen.
+    if !spools.is_empty() {
+        return Err(Fault::Queue);
+    }
+    if before.ledger.is_some() && FileId::of(path) != before.ledger {
+        return Err(Fault::Moved { path: path.to_owned() });
+    }
+    match log.append_all(vec![append]) {
+        Ok(_) => {
+            spools.remember();
+            before.are_still_at(path)
+        }
+        Err(error @ AppendError::Storage(_)) => Err(error.into()),
+        Err(error) => Err(Fault::Refused(error.to_string())),
+    }
+}
+
+/// Which files stood at the ledger's path. SQLite finds its write-ahead log by name, so a ledger that is moved between
+/// two of its steps may leave a commit in a file that nobody reads again.
+struct Files {
+    ledger: Option<FileId>,
+    wal: Option<FileId>,
+}
+
+impl Files {
+    fn of(path: &Path) -> Self {
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        Self { ledger: FileId::of(path), wal: FileId::of(Path::new(&wal)) }
+    }
+
+    fn are_still_at(&self, path: &Path) -> Result<(), Fault> {
+        let after = Self::of(path);
+        let moved = |path: &Path| Err(Fault::Moved { path: path.to_owned() });
+        match (self.ledger, self.wal) {
+            _ if after.ledger.is_none() || after.wal.is_none() => moved(path),
+            (Some(_), _) if after.ledger != self.ledger => moved(path),
+            (_, Some(_)) if after.wal != self.wal => moved(path),
+            // The ledger was there and its write-ahead log was not: perhaps it is just being given back.
+            (Some(_), None) => Err(Fault::Unsure { path: path.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}
