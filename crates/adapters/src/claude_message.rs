@@ -7,7 +7,7 @@ use runledger_events::EventKind;
 use crate::json_text::{Fields, ObjectText, as_text, quoted};
 use crate::told::Told;
 
-/// What the client writes into user messages that is no prompt: output of commands that it ran itself, and its own marks.
+/// What the client writes into user messages that is no prompt: output of commands that it ran, and its own marks.
 const NO_PROMPT_BEGINS: &[&str] = &[
     "<command-name>",
     "<local-command-",

@@ -13,9 +13,9 @@
 //! | any other line or block | `unknown` |
 //!
 //! Invariants: each line that is a JSON object gives at least one event. The first event of a line carries the whole
-//! line in `payload`, its text unchanged. Ids: `stream:UUID` from the line's `uuid`, and `stream:UUID#1`, `stream:UUID#2`,
-//! … for the events after the first; a line without one is named by its text. Events of lines before the first
-//! `system/init` name no session: with `--continue` the id that such a line carries is no session's.
+//! line in `payload`, its text unchanged. Ids: `stream:UUID` from the line's `uuid`, and `stream:UUID#1`, … for the
+//! events after the first; a line without one is named by its text. Events of lines before the first `system/init` name
+//! no session: with `--continue` the id that such a line carries is no session's.
 //! A half of a surrogate pair that stands alone stays as it is in `payload`, and is U+FFFD in `data`.
 
 use std::collections::{HashMap, HashSet};

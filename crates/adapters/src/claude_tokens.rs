@@ -98,7 +98,9 @@ pub(crate) struct RunningTokens {
 }
 
 impl RunningTokens {
-    /// Takes one line of an assistant message; gives whether any figure changed. `is_main`: the context is this thread's.
+    /// Takes one line of an assistant message; gives whether any figure changed.
+    ///
+    /// `is_main`: the context is this thread's.
     pub(crate) fn message(&mut self, message: &Fields<'_>, is_main: bool) -> bool {
         let (Some(id), Some(usage)) = (message.text("id"), message.object("usage")) else {
             return false;

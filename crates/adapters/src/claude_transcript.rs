@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `user` with words of the user's own | `user.prompt`, once a prompt id |
 //! | `user` with tool results | for each: `tool.post`, `tool.failure` |
-//! | `assistant` | for each block: `message.complete`, `reasoning.delta`, `tool.pre`; then `usage.update` where figures changed |
+//! | `assistant` | for each block: `message.complete`, `reasoning.delta`, `tool.pre`; then `usage.update` |
 //! | `system/compact_boundary` | `compact.post` |
 //! | a copy from the session that this one was forked from | `unknown`, named `transcript:copied` |
 //! | any other line or block | `unknown` |

@@ -6,7 +6,7 @@
 //! | `turn.completed` | `usage.update`, `turn.complete` |
 //! | `turn.failed` | `turn.complete` with the status `failed` |
 //! | item `agent_message`, `reasoning`, completed | `message.complete`, `reasoning.delta` |
-//! | item `command_execution`, `file_change`, `mcp_tool_call`, `web_search` | `tool.pre` as it starts, `tool.post` or `tool.failure` as it is completed |
+//! | item `command_execution`, `file_change`, `mcp_tool_call`, `web_search` | `tool.pre`, then `tool.post` or `tool.failure` |
 //! | item `todo_list` | `plan.delta` |
 //! | item `collab_tool_call`, completed | `subagent.start` for `spawn_agent`, `subagent.stop` for an agent that ended |
 //! | `error`, item `error` | `notification` |
@@ -14,8 +14,9 @@
 //!
 //! Invariants: each line that is a JSON object gives at least one event. The first event of a line carries the whole
 //! line in `payload`, its text unchanged. Lines have no ids, and the same line may come again: a line is named by half
-//! of the BLAKE3 digest of the name before it and its text, with `/n` for the events after its first. Items are numbered
-//! anew in each process, so an item's id is joined with the thread's and with the name of the line that began it.
+//! of the BLAKE3 digest of the name before it and its text, with `/n` for the events after its first. Items are
+//! numbered anew in each process, so an item's id is joined with the thread's and with the name of the line that began
+//! it.
 
 use std::collections::{HashMap, HashSet};
 

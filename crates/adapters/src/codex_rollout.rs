@@ -7,7 +7,7 @@
 //! | `event_msg/user_message`, `event_msg/item_completed/UserMessage` | `user.prompt` |
 //! | `response_item/message` of the assistant | `message.complete` |
 //! | `response_item/reasoning` | for each summary and text: `reasoning.delta` |
-//! | `response_item/function_call`, `…/custom_tool_call`, `…/local_shell_call` | `tool.pre`; of `update_plan` also `plan.delta` |
+//! | `response_item/function_call`, `…/custom_tool_call`, `…/local_shell_call` | `tool.pre`; `plan.delta` too |
 //! | `…_output` of these | `tool.post`, `tool.failure` |
 //! | `event_msg/token_count` | `usage.update` where figures changed |
 //! | `compacted` | `compact.post` |
@@ -16,9 +16,9 @@
 //! Many facts stand in a rollout twice; one of the two kinds of line is told, the other is `unknown`.
 //!
 //! Invariants: each line that is a JSON object gives at least one event. The first event of a line carries the whole
-//! line in `payload`, its text unchanged. Ids: `transcript:` and half of the BLAKE3 digest of the line's text, with `#n`
-//! for the n-th line of the same text and `/n` for the events after a line's first. A half of a surrogate pair that
-//! stands alone stays as it is in `payload`, and is U+FFFD in `data`.
+//! line in `payload`, its text unchanged. Ids: `transcript:` and half of the BLAKE3 digest of the line's text, with
+//! `#n` for the n-th line of the same text and `/n` for the events after a line's first. A half of a surrogate pair
+//! that stands alone stays as it is in `payload`, and is U+FFFD in `data`.
 
 use std::collections::HashMap;
 

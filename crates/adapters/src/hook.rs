@@ -81,7 +81,8 @@ impl LineAdapter for HookLines {
 
 /// The event of one live hook invocation, from the payload on its standard input.
 ///
-/// `name` is what follows `hook:` in the event's id: the same name is the same invocation. Units: `now` is when it came.
+/// `name` is what follows `hook:` in the event's id: the same name is the same invocation. Units: `now` is when it
+/// came.
 ///
 /// # Errors
 /// - `NotAnObject`: the payload is no JSON object.

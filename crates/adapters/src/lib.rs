@@ -1,6 +1,14 @@
 //! Translators from what a harness says to [`RuntimeEvent`](runledger_events::RuntimeEvent)s. Pure: no I/O, no clock.
 //!
-//! [`ClaudeStream`] reads the standard output of `claude -p PROMPT --output-format stream-json --verbose`.
+//! | translator | reads |
+//! | --- | --- |
+//! | [`HookLines`], [`hook_event`] | hook payloads of Claude Code and Codex, recorded or live |
+//! | [`ClaudeStream`] | the standard output of `claude -p PROMPT --output-format stream-json --verbose` |
+//! | [`ClaudeTranscript`] | Claude Code's own record of a session |
+//! | [`CodexRollout`] | Codex's own record of a thread |
+//! | [`CodexJson`] | the standard output of `codex exec --json PROMPT` |
+//!
+//! Each is a [`LineAdapter`]; docs/adapters.md says which line gives which events.
 //!
 //! ```
 //! use runledger_adapters::ClaudeStream;

@@ -9,8 +9,9 @@ use crate::error::AdapterError;
 /// It reads one file, or one process's output, from its first line on; the next one needs a new translator. The same
 /// lines give events with the same ids, so a file that is read again, or that grew, tells again what it told before.
 pub trait LineAdapter: Send {
-    /// Takes one line and gives the events it tells: 0..n, in order. `now`: the line's arrival, the time of events whose
-    /// line names none.
+    /// Takes one line and gives the events it tells: 0..n, in order.
+    ///
+    /// `now`: the line's arrival, the time of events whose line names none.
     ///
     /// # Errors
     /// - `NotAnObject`: the line is no JSON object; nothing was taken from it, go on with the next.

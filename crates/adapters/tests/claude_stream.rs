@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{NOW, values_of};
+use common::{NOW, hostile_lines, values_of};
 use runledger_adapters::{AdapterError, ClaudeOutcome, ClaudeStream};
 use runledger_events::{EventKind, KindFacts, RuntimeEvent, TimestampMs};
 
@@ -193,6 +193,23 @@ fn a_line_that_is_no_object_is_an_error_and_changes_nothing() {
 }
 
 #[test]
+fn any_line_is_told_or_refused_without_a_panic() {
+    let lines = [
+        r#"{"type":"assistant","message":{"id":"m1","content":[{"type":"tool_use","id":"t1","name":"X","input":{}}]},"uuid":"u1"}"#,
+        r#"{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","content":"x","is_error":true}]},"uuid":"u2"}"#,
+        r#"{"type":"result","usage":{"input_tokens":1},"modelUsage":{"m":{}},"session_id":"s1"}"#,
+    ];
+    let mut stream = ClaudeStream::new();
+    for line in hostile_lines(&lines) {
+        match stream.line(&line, NOW) {
+            Ok(events) => assert!(!events.is_empty() && events[0].id().is_some(), "{line}"),
+            Err(AdapterError::NotAnObject { .. }) => {}
+            Err(error) => panic!("{error}: {line}"),
+        }
+    }
+}
+
+#[test]
 fn any_field_may_hold_anything() {
     let lines = [
         INIT,
@@ -226,4 +243,18 @@ fn any_field_may_hold_anything() {
             assert!(stream.line(&line[..end], NOW).is_err(), "{}", &line[..end]);
         }
     }
+}
+
+#[test]
+fn words_that_the_client_put_in_itself_are_no_prompt() {
+    let mut stream = ClaudeStream::new();
+    let line = |text: &str, fields: &str| {
+        format!(r#"{{"type":"user","message":{{"content":[{{"type":"text","text":"{text}"}}]}}{fields}}}"#)
+    };
+    assert_eq!(kinds(&mut stream, &line("go", "")), ["user.prompt"]);
+    assert_eq!(kinds(&mut stream, &line("go", r#","isSynthetic":true"#)), ["unknown"]);
+    assert_eq!(kinds(&mut stream, &line("look", r#","parent_tool_use_id":"t1""#)), ["unknown"]);
+    assert_eq!(kinds(&mut stream, &line("[Request interrupted by user for tool use]", "")), ["unknown"]);
+    let output = r#"{"type":"user","message":{"content":"<local-command-stdout>Compacted</local-command-stdout>"}}"#;
+    assert_eq!(kinds(&mut stream, output), ["unknown"]);
 }

@@ -26,9 +26,11 @@ pub(crate) fn told(adapter: &mut dyn LineAdapter, lines: &[&str]) -> String {
 /// Compares without the snapshot repeating the lines.
 pub(crate) fn assert_told(name: &str, adapter: &mut dyn LineAdapter, lines: &[&str]) {
     let told = told(adapter, lines);
-    insta::with_settings!({omit_expression => true, snapshot_path => "../snapshots", prepend_module_to_snapshot => false }, {
-        insta::assert_snapshot!(name, told);
-    });
+    let mut settings = insta::Settings::clone_current();
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("../snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.bind(|| insta::assert_snapshot!(name, told));
 }
 
 /// These lines with each value changed to each odd one, each line torn, and lines that are odd altogether.
