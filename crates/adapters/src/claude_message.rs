@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use runledger_events::EventKind;
 
-use crate::json_text::{Fields, ObjectText, as_text, quoted};
 use crate::told::Told;
+use runledger_events::{Fields, ObjectText, as_text, quoted};
 
 /// What the client writes into user messages that is no prompt: output of commands that it ran, and its own marks.
 const NO_PROMPT_BEGINS: &[&str] = &[

@@ -25,10 +25,10 @@ use runledger_events::{AdapterSessionId, EventKind, RuntimeEvent, Source, Timest
 use crate::claude_message::{ClaudeMessages, joined, prompt, words};
 use crate::claude_tokens::{ClaudeTokens, Thread, tokens_json};
 use crate::error::AdapterError;
-use crate::json_text::{Fields, ObjectText};
 use crate::line_adapter::LineAdapter;
 use crate::line_names::LineNames;
 use crate::told::{Envelope, LineName, Told, is_line_id, line_fields, moment};
+use runledger_events::{Fields, ObjectText};
 
 /// What a result line says about how it ended.
 ///
@@ -52,6 +52,8 @@ pub struct ClaudeOutcome {
 pub struct ClaudeStream {
     /// Whether a `system/init` line came.
     has_begun: bool,
+    /// The last time that a line named.
+    time: Option<TimestampMs>,
     adapter_session_id: Option<AdapterSessionId>,
     /// The folder of the last `system/init` line, as JSON text.
     cwd_json: Option<String>,
@@ -66,7 +68,7 @@ pub struct ClaudeStream {
 }
 
 impl LineAdapter for ClaudeStream {
-    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+    fn line(&mut self, line: &str, now: Option<TimestampMs>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         ClaudeStream::line(self, line, now)
     }
 }
@@ -84,7 +86,7 @@ impl ClaudeStream {
     /// # Errors
     /// - `NotAnObject`: the line is no JSON object; nothing was taken from it, go on with the next.
     /// - `Event`: a mistake in this translator; the line's figures were taken, its events are lost.
-    pub fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+    pub fn line(&mut self, line: &str, now: impl Into<Option<TimestampMs>>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let line = line.trim();
         let text = readable(line);
         let fields = line_fields(&text, line)?;
@@ -95,12 +97,16 @@ impl ClaudeStream {
             told.push(Told::unknown(&name));
         }
 
+        let own_time = fields.raw_text("timestamp").and_then(moment);
+        self.time = own_time.or(self.time);
+        let timestamp = own_time.or(now.into()).or(self.time);
+
         let agent_id = fields.text("agent_id");
         let uuid = fields.text("uuid").filter(|uuid| is_line_id(uuid));
         let envelope = Envelope {
             source: Source::Stream,
             name: uuid.map_or_else(|| LineName::Digest(self.line_names.name(line)), LineName::Own),
-            timestamp: fields.raw_text("timestamp").and_then(moment).unwrap_or(now),
+            timestamp,
             hook_name: format!("stream:{name}"),
             // Before the first `system/init` a line may carry an id that is no session's.
             session_id: fields.text("session_id").filter(|_| self.has_begun),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use runledger_events::Tokens;
 
-use crate::json_text::{Fields, ObjectText};
+use runledger_events::{Fields, ObjectText};
 
 /// The model of messages that the client made itself; the API was not asked.
 pub(crate) const NO_MODEL: &str = "<synthetic>";

@@ -22,10 +22,10 @@ use runledger_events::{EventKind, RuntimeEvent, Source, TimestampMs, readable};
 use crate::claude_message::{ClaudeMessages, joined, prompt};
 use crate::claude_tokens::{NO_MODEL, RunningTokens, tokens_json};
 use crate::error::AdapterError;
-use crate::json_text::{Fields, ObjectText};
 use crate::line_adapter::LineAdapter;
 use crate::line_names::LineNames;
 use crate::told::{Envelope, LineName, Told, is_line_id, line_fields, moment};
+use runledger_events::{Fields, ObjectText};
 
 /// Marks of `user` lines that the client wrote itself.
 const NO_PROMPT_MARKS: &[&str] =
@@ -66,7 +66,7 @@ enum Beginning {
 }
 
 impl LineAdapter for ClaudeTranscript {
-    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+    fn line(&mut self, line: &str, now: Option<TimestampMs>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let line = line.trim();
         let text = readable(line);
         let fields = line_fields(&text, line)?;
@@ -99,7 +99,7 @@ impl LineAdapter for ClaudeTranscript {
         let envelope = Envelope {
             source: Source::Transcript,
             name: uuid.map_or_else(|| LineName::Digest(self.line_names.name(line)), LineName::Own),
-            timestamp: self.time.unwrap_or(now),
+            timestamp: self.time.or(now),
             hook_name: format!("transcript:{name}"),
             session_id: self.session_id.clone(),
             agent_type: agent_id.as_ref().and_then(|id| self.agent_types.get(id).cloned()),

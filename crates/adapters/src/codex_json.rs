@@ -26,10 +26,10 @@ use crate::claude_message::joined;
 use crate::claude_tokens::tokens_json;
 use crate::codex_words::{beyond, codex_tokens, shell_script};
 use crate::error::AdapterError;
-use crate::json_text::{Fields, ObjectText, as_text};
 use crate::line_adapter::LineAdapter;
 use crate::line_names::digest_name;
 use crate::told::{Envelope, LineName, Told, line_fields};
+use runledger_events::{Fields, ObjectText, as_text};
 
 /// Digits of a line's name that tell an item from one of the same number in another process.
 const ITEM_DIGITS: usize = 8;
@@ -64,7 +64,7 @@ pub struct CodexJson {
 }
 
 impl LineAdapter for CodexJson {
-    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+    fn line(&mut self, line: &str, now: Option<TimestampMs>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let line = line.trim();
         let text = readable(line);
         let fields = line_fields(&text, line)?;

@@ -28,10 +28,10 @@ use crate::claude_message::joined;
 use crate::claude_tokens::tokens_json;
 use crate::codex_words::{beyond, codex_tokens, script};
 use crate::error::AdapterError;
-use crate::json_text::{Fields, ObjectText, as_text, quoted};
 use crate::line_adapter::LineAdapter;
 use crate::line_names::LineNames;
 use crate::told::{Envelope, LineName, Told, line_fields, moment};
+use runledger_events::{Fields, ObjectText, as_text, quoted};
 
 /// What hooks call the tool that runs a command, whatever the model calls it.
 const SHELL: &str = "Bash";
@@ -63,7 +63,7 @@ pub struct CodexRollout {
 }
 
 impl LineAdapter for CodexRollout {
-    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+    fn line(&mut self, line: &str, now: Option<TimestampMs>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let line = line.trim();
         let text = readable(line);
         let fields = line_fields(&text, line)?;
@@ -85,7 +85,7 @@ impl LineAdapter for CodexRollout {
         let envelope = Envelope {
             source: Source::Transcript,
             name: LineName::Digest(self.line_names.name(line)),
-            timestamp: self.time.unwrap_or(now),
+            timestamp: self.time.or(now),
             hook_name: format!("rollout:{name}"),
             session_id: self.session_id.clone(),
             agent_id: agent.as_ref().map(|(id, _)| id.clone()),

@@ -3,7 +3,7 @@
 use runledger_events::Tokens;
 
 use crate::claude_tokens::with_total;
-use crate::json_text::Fields;
+use runledger_events::Fields;
 
 /// The script that these words run: what stands behind `bash -lc`, else the words as a shell reads them.
 pub(crate) fn script(words: &[String]) -> String {

@@ -19,10 +19,10 @@
 use runledger_events::{EventKind, RuntimeEvent, Source, TimestampMs, readable};
 
 use crate::error::AdapterError;
-use crate::json_text::{Fields, ObjectText};
 use crate::line_adapter::LineAdapter;
 use crate::line_names::LineNames;
 use crate::told::{Envelope, LineName, Told, line_fields, moment, original};
+use runledger_events::{Fields, ObjectText};
 
 const TOOL_FIELDS: &[&str] =
     &["tool_input", "tool_response", "error", "output", "is_interrupt", "exit_code", "error_code"];
@@ -47,6 +47,8 @@ const TEAM_FIELDS: &[&str] = &["task_id", "task_subject", "task_description", "t
 #[derive(Debug, Clone, Default)]
 pub struct HookLines {
     names: LineNames,
+    /// The last time that a line named.
+    time: Option<TimestampMs>,
 }
 
 impl HookLines {
@@ -57,7 +59,7 @@ impl HookLines {
 }
 
 impl LineAdapter for HookLines {
-    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError> {
+    fn line(&mut self, line: &str, now: Option<TimestampMs>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let line = line.trim();
         let text = readable(line);
         let fields = line_fields(&text, line)?;
@@ -72,7 +74,9 @@ impl LineAdapter for HookLines {
         let around = fields.iter().filter(|(name, _)| *name != "data");
         let around = around.map(|(name, json)| (name, original(json, &text, line)));
         let recorder = around.fold(ObjectText::new(), |object, (name, json)| object.raw(name, json)).finish();
-        let time = fields.raw("ts").and_then(moment).unwrap_or(now);
+        let own_time = fields.raw("ts").and_then(moment);
+        self.time = own_time.or(self.time);
+        let time = own_time.or(now).or(self.time);
         let payload_text = original(inner, &text, line);
         let hook = Hook { fields: &payload, readable: inner, payload: payload_text, wrapper: Some(&fields) };
         hook.events(&name, Some(recorder), time)
@@ -93,7 +97,7 @@ pub fn hook_event(payload: &str, name: &str, now: TimestampMs) -> Result<Runtime
     let fields = line_fields(&text, payload)?;
     let hook = Hook { fields: &fields, readable: &text, payload, wrapper: None };
     // One event for one invocation.
-    hook.events(name, None, now).map(|mut events| events.swap_remove(0))
+    hook.events(name, None, Some(now)).map(|mut events| events.swap_remove(0))
 }
 
 /// One payload.
@@ -113,7 +117,7 @@ impl Hook<'_> {
         &self,
         name: &str,
         recorder: Option<String>,
-        time: TimestampMs,
+        time: Option<TimestampMs>,
     ) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let fields = self.fields;
         let hook_name = fields.text("hook_event_name");

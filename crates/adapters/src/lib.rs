@@ -32,7 +32,6 @@ mod codex_rollout;
 mod codex_words;
 mod error;
 mod hook;
-mod json_text;
 mod line_adapter;
 mod line_names;
 mod told;

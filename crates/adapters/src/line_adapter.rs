@@ -11,10 +11,12 @@ use crate::error::AdapterError;
 pub trait LineAdapter: Send {
     /// Takes one line and gives the events it tells: 0..n, in order.
     ///
-    /// `now`: the line's arrival, the time of events whose line names none.
+    /// `now`: the line's arrival, the time of events whose line names none. A recording has no arrival: there such a line
+    /// has the time of the one before, and none at the beginning, so that the same lines give the same events whenever
+    /// they are read.
     ///
     /// # Errors
     /// - `NotAnObject`: the line is no JSON object; nothing was taken from it, go on with the next.
     /// - `Event`: a mistake in this translator; the line's events are lost, go on with the next.
-    fn line(&mut self, line: &str, now: TimestampMs) -> Result<Vec<RuntimeEvent>, AdapterError>;
+    fn line(&mut self, line: &str, now: Option<TimestampMs>) -> Result<Vec<RuntimeEvent>, AdapterError>;
 }

@@ -3,7 +3,7 @@
 use runledger_events::{AdapterSessionId, EventKind, RuntimeEvent, Source, TimestampMs};
 
 use crate::error::AdapterError;
-use crate::json_text::{Fields, ObjectText, as_text};
+use runledger_events::{Fields, ObjectText, as_text};
 
 /// How much of a line an error shows, in characters.
 const BEGINS_CHARS_MAX: usize = 80;
@@ -76,7 +76,7 @@ pub(crate) struct Envelope<'a> {
     pub(crate) source: Source,
     /// What the source calls the line.
     pub(crate) name: LineName,
-    pub(crate) timestamp: TimestampMs,
+    pub(crate) timestamp: Option<TimestampMs>,
     pub(crate) hook_name: String,
     /// One that the ledger does not take is left out.
     pub(crate) session_id: Option<String>,
@@ -95,12 +95,13 @@ impl Envelope<'_> {
     pub(crate) fn around(self, told: Vec<Told>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let session_id = self.session_id.filter(|id| AdapterSessionId::new(id.as_str()).is_ok());
         let context = self.context.finish();
+        let timestamp = self.timestamp.map(|time| time.to_string());
         let prefix = self.source.prefix();
         let with_envelope = |(at, told): (usize, Told)| {
             let id = format!("{prefix}{}", self.name.of_event(at));
             let json = ObjectText::new()
                 .text("id", id.as_str())
-                .raw("timestamp", self.timestamp.to_string().as_str())
+                .raw("timestamp", timestamp.as_deref())
                 .text("kind", told.kind.as_str())
                 .raw("data", told.data.finish().as_str())
                 .text("hookName", self.hook_name.as_str())

@@ -17,7 +17,7 @@ fn folder() -> Option<PathBuf> {
 }
 
 fn events_of(path: &Path, adapter: &mut dyn LineAdapter) -> Vec<RuntimeEvent> {
-    lines_of(path).iter().flat_map(|line| adapter.line(line, NOW).unwrap()).collect()
+    lines_of(path).iter().flat_map(|line| adapter.line(line, Some(NOW)).unwrap()).collect()
 }
 
 /// One case's transcripts with their subagents', as far as they were recorded.

@@ -131,7 +131,7 @@ fn any_line_is_told_or_refused_without_a_panic() {
     ];
     let mut json = CodexJson::new();
     for line in hostile_lines(&lines) {
-        match json.line(&line, NOW) {
+        match json.line(&line, Some(NOW)) {
             Ok(events) => {
                 assert!(!events.is_empty() && events[0].json().ends_with(&format!("{}}}", line.trim())), "{line}");
                 assert!(events.iter().all(|event| !matches!(event.kind(), EventKind::Other(_))), "{line}");

@@ -18,7 +18,7 @@ fn folder() -> Option<PathBuf> {
 
 fn read(path: &Path, adapter: &mut dyn LineAdapter) -> Option<Vec<RuntimeEvent>> {
     let lines = path.exists().then(|| lines_of(path))?;
-    Some(lines.iter().flat_map(|line| adapter.line(line, NOW).unwrap()).collect())
+    Some(lines.iter().flat_map(|line| adapter.line(line, Some(NOW)).unwrap()).collect())
 }
 
 fn hooks(folder: &Path, case: &str) -> Option<Vec<RuntimeEvent>> {

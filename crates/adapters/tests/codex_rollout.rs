@@ -153,7 +153,7 @@ fn any_line_is_told_or_refused_without_a_panic() {
     ];
     let mut rollout = CodexRollout::new();
     for line in hostile_lines(&lines) {
-        match rollout.line(&line, NOW) {
+        match rollout.line(&line, Some(NOW)) {
             Ok(events) => {
                 assert!(!events.is_empty() && events[0].json().ends_with(&format!("{}}}", line.trim())), "{line}");
                 assert!(events.iter().all(|event| !matches!(event.kind(), EventKind::Other(_))), "{line}");

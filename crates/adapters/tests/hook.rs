@@ -23,7 +23,7 @@ fn snapshot(name: &str, payloads: &[(&str, &str)]) {
 }
 
 fn only(line: &str) -> RuntimeEvent {
-    let mut events = HookLines::new().line(line, NOW).unwrap();
+    let mut events = HookLines::new().line(line, Some(NOW)).unwrap();
     assert_eq!(events.len(), 1, "{line}");
     events.swap_remove(0)
 }
@@ -148,7 +148,7 @@ fn ids_are_made_of_the_text_and_count_lines_of_one_text() {
     let ids = || {
         let mut lines = HookLines::new();
         let texts = [line.clone(), payload("SessionEnd", ""), format!("  {line}\n")];
-        texts.map(|text| lines.line(&text, NOW).unwrap()[0].id().unwrap().clone())
+        texts.map(|text| lines.line(&text, Some(NOW)).unwrap()[0].id().unwrap().clone())
     };
     let [first, other, again] = ids();
     assert_eq!(again.as_str(), format!("{}#2", first.as_str()));
@@ -177,7 +177,7 @@ fn any_payload_is_told_or_refused_without_a_panic() {
     let wrapped = format!(r#"{{"ts":1,"type":"Stop","session_id":"x","data":{base},"env":[]}}"#);
     for line in hostile_lines(&[&base, &wrapped]) {
         let mut lines = HookLines::new();
-        match lines.line(&line, NOW) {
+        match lines.line(&line, Some(NOW)) {
             Ok(events) => {
                 assert_eq!(events.len(), 1);
                 assert!(!matches!(events[0].kind(), EventKind::Other(_)), "{line}");

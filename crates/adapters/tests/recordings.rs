@@ -63,7 +63,7 @@ fn read(name: &str, adapter: &mut dyn LineAdapter, lines: &[String]) -> Vec<Vec<
     let mut events = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let is_torn = TORN.0 == name && TORN.1.contains(&(at + 1));
-        match adapter.line(line, NOW) {
+        match adapter.line(line, Some(NOW)) {
             Ok(told) => {
                 assert!(!is_torn, "{name}:{}", at + 1);
                 events.push(told);

@@ -14,7 +14,7 @@ pub(crate) const NOW: TimestampMs = TimestampMs(1_761_000_000_000);
 pub(crate) fn told(adapter: &mut dyn LineAdapter, lines: &[&str]) -> String {
     let mut text = String::new();
     for line in lines {
-        for event in adapter.line(line, NOW).unwrap() {
+        for event in adapter.line(line, Some(NOW)).unwrap() {
             text.push_str(&event.json().replace(line, "<line>"));
             text.push('\n');
         }
@@ -102,5 +102,5 @@ pub(crate) fn lines_of(path: &std::path::Path) -> Vec<String> {
 
 /// The events of a line that is read.
 pub(crate) fn events(adapter: &mut dyn LineAdapter, line: &str) -> Vec<RuntimeEvent> {
-    adapter.line(line, NOW).unwrap()
+    adapter.line(line, Some(NOW)).unwrap()
 }

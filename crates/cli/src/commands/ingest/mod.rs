@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use runledger_adapters::{ClaudeStream, ClaudeTranscript, CodexRollout, HookLines, LineAdapter};
+use runledger_adapters::{ClaudeStream, ClaudeTranscript, CodexJson, CodexRollout, HookLines, LineAdapter};
 use serde::Serialize;
 
 use self::homes::Homes;
@@ -85,7 +85,7 @@ impl Format {
             Self::ClaudeStream => Box::new(ClaudeStream::new()),
             Self::ClaudeTranscript => Box::new(ClaudeTranscript::new()),
             Self::CodexRollout => Box::new(CodexRollout::new()),
-            Self::CodexJson => return None,
+            Self::CodexJson => Box::new(CodexJson::new()),
         })
     }
 }

@@ -114,7 +114,7 @@ impl Intake {
         let Some(adapter) = &mut self.adapter else {
             return Ok(());
         };
-        let events = match adapter.line(line, runledger_events::TimestampMs(0)) {
+        let events = match adapter.line(line, None) {
             Ok(events) => events,
             Err(error) => {
                 reject(answers, number, error.to_string());
