@@ -168,7 +168,8 @@ impl<'a> Mapper<'a> {
         }
         self.context = workflow_lifecycle::context(workflows, event)?;
         self.map(&incoming)?;
-        if let Some(run) = self.state.lifecycle.open() {
+        // The last run may have been counted in, or closed.
+        if let Some(run) = self.state.lifecycle.last() {
             self.changes.runs.insert(run.number, run.clone());
         }
         Ok(())
@@ -367,8 +368,7 @@ impl<'a> Mapper<'a> {
 
     /// Whether an event that is no prompt may open a run.
     ///
-    /// To the reference any may. Of what our adapters tell, those may that are work; and a record that is read afterwards
-    /// may only where nobody told of the session as it happened.
+    /// To the reference any may. Of what our adapters tell, those may that are work, and that are no late news.
     fn may_open(&self, event: &Incoming<'_>) -> bool {
         use EventKind as K;
         if event.source == Source::Runtime {
@@ -385,8 +385,29 @@ impl<'a> Mapper<'a> {
                 | K::SubagentStart
                 | K::TurnStart
         );
-        let is_record = event.source == Source::Transcript;
-        is_work && !(is_record && self.state.lifecycle.last().is_some_and(|run| run.opened_by != Teller::Transcript))
+        is_work && !self.is_late(event)
+    }
+
+    /// Whether an event is late news of what another source has told already: of a run that is over, of a session that has
+    /// ended, or out of a record that is read afterwards.
+    pub(super) fn is_late(&self, event: &Incoming<'_>) -> bool {
+        let teller = Teller::from(event.source);
+        let lifecycle = &self.state.lifecycle;
+        let has_ended = lifecycle
+            .adapter
+            .as_ref()
+            .is_some_and(|adapter| adapter.session_id == event.session_id() && adapter.ended_at.is_some());
+        let is_told_by_others = |by: Teller| by != Teller::Runtime && by != teller;
+        lifecycle.last().is_some_and(|run| {
+            let is_over = run.ended_at.is_some_and(|ended_at| event.event.occurred_at <= ended_at);
+            is_told_by_others(run.opened_by) && (has_ended || is_over || teller == Teller::Transcript)
+        })
+    }
+
+    /// The run that an event counts for: the open one, or the last one where the event is late news of it.
+    pub(super) fn counting_run(&mut self, event: &Incoming<'_>) -> Option<&mut RunRecord> {
+        let is_late = event.source != Source::Runtime && self.is_late(event);
+        self.state.lifecycle.last_mut().filter(|run| run.ended_at.is_none() || is_late)
     }
 
     /// Closes the open run, if there is one.

@@ -95,7 +95,7 @@ impl Mapper<'_> {
             }
             Telling::New => {
                 self.ensure_run(event, Trigger::Other, None)?;
-                if let Some(run) = self.state.lifecycle.open_mut() {
+                if let Some(run) = self.counting_run(event) {
                     run.counters.tool_uses += 1;
                 }
                 // A new run has no subagents at work.
@@ -175,7 +175,7 @@ impl Mapper<'_> {
         }
         self.ensure_run(event, Trigger::Other, None)?;
         if draft.kind == "tool.failure"
-            && let Some(run) = self.state.lifecycle.open_mut()
+            && let Some(run) = self.counting_run(event)
         {
             run.counters.tool_failures += 1;
         }
@@ -219,7 +219,7 @@ impl Mapper<'_> {
 
     pub(super) fn permission_request(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
         self.ensure_run(event, Trigger::Other, None)?;
-        if let Some(run) = self.state.lifecycle.open_mut() {
+        if let Some(run) = self.counting_run(event) {
             run.counters.permission_requests += 1;
         }
         self.set_working(&self.actor(event), true);
