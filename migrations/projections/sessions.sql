@@ -35,7 +35,7 @@ CREATE TABLE adapter_sessions_{generation} (
     tokens_context_window_size INTEGER,
     first_position      INTEGER NOT NULL,
     last_position       INTEGER NOT NULL,
-    recorded_tokens     TEXT NOT NULL, -- JSON object: what the harness's own record tells
+    recorded_tokens     TEXT NOT NULL, -- JSON object: what the harness's own record tells, by thread
     PRIMARY KEY (session_id, adapter_session_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_{generation}_by_age ON sessions_{generation} (last_position DESC);

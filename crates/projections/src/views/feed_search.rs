@@ -7,7 +7,7 @@ use runledger_events::{EventKind, Fields, RecordedEvent, as_text, readable};
 use runledger_store::Read;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::sqlite;
+use super::{feed, sqlite};
 use crate::checkpoint::Checkpoint;
 use crate::error::ProjectionError;
 use crate::projection::{Kinds, Projection, Table, Target};
@@ -58,6 +58,7 @@ impl Projection for FeedSearch {
             let data = fields.object("data").unwrap_or_default();
             let mut words = Words::default();
             pieces(target, event, &data, &mut words).map_err(failed)?;
+            words.add(&feed::title(event, &json).unwrap_or_default());
             words.of(&fields, &data);
             if !words.0.is_empty() {
                 let statement = target.connection.prepare_cached(&insert);
@@ -116,7 +117,6 @@ const FIELDS: &[&str] = &[
     "prompt",
     "message",
     "last_assistant_message",
-    "tool_name",
     "error",
     "error_message",
     "reason",
@@ -124,13 +124,8 @@ const FIELDS: &[&str] = &[
     "explanation",
     "task_subject",
     "task_description",
-    "agent_type",
-    "file_path",
-    "cwd",
     "hook_event_name",
     "source_event_name",
-    "workflow_name",
-    "stop_reason",
 ];
 
 impl Words {

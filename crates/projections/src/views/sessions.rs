@@ -4,7 +4,7 @@
 //! workflow run are not added to it; and what the harness's own record tells of the same session stands beside what was
 //! told as it happened, of which the larger counts (docs/decisions/0008-tokens-once.md).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use runledger_events::{
     AdapterSessionId, EventKind, KindFacts, Position, RecordedEvent, RunId, SessionId, Source, TimestampMs, Tokens,
@@ -148,15 +148,16 @@ fn adapter_session_of(event: &RecordedEvent) -> Option<&AdapterSessionId> {
 /// An adapter session with what its record tells of tokens; `session.tokens` are those told as it happened.
 struct AdapterRow {
     session: AdapterSession,
-    recorded: Tokens,
+    /// By thread: a subagent's record tells sums of its own.
+    recorded: BTreeMap<String, Tokens>,
 }
 
 impl AdapterRow {
     /// The adapter session as queries answer it: of the two tellings the one that tells more counts.
     fn shown(self) -> AdapterSession {
+        let recorded = self.recorded.values().fold(Tokens::default(), |sum, tokens| sum.followed_by(*tokens));
         let told = |tokens: &Tokens| tokens.total.unwrap_or_default();
-        let tokens =
-            if told(&self.recorded) > told(&self.session.tokens) { self.recorded } else { self.session.tokens };
+        let tokens = if told(&recorded) > told(&self.session.tokens) { recorded } else { self.session.tokens };
         AdapterSession { tokens, ..self.session }
     }
 }
@@ -175,7 +176,7 @@ fn first_adapter(id: &AdapterSessionId, event: &RecordedEvent) -> AdapterRow {
         first_position: event.position,
         last_position: event.position,
     };
-    AdapterRow { session, recorded: Tokens::default() }
+    AdapterRow { session, recorded: BTreeMap::new() }
 }
 
 /// The figures before, with those that a harness tells now.
@@ -214,8 +215,9 @@ fn take(row: &mut AdapterRow, event: &RecordedEvent) {
         KindFacts::WorkflowIteration(WorkflowIteration::End(end)) if event.stream.run_id().is_some() => {
             adapter.tokens = adapter.tokens.followed_by(end.tokens);
         }
-        KindFacts::Usage { usage, delta, .. } if Source::of(&event.id) == Source::Transcript => {
-            row.recorded = with_usage(row.recorded, *usage, *delta);
+        KindFacts::Usage { usage, delta, thread_id } if Source::of(&event.id) == Source::Transcript => {
+            let thread = row.recorded.entry(thread_id.clone().unwrap_or_default()).or_default();
+            *thread = with_usage(*thread, *usage, *delta);
         }
         KindFacts::Usage { usage, delta, .. } if event.metadata.run_id.is_none() => {
             adapter.tokens = with_usage(adapter.tokens, *usage, *delta);

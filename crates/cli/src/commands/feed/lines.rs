@@ -7,14 +7,18 @@ use crate::render;
 
 /// Lines of a message that are shown; the rest is counted.
 const MESSAGE_LINES_MAX: usize = 12;
-/// Characters of other words.
+/// Characters of other words, where there is no terminal that says how much fits.
 const WORDS_MAX: usize = 110;
+/// Columns before the words: the time, and room for the signs.
+const MARGIN: usize = 14;
 
 /// Makes lines of entries, in order.
 pub(super) struct Lines {
     /// The ledger session of the last entry.
     session: Option<String>,
     is_coloured: bool,
+    /// Columns of the terminal.
+    width: usize,
 }
 
 /// ANSI colours.
@@ -31,7 +35,8 @@ enum Colour {
 impl Lines {
     pub(super) fn new() -> Self {
         let is_coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { session: None, is_coloured }
+        let width = comfy_table::Table::new().width().map_or(120, usize::from).max(40);
+        Self { session: None, is_coloured, width }
     }
 
     /// The lines of one entry. Without a terminal it is one line, with tabs between its parts.
@@ -76,15 +81,21 @@ impl Lines {
         let time = self.paint(Colour::Dim, time.get(11..).unwrap_or(&time));
         let is_subagent = event.actor_id.starts_with("subagent:");
         let indent = if is_subagent { "  │ " } else { "  " };
+        let room = self.width.saturating_sub(MARGIN);
         let mut words = words(event).into_iter();
         let title = match event.kind.as_str() {
             // The words are the message: its title would only say that there is one.
             "agent.message" => format!("⏺ {}", words.next().unwrap_or_default()),
             "user.prompt" => format!("› {}", words.next().unwrap_or_default()),
+            // Its prompt follows.
+            "run.start" => format!("── run {}", event.run_id.rsplit(":R").next().unwrap_or_default()),
             _ => {
-                let title = render::short(&event.title, WORDS_MAX);
+                let title = render::short(&event.title, room);
+                let left = room.saturating_sub(title.chars().count() + 2);
                 match words.next() {
-                    Some(first) if !first.is_empty() => format!("{title}  {}", self.paint(Colour::Dim, &first)),
+                    Some(first) if left > 8 => {
+                        format!("{title}  {}", self.paint(Colour::Dim, &render::short(&first, left)))
+                    }
                     _ => title,
                 }
             }
@@ -120,9 +131,16 @@ fn words(event: &FeedEvent) -> Vec<String> {
         "tool.delta" => one(data.text("delta").and_then(|text| text.trim_end().lines().last().map(str::to_owned))),
         "subagent.start" => one(data.text("description")),
         "stop.failure" => one(data.text("error_message")),
-        "usage.update" => one(data.raw("delta").or_else(|| data.raw("usage")).map(str::to_owned)),
+        "usage.update" => one(data.object("delta").or_else(|| data.object("usage")).map(|tokens| figures(&tokens))),
         _ => Vec::new(),
     }
+}
+
+/// Token figures in words.
+fn figures(tokens: &Fields<'_>) -> String {
+    let told = [("input", "in"), ("output", "out"), ("cacheRead", "cache read"), ("cacheWrite", "cache written")];
+    let told = told.iter().filter_map(|(name, word)| tokens.count(name).map(|count| (count, word)));
+    told.map(|(count, word)| format!("{} {word}", render::count(count))).collect::<Vec<_>>().join(", ")
 }
 
 /// A text of several lines, up to a bound.

@@ -69,6 +69,13 @@ impl Mapper<'_> {
     }
 }
 
+/// What a decision may be shown as: it depends on what it is on.
+pub(super) fn titles(event: &Incoming<'_>) -> String {
+    let decision = event.decision();
+    let source = decision.text("source").unwrap_or_default();
+    format!("{}\n{}", on_permission(&decision, &source).title, on_stop(&decision, &source).title)
+}
+
 fn on_permission(decision: &Fields<'_>, source: &str) -> Verdict {
     let intent = decision.object("intent").unwrap_or_default();
     match intent.text("kind").as_deref() {

@@ -145,6 +145,11 @@ fn with(data: ObjectText, fields: &[(&'static str, Option<String>)]) -> ObjectTe
     fields.iter().fold(data, |data, (name, value)| data.text(name, value.as_deref()))
 }
 
+/// The title of the entry for an event of one of the plain kinds.
+pub(super) fn title(event: &Incoming<'_>) -> Option<String> {
+    draft(event).map(|draft| draft.title)
+}
+
 /// The entry for an event of one of the plain kinds.
 fn draft(event: &Incoming<'_>) -> Option<Draft> {
     use EventKind as K;

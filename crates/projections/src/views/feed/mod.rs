@@ -11,6 +11,7 @@
 //! | `workflow_lifecycle` | WorkflowLifecycle: workflow run, iteration and state of an event |
 //! | `retelling` | which facts were told by whom: one fact is one entry |
 //! | `mapper` and `sessions`, `messages`, `tools`, `web_search`, `harness`, `notifications`, `decisions`, `workflow` | events of each kind into entries |
+//! | `words` | titles to search by |
 //! | `memory`, `rows`, `tables` | where it is kept |
 //!
 //! Where the entries differ from the reference's on purpose: docs/decisions/0014-feed.md.
@@ -37,6 +38,7 @@ mod titles;
 mod tool_correlation;
 mod tools;
 mod web_search;
+mod words;
 mod workflow;
 mod workflow_lifecycle;
 
@@ -47,6 +49,7 @@ use runledger_events::{RecordedEvent, SessionId, readable};
 pub use event::{FeedCause, FeedEvent, FeedLevel, FeedUi, WorkflowContext};
 pub use run_lifecycle::RunCounters;
 pub use tables::{AgentRun, FeedActor};
+pub(crate) use words::title;
 
 use runledger_store::Read;
 

@@ -38,6 +38,12 @@ impl Mapper<'_> {
     }
 }
 
+/// The title of a notification's entry.
+pub(super) fn title(event: &Incoming<'_>) -> String {
+    let routed = event.text("notification_type").and_then(|kind| routed(event, &kind));
+    routed.unwrap_or_else(|| plain(event)).title
+}
+
 /// The notification as it is.
 fn plain(event: &Incoming<'_>) -> Draft {
     let message = event.text("message").unwrap_or_default();

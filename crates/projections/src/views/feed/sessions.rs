@@ -144,7 +144,7 @@ impl Mapper<'_> {
             return Ok(());
         }
         let data = ObjectText::new().raw("stop_hook_active", "false");
-        let draft = Draft::new("stop.request", format!("{} Stop requested", titles::STOP), data).by(ROOT);
+        let draft = Draft::new("stop.request", titles::STOP_REQUESTED, data).by(ROOT);
         let (seq, stop_id) = self.emit(event, draft)?;
         self.shown(event, "stop", teller, seq)?;
         for pending in agent_messages::take_all(&mut self.memory)? {
@@ -172,7 +172,7 @@ impl Mapper<'_> {
         let data = ObjectText::new()
             .raw("stop_hook_active", if is_active { "true" } else { "false" })
             .text("last_assistant_message", last_message.as_deref());
-        let draft = Draft::new("stop.request", format!("{} Stop requested", titles::STOP), data).by(ROOT);
+        let draft = Draft::new("stop.request", titles::STOP_REQUESTED, data).by(ROOT);
         let teller = Teller::from(event.source);
         let stop_id = match self.tell(event, "stop", teller)? {
             Telling::Again { seq, is_better } => {

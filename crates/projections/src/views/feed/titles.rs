@@ -15,6 +15,8 @@ pub(super) const TODO: &str = "□";
 pub(super) const MESSAGE: &str = "⏺";
 pub(super) const WORKFLOW: &str = "◆";
 
+pub(super) const STOP_REQUESTED: &str = "⊘ Stop requested";
+
 /// The title of a run's beginning.
 pub(super) fn run_started(prompt_preview: Option<&str>) -> String {
     match prompt_preview.filter(|preview| !preview.is_empty()) {

@@ -56,20 +56,13 @@ impl Mapper<'_> {
             .text("tracker_path", start.tracker_path.as_deref())
             .text("parent_run_id", start.parent_run_id.as_ref().map(|id| id.as_str()))
             .text("prompt", prompt.as_deref());
-        let name = start.workflow_name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
-        let asked = prompt.map(|prompt| format!(": {prompt}")).unwrap_or_default();
-        let title = text::title(&format!("{} Workflow{name} started{asked}", titles::WORKFLOW));
-        self.emit(event, Draft::new("workflow.start", title, data))?;
+        self.emit(event, Draft::new("workflow.start", start_title(event, start), data))?;
         Ok(())
     }
 
     /// Of its moves from state to state those are shown that are no part of a plain way to the end.
     fn workflow_moved(&mut self, event: &Incoming<'_>, moved: &WorkflowTransition) -> Result<(), ProjectionError> {
-        let title = if moved.to == RunState::Idle {
-            "Workflow interrupted"
-        } else if moved.owner.is_some() {
-            "Workflow taken over"
-        } else {
+        let Some(title) = move_title(moved) else {
             return Ok(());
         };
         let data = ObjectText::new()
@@ -77,8 +70,6 @@ impl Mapper<'_> {
             .text("to", moved.to.as_str())
             .text("status", moved.status.as_str())
             .text("reason", moved.reason.as_deref());
-        let why = moved.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let title = text::title(&format!("{} {title}{why}", titles::WORKFLOW));
         self.emit(event, Draft::new("workflow.transition", title, data).level(FeedLevel::Warn))?;
         Ok(())
     }
@@ -102,10 +93,8 @@ impl Mapper<'_> {
             .raw("exit_code", end.exit_code.map(|code| code.to_string()).as_deref())
             .text("error", end.error.as_deref())
             .raw("tokens", tokens.as_deref());
-        let why = end.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-        let title = format!("{} Iteration {} over ({}){why}", titles::WORKFLOW, end.iteration, end.outcome.as_str());
         let level = if end.outcome == IterationOutcome::Failed { FeedLevel::Error } else { FeedLevel::Info };
-        self.emit(event, Draft::new("workflow.iteration", text::title(&title), data).level(level))?;
+        self.emit(event, Draft::new("workflow.iteration", iteration_end_title(end), data).level(level))?;
         Ok(())
     }
 
@@ -114,16 +103,45 @@ impl Mapper<'_> {
             .text("status", end.status.as_str())
             .text("stop_reason", end.stop_reason.as_deref())
             .raw("iteration", end.iteration.to_string().as_str());
-        let why = end.stop_reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let title = text::title(&format!("{} Workflow {}{why}", titles::WORKFLOW, end.status));
         let level = match end.status {
             RunStatus::Completed => FeedLevel::Info,
             RunStatus::Failed => FeedLevel::Error,
             _ => FeedLevel::Warn,
         };
-        self.emit(event, Draft::new("workflow.end", title, data).level(level))?;
+        self.emit(event, Draft::new("workflow.end", end_title(end), data).level(level))?;
         Ok(())
     }
+}
+
+/// The title of a workflow run's start.
+pub(super) fn start_title(event: &Incoming<'_>, start: &WorkflowStart) -> String {
+    let name = start.workflow_name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+    titled(&format!("Workflow{name} started"), event.text("prompt").as_deref())
+}
+
+/// The title of a move from state to state; none for those that are not shown.
+pub(super) fn move_title(moved: &WorkflowTransition) -> Option<String> {
+    let what = match moved.to {
+        RunState::Idle => "Workflow interrupted",
+        _ if moved.owner.is_some() => "Workflow taken over",
+        _ => return None,
+    };
+    Some(titled(what, moved.reason.as_deref()))
+}
+
+/// The title of an iteration's end.
+pub(super) fn iteration_end_title(end: &IterationEnd) -> String {
+    titled(&format!("Iteration {} over ({})", end.iteration, end.outcome.as_str()), end.error.as_deref())
+}
+
+/// The title of a workflow run's end.
+pub(super) fn end_title(end: &WorkflowEnd) -> String {
+    titled(&format!("Workflow {}", end.status), end.stop_reason.as_deref())
+}
+
+fn titled(what: &str, why: Option<&str>) -> String {
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    text::title(&format!("{} {what}{why}", titles::WORKFLOW))
 }
 
 /// How the harness's run ends with an iteration that ended so.
