@@ -89,7 +89,7 @@ fn a_stream_becomes_events_tokens_and_a_linked_session_as_it_comes() {
     let tool = of_run.iter().find(|event| event["kind"] == "tool.pre").unwrap();
     assert_eq!(tool["causation_id"], start["id"], "what the harness did follows from the iteration's start");
     assert_eq!(tool["adapter_session_id"], SESSION);
-    assert_eq!(tool["id"], "u2");
+    assert_eq!(tool["id"], "stream:u2");
     room.verify();
 }
 
