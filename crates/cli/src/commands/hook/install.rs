@@ -10,7 +10,7 @@ use crate::exit_code::{CouldNotStart, Exit};
 use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
 
-/// How long a client waits for a hook, in seconds. It takes milliseconds, and about one second where a ledger is locked.
+/// How long a client waits for a hook, in seconds. It takes milliseconds, and seldom more than 0.3 s in trouble.
 const TIMEOUT_S: u32 = 10;
 /// The same at a session's end, where a client waits for all hooks 1.5 s unless a hook asks for more.
 const TIMEOUT_AT_END_S: u32 = 5;
