@@ -96,7 +96,7 @@ pub(crate) struct Target {
     /// Those of the current folder's project: `.claude/settings.json`
     #[arg(long, conflicts_with = "user")]
     pub(crate) project: bool,
-    /// Your own, for every project [default]
+    /// Your own, for every project; the default
     #[arg(long)]
     pub(crate) user: bool,
     /// Show what would change, and write nothing
