@@ -21,8 +21,9 @@ const DIGEST_CHARS: usize = 32;
 const MARK: &str = "ledger";
 /// How long a command waits for another one that takes in.
 const TAKER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a hook waits for another one that appends to the same spool.
-const APPEND_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a hook waits for others that append to the same spool, each of which takes one sync. Only after this long
+/// does it try the next spool, or lose its event.
+const APPEND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which file it is, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

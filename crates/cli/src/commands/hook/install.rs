@@ -10,7 +10,7 @@ use crate::exit_code::{CouldNotStart, Exit};
 use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
 
-/// How long a client waits for a hook, in seconds. It takes milliseconds, and about one second where a ledger is locked.
+/// How long a client waits for a hook, in seconds. It takes milliseconds, and seldom more than 0.3 s in trouble.
 const TIMEOUT_S: u32 = 10;
 /// The same at a session's end, where a client waits for all hooks 1.5 s unless a hook asks for more.
 const TIMEOUT_AT_END_S: u32 = 5;
@@ -96,7 +96,7 @@ pub(crate) struct Target {
     /// Those of the current folder's project: `.claude/settings.json`
     #[arg(long, conflicts_with = "user")]
     pub(crate) project: bool,
-    /// Your own, for every project [default]
+    /// Your own, for every project; the default
     #[arg(long)]
     pub(crate) user: bool,
     /// Show what would change, and write nothing

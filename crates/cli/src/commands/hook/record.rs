@@ -1,8 +1,9 @@
 //! Recording one payload, whatever state the ledger is in.
 //!
 //! Invariants: it never writes read models, never makes a second ledger in the place of one that was there, and waits
-//! for no other process longer than about a second in all. An event never stands before one of its session that a hook
-//! that had ended before had put into a spool: while a spool has events, a new one goes behind them.
+//! for no other process longer than a quarter of a second, but where its event would be lost. An event never stands
+//! before one of its session that a hook that had ended before had put into a spool: while a spool has events, a new one
+//! goes behind them.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
