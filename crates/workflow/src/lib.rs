@@ -34,6 +34,7 @@ pub use config::{LoopConfig, WorkflowConfig};
 pub use decide::{Command, Decided, Extra, Rejected, StopCause, TrackerReading, TransportCheck, TurnReport, decide};
 pub use error::{ConfigError, HarnessError, RunError};
 pub use harness::claude::ClaudeHarness;
+pub use harness::codex::CodexHarness;
 pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};

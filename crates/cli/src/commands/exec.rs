@@ -12,8 +12,8 @@ use runledger_events::{EventKind, KindFacts, RecordedEvent, RunId, SessionId, Wo
 use runledger_projections::{ProjectionError, Projector, Run};
 use runledger_store::{EventFilter, Follower, Read};
 use runledger_workflow::{
-    CancelHandle, ClaudeHarness, CommandHarness, Harness, LedgerJournal, RunError, RunOutcome, RunSpec, Runner,
-    WorkflowConfig,
+    CancelHandle, ClaudeHarness, CodexHarness, CommandHarness, Harness, LedgerJournal, RunError, RunOutcome, RunSpec,
+    Runner, WorkflowConfig,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -31,6 +31,8 @@ use crate::render;
 #[command(after_help = "Examples:
   One turn of Claude Code:
     runledger exec 'Say hello'
+  The same of Codex:
+    runledger exec --harness codex 'Say hello'
   Turns of Claude Code until the tracker says done:
     runledger exec --workflow tidy.json 'Tidy the changelog'
   The same with a program of your own:
@@ -42,7 +44,7 @@ pub(crate) struct Exec {
     /// The workflow, a JSON file; without one, a single turn with the prompt as it is
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
-    /// `claude`, or `command` for the program after `--`
+    /// `claude`, `codex`, or `command` for the program after `--`
     #[arg(long, value_name = "NAME")]
     harness: Option<String>,
     /// The session that the run belongs to, also RUNLEDGER_SESSION; without one, and for a run within a run, a new session
@@ -145,10 +147,13 @@ impl Exec {
                 Err(Usage("the command harness needs its program: … -- PROGRAM ARG…".to_owned()).into())
             }
             ("claude" | "claude-code", None) => Ok(Box::new(ClaudeHarness::new(&self.project_dir)?)),
-            ("claude" | "claude-code", Some(_)) => {
+            ("codex", None) => Ok(Box::new(CodexHarness::new(&self.project_dir)?)),
+            ("claude" | "claude-code" | "codex", Some(_)) => {
                 Err(Usage("only the command harness takes a program after `--`".to_owned()).into())
             }
-            (other, _) => Err(Usage(format!("there is no harness {other}; there are claude and command")).into()),
+            (other, _) => {
+                Err(Usage(format!("there is no harness {other}; there are claude, codex and command")).into())
+            }
         }
     }
 }

@@ -4,14 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runledger_adapters::ClaudeStream;
-use runledger_events::{Continuation, RuntimeEvent};
+use runledger_events::Continuation;
 
-use super::{Harness, Stop, Turn, TurnDesk, TurnResult, process};
-use crate::desk::now;
+use super::{Harness, Turn, TurnDesk, TurnResult, lines, process};
 use crate::error::HarnessError;
-
-/// The longest line of the stream taken in one piece; tool results can be large.
-const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Claude Code, run as `claude -p --output-format stream-json --verbose`, with the prompt on standard input.
 #[derive(Debug, Clone)]
@@ -36,26 +32,9 @@ impl Harness for ClaudeHarness {
 
     fn run_turn(&mut self, turn: &Turn, desk: &mut dyn TurnDesk) -> Result<TurnResult, HarnessError> {
         let mut stream = ClaudeStream::new();
-        let mut has_session = false;
         let program = self.program.display().to_string();
-        let ended = process::run(self.command(turn), &program, LINE_BYTES_MAX, turn, desk, |line, desk| {
-            let Some(line) = line else {
-                return Ok(());
-            };
-            let text = String::from_utf8_lossy(line);
-            if text.trim().is_empty() {
-                return Ok(());
-            }
-            let events = match stream.line(text.trim(), now()) {
-                Ok(events) => events,
-                Err(error) => vec![stray_line(text.trim_end(), &error.to_string())?],
-            };
-            if !has_session && let Some(id) = stream.adapter_session_id() {
-                desk.name_session(id)?;
-                has_session = true;
-            }
-            desk.record(events)
-        })?;
+        let session_of = ClaudeStream::adapter_session_id;
+        let ended = lines::run(self.command(turn), &program, turn, desk, &mut stream, session_of)?;
         let outcome = stream.outcome();
         let failed = outcome.filter(|outcome| outcome.is_error).map(|outcome| {
             let errors = outcome.errors.join("; ");
@@ -71,13 +50,10 @@ impl Harness for ClaudeHarness {
             .unwrap_or("the turn failed")
             .to_owned()
         });
-        let signalled = ended.signal.map(|signal| format!("claude was ended by signal {signal}"));
-        // Without a result line nobody said that the turn came to its end.
-        let unfinished =
-            (outcome.is_none() && ended.exit_code == Some(0)).then(|| "claude ended without a result line".to_owned());
+        let error = failed.or_else(|| lines::failure("claude", &ended, outcome.is_some(), "a result line"));
         Ok(TurnResult {
             exit_code: ended.exit_code,
-            error: failed.or(signalled).or(unfinished),
+            error,
             last_stderr: ended.last_stderr,
             tokens: stream.tokens(),
             transport: None,
@@ -106,13 +82,4 @@ impl ClaudeHarness {
         }
         command
     }
-}
-
-/// A line that is no JSON: kept, as the text that it is.
-fn stray_line(line: &str, error: &str) -> Result<RuntimeEvent, Stop> {
-    let data = serde_json::json!({"source_event_name": "stdout", "text": line, "error": error});
-    RuntimeEvent::from_json(&serde_json::json!({"kind": "unknown", "data": data}).to_string()).map_err(|error| {
-        tracing::error!(%error, "a line of the claude harness does not read back");
-        Stop::Now
-    })
 }

@@ -1,7 +1,9 @@
 //! Harnesses: the agent programs that do a run's work, one turn at a time.
 
 pub(crate) mod claude;
+pub(crate) mod codex;
 pub(crate) mod command;
+mod lines;
 mod process;
 
 use std::collections::BTreeMap;
