@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use runledger_events::{Digest, EventKind, Position, RecordedEvent};
-use runledger_store::{EventFilter, LogReader, Read, StorageError};
+use runledger_store::{EventFilter, LogReader, Read, StorageError, sqlite};
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::checkpoint::Checkpoint;
@@ -22,6 +22,9 @@ use crate::views::workflow_runs::WorkflowRuns;
 
 /// Events in one batch, at the most.
 pub(crate) const BATCH_EVENTS_MAX: usize = 2048;
+
+/// Pages of the write-ahead log from which on one who closes the file empties it: what SQLite itself checkpoints at.
+const WAL_PAGES: u32 = 1000;
 
 /// The read models of this release.
 pub fn registered() -> Vec<Box<dyn Projection>> {
@@ -39,6 +42,12 @@ pub struct Projections {
 impl std::fmt::Debug for Projections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Projections").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Projections {
+    fn drop(&mut self) {
+        sqlite::shorten_wal(&self.connection, &self.path, WAL_PAGES);
     }
 }
 

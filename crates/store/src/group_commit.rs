@@ -4,7 +4,6 @@
 //! not harm the others of its batch; when the commit fails, every request of the batch learns it.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use runledger_events::LogId;
@@ -19,9 +18,6 @@ use crate::write::AppendTransaction;
 const BATCH_REQUESTS_MAX: usize = 512;
 /// Bytes in one transaction, about, at the most; a single larger request is still one transaction.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-
-/// A page of the file, in bytes.
-const PAGE_BYTES: u64 = 4096;
 
 /// One append, and where its answer goes.
 pub(crate) struct Request {
@@ -69,7 +65,7 @@ impl Writer {
             }
             self.commit(batch);
         }
-        self.shorten_wal();
+        crate::sqlite::shorten_wal(&self.connection, &self.path, self.wal_pages);
     }
 
     fn commit(&mut self, batch: Vec<Request>) {
@@ -113,27 +109,6 @@ impl Writer {
             transaction.commit().map_err(storage("committing"))?;
         }
         Ok(results)
-    }
-
-    /// Writes a long write-ahead log into the file and empties it, unless somebody else is using it.
-    ///
-    /// What a checkpoint has written is known to those alone who have the file open. Without this, processes that come
-    /// one after the other would each read a log that only grows, and write it into the file once more.
-    fn shorten_wal(&self) {
-        let mut wal = self.path.as_os_str().to_owned();
-        wal.push("-wal");
-        let length = std::fs::metadata(wal).map(|metadata| metadata.len()).unwrap_or_default();
-        if length < u64::from(self.wal_pages) * PAGE_BYTES {
-            return;
-        }
-        let checkpoint = || -> rusqlite::Result<()> {
-            self.connection.busy_timeout(Duration::ZERO)?;
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        };
-        if let Err(error) = checkpoint() {
-            // Everything is in the write-ahead log, where the next one finds it.
-            tracing::debug!(%error, "the write-ahead log was left as it is");
-        }
     }
 
     fn notify(&self) {

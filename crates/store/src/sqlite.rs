@@ -25,6 +25,31 @@ pub fn use_wal(connection: &Connection, patience: Duration) -> Result<(), rusqli
     }
 }
 
+/// Bytes of a page of both files.
+const PAGE_BYTES: u64 = 4096;
+
+/// Writes a write-ahead log of `pages` or more into its file and empties it, unless somebody else is using it. For one who
+/// is about to close the file.
+///
+/// What a checkpoint has written is known to those alone who have the file open. Without this, processes that come one
+/// after the other would each read a log that only grows, and write it into the file once more.
+pub fn shorten_wal(connection: &Connection, path: &Path, pages: u32) {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let length = std::fs::metadata(wal).map(|metadata| metadata.len()).unwrap_or_default();
+    if length < u64::from(pages) * PAGE_BYTES {
+        return;
+    }
+    let checkpoint = || -> rusqlite::Result<()> {
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    };
+    if let Err(error) = checkpoint() {
+        // Everything is in the write-ahead log, where the next one finds it.
+        tracing::debug!(%error, "the write-ahead log was left as it is");
+    }
+}
+
 /// Brings the schema to `newest`, the number of `migrations`.
 ///
 /// Two processes may do so at once: the migrations run in an immediate transaction, so one waits for the other, then
