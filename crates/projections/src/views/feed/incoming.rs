@@ -39,6 +39,13 @@ impl<'a> Incoming<'a> {
         self.fields.text(name)
     }
 
+    /// What the turn is called that an event is of: by its prompt's id with Claude Code, by its own with Codex. A runtime
+    /// tells neither in this sense.
+    pub(super) fn turn(&self) -> Option<String> {
+        let told = self.data.text("prompt_id").or_else(|| self.data.text("turn_id"));
+        told.filter(|_| self.source != Source::Runtime)
+    }
+
     /// An object of `data` as JSON text; `{}` where it is something else. An array is an object, as in JavaScript.
     pub(super) fn object_json(&self, name: &str) -> &'a str {
         object_json(&self.data, name)

@@ -84,7 +84,7 @@ pub(super) fn asked_for(
 
 /// What a permission request and its tool call have in common.
 pub(super) struct Ask<'a> {
-    pub(super) prompt_id: &'a str,
+    pub(super) turn: &'a str,
     pub(super) tool_name: &'a str,
     /// The input's JSON text; the order of its fields does not matter.
     pub(super) input_json: &'a str,
@@ -94,7 +94,7 @@ impl Ask<'_> {
     fn key(&self) -> String {
         let canonical = serde_json::from_str::<serde_json::Value>(self.input_json).map(|value| value.to_string());
         let input = runledger_events::content_digest(canonical.as_deref().unwrap_or(self.input_json).as_bytes());
-        format!("{}\n{}\n{input}", self.prompt_id, self.tool_name)
+        format!("{}\n{}\n{input}", self.turn, self.tool_name)
     }
 }
 

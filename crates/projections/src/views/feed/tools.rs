@@ -111,8 +111,8 @@ impl Mapper<'_> {
                 Some(place)
             }
         };
-        if let (Some(id), Some(prompt_id)) = (&call.id, event.text("prompt_id")) {
-            let ask = Ask { prompt_id: &prompt_id, tool_name: &call.name, input_json: call.input_json };
+        if let (Some(id), Some(turn)) = (&call.id, event.turn()) {
+            let ask = Ask { turn: &turn, tool_name: &call.name, input_json: call.input_json };
             tool_correlation::may_ask(&mut self.memory, &ask, id)?;
         }
         Ok(place)
@@ -242,10 +242,10 @@ impl Mapper<'_> {
 
     /// The call that a request without its id is for.
     fn call_asked_for(&mut self, event: &Incoming<'_>, call: &Call<'_>) -> Result<Option<String>, ProjectionError> {
-        let Some(prompt_id) = event.text("prompt_id") else {
+        let Some(turn) = event.turn() else {
             return Ok(None);
         };
-        let ask = Ask { prompt_id: &prompt_id, tool_name: &call.name, input_json: call.input_json };
+        let ask = Ask { turn: &turn, tool_name: &call.name, input_json: call.input_json };
         let session_id = event.session_id().to_owned();
         tool_correlation::asked_for(&mut self.memory, &ask, |memory, id| {
             retelling::is_shown(memory, &session_id, &result_fact(id))
