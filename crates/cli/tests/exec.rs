@@ -428,17 +428,37 @@ fn a_ledger_and_its_folder_are_for_their_owner_alone() {
 }
 
 #[test]
-fn an_agent_that_runs_runledger_itself_writes_to_the_same_ledger_and_session() {
+fn an_agent_that_runs_runledger_itself_writes_to_the_same_ledger_as_a_sub_run_with_a_session_of_its_own() {
     let room = Room::new();
     let inner = format!("{} exec inner -- true", env!("CARGO_BIN_EXE_runledger"));
     let (ran, _) = room.exec_to_end(&["--session", "outer"], &inner);
     assert_eq!(ran.code, Some(0), "{ran:?}");
+    // The sub-run is the newer one.
     let runs = room.json(["runs"]);
     assert_eq!(runs.len(), 2);
-    assert!(runs.iter().all(|run| run["session_id"] == "outer" && run["status"] == "completed"), "{runs:?}");
+    assert!(runs.iter().all(|run| run["status"] == "completed"), "{runs:?}");
+    assert_eq!((&runs[1]["session_id"], &runs[1]["parent_run_id"]), (&json!("outer"), &Value::Null));
+    assert_eq!(runs[0]["parent_run_id"], runs[1]["id"]);
+    let own = text(&runs[0], "/session_id");
+    assert_ne!(own, "outer");
     let sessions = room.json(["sessions"]);
-    assert_eq!(sessions.len(), 1);
-    assert_eq!(sessions[0]["runs"], 2);
+    assert_eq!(sessions.len(), 2);
+    for (id, runs) in [("outer", 1), (own, 1)] {
+        assert!(sessions.iter().any(|session| session["id"] == id && session["runs"] == runs), "{id}: {sessions:?}");
+    }
+}
+
+#[test]
+fn a_sub_run_that_names_its_session_is_of_that_one() {
+    let room = Room::new();
+    let inner = format!(r#"{} exec --session "$RUNLEDGER_SESSION" inner -- true"#, env!("CARGO_BIN_EXE_runledger"));
+    let (ran, _) = room.exec_to_end(&["--session", "outer"], &inner);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let runs = room.json(["runs"]);
+    assert!(runs.iter().all(|run| run["session_id"] == "outer" && run["status"] == "completed"), "{runs:?}");
+    assert_eq!(runs[0]["parent_run_id"], runs[1]["id"]);
+    let sessions = room.json(["sessions"]);
+    assert_eq!((sessions.len(), &sessions[0]["runs"]), (1, &json!(2)));
 }
 
 #[test]

@@ -69,56 +69,28 @@ impl Queries {
         let failed = |source: rusqlite::Error| self.failed(feed::NAME, &source);
         let mut connection = self.connection()?;
         let snapshot = connection.transaction().map_err(failed)?;
-        let mut parameters: Vec<Value> = Vec::new();
-        let mut conditions: Vec<String> = Vec::new();
+        let mut clause = Clause::default();
         if let Some(session) = &filter.session {
-            parameters.push(Value::Text(session.to_string()));
-            conditions.push(format!("session_id = ?{}", parameters.len()));
+            clause.equals("session_id", session.to_string());
         }
         if let Some(run) = &filter.run {
-            parameters.push(Value::Text(run.to_string()));
-            conditions.push(format!("workflow_run_id = ?{}", parameters.len()));
+            clause.equals("workflow_run_id", run.to_string());
         }
         if let Some(text) = filter.search.as_deref() {
             let query = feed_search::query(text);
             if query.is_empty() {
                 return Ok(Vec::new());
             }
-            parameters.push(Value::Text(query));
-            match feed_search::condition(&snapshot, parameters.len()).map_err(failed)? {
-                Some(condition) => conditions.push(condition),
+            let mark = clause.mark(Value::Text(query));
+            match feed_search::condition(&snapshot, mark).map_err(failed)? {
+                Some(condition) => clause.conditions.push(condition),
                 None => return Err(self.not_built(feed_search::NAME)),
             }
         }
-        // The entries of one session are in the order of their numbers, which is that of their positions too.
-        let (order, place): (&[&str], fn(&FeedCursor) -> Vec<Value>) = if filter.session.is_some() {
-            (&["seq"], |cursor| vec![seq(cursor)])
-        } else {
-            (&["first_position", "session_id", "seq"], |cursor| {
-                vec![position(cursor), Value::Text(cursor.session_id.to_string()), seq(cursor)]
-            })
-        };
-        let (is_backward, sign, cursor) = match page {
-            FeedPage::First => (false, ">", None),
-            FeedPage::After(cursor) => (false, ">", Some(cursor)),
-            FeedPage::Before(cursor) => (true, "<", Some(cursor)),
-            FeedPage::Last => (true, "<", None),
-        };
-        if let Some(cursor) = cursor {
-            let first = parameters.len() + 1;
-            parameters.extend(place(cursor));
-            let marks: Vec<String> = (first..=parameters.len()).map(|mark| format!("?{mark}")).collect();
-            conditions.push(format!("({}) {sign} ({})", order.join(", "), marks.join(", ")));
-        }
-        let mut clause = String::new();
-        if !conditions.is_empty() {
-            clause = format!("WHERE {} ", conditions.join(" AND "));
-        }
-        let direction = if is_backward { " DESC" } else { "" };
-        let order: Vec<String> = order.iter().map(|column| format!("{column}{direction}")).collect();
-        parameters.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
-        clause.push_str(&format!("ORDER BY {} LIMIT ?{}", order.join(", "), parameters.len()));
-        let mut events = rows::select(&snapshot, &clause, rusqlite::params_from_iter(parameters)).map_err(failed)?;
+        let is_backward = matches!(page, FeedPage::Before(_) | FeedPage::Last);
+        let sql = clause.of_page(page, filter.session.is_some(), limit);
+        let parameters = rusqlite::params_from_iter(clause.parameters);
+        let mut events = rows::select(&snapshot, &sql, parameters).map_err(failed)?;
         if is_backward {
             events.reverse();
         }
@@ -173,10 +145,61 @@ impl FeedEvent {
     }
 }
 
-fn seq(cursor: &FeedCursor) -> Value {
-    Value::Integer(i64::try_from(cursor.seq).unwrap_or(i64::MAX))
+/// What a query of the feed asks for, as it is put together.
+#[derive(Default)]
+struct Clause {
+    conditions: Vec<String>,
+    parameters: Vec<Value>,
 }
 
-fn position(cursor: &FeedCursor) -> Value {
-    Value::Integer(i64::try_from(cursor.first_position.0).unwrap_or(i64::MAX))
+impl Clause {
+    /// The number of the mark that stands for a value.
+    fn mark(&mut self, value: Value) -> usize {
+        self.parameters.push(value);
+        self.parameters.len()
+    }
+
+    fn equals(&mut self, column: &str, text: String) {
+        let mark = self.mark(Value::Text(text));
+        self.conditions.push(format!("{column} = ?{mark}"));
+    }
+
+    /// The SQL behind the table's name, for one page.
+    fn of_page(&mut self, page: &FeedPage, is_of_session: bool, limit: usize) -> String {
+        // The entries of one session are in the order of their numbers, which is that of their positions too.
+        let order: &[&str] = if is_of_session { &["seq"] } else { &["first_position", "session_id", "seq"] };
+        let (direction, sign, cursor) = match page {
+            FeedPage::First => ("", ">", None),
+            FeedPage::After(cursor) => ("", ">", Some(cursor)),
+            FeedPage::Before(cursor) => (" DESC", "<", Some(cursor)),
+            FeedPage::Last => (" DESC", "<", None),
+        };
+        if let Some(cursor) = cursor {
+            let marks: Vec<String> =
+                order.iter().map(|column| format!("?{}", self.mark(cursor.column(column)))).collect();
+            self.conditions.push(format!("({}) {sign} ({})", order.join(", "), marks.join(", ")));
+        }
+        let mut conditions = String::new();
+        if !self.conditions.is_empty() {
+            conditions = format!("WHERE {} ", self.conditions.join(" AND "));
+        }
+        let order: Vec<String> = order.iter().map(|column| format!("{column}{direction}")).collect();
+        let limit = self.mark(integer(u64::try_from(limit).unwrap_or(u64::MAX)));
+        format!("{conditions}ORDER BY {} LIMIT ?{limit}", order.join(", "))
+    }
+}
+
+impl FeedCursor {
+    /// The place as one of the columns that the feed is ordered by has it.
+    fn column(&self, name: &str) -> Value {
+        match name {
+            "session_id" => Value::Text(self.session_id.to_string()),
+            "first_position" => integer(self.first_position.0),
+            _ => integer(self.seq),
+        }
+    }
+}
+
+fn integer(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }

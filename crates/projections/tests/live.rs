@@ -12,7 +12,7 @@ use runledger_store::OpenError;
 use runledger_testkit::TempLedger;
 use support::{
     NAMES, Story, assert_no_leftovers, assert_verifies, caught_up, dump, dump_of_table, files, fresh_dump,
-    generation_tables, iteration_end, open, queries, registered_with, sqlite, sqlite_of_log, tell,
+    generation_tables, iteration_end, open, queries, registered_with, sqlite, sqlite_of_log, tell, version_of,
 };
 
 fn mixed_ledger(events: usize, seed: u64) -> TempLedger {
@@ -257,12 +257,13 @@ fn a_model_of_an_older_version_is_built_anew() {
     let before = generations(&caught_up(&ledger.path));
     let whole = dump(&ledger.path);
     // When
-    let mut newer = Projections::open_with(&ledger.path, registered_with("workflow_runs", 2)).unwrap();
+    let version = version_of("workflow_runs") + 1;
+    let mut newer = Projections::open_with(&ledger.path, registered_with("workflow_runs", version)).unwrap();
     newer.catch_up().unwrap();
     // Then
     let after = generations(&newer);
     assert!(before[0] < after[0] && before[1..] == after[1..], "{before:?} {after:?}");
-    assert_eq!(newer.checkpoint("workflow_runs").unwrap().unwrap().version, 2);
+    assert_eq!(newer.checkpoint("workflow_runs").unwrap().unwrap().version, version);
     assert_eq!(dump(&ledger.path), whole);
     assert_no_leftovers(&ledger.path);
     // And it is built once.
@@ -279,7 +280,8 @@ fn an_older_program_refuses_a_newer_model_and_changes_nothing() {
             drop(caught_up(&ledger.path));
             queries(&ledger.path)
         };
-        Projections::open_with(&ledger.path, registered_with(name, 2)).unwrap().catch_up().unwrap();
+        let version = version_of(name);
+        Projections::open_with(&ledger.path, registered_with(name, version + 1)).unwrap().catch_up().unwrap();
         sqlite(&ledger.path)
             .execute_batch(
                 "INSERT INTO rebuilds (projection, position, chain) VALUES ('sessions', 7, zeroblob(32));
@@ -294,7 +296,9 @@ fn an_older_program_refuses_a_newer_model_and_changes_nothing() {
         };
         let before = all();
         let refuses = |result: Result<(), ProjectionError>| match result {
-            Err(ProjectionError::NewerProjection { projection, found: 2, ours: 1 }) => assert_eq!(projection, name),
+            Err(ProjectionError::NewerProjection { projection, found, ours }) => {
+                assert_eq!((projection.as_str(), found, ours), (name, version + 1, version));
+            }
             other => panic!("{name}: {other:?}"),
         };
         // When

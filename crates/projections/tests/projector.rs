@@ -8,7 +8,7 @@ use std::time::Duration;
 use runledger_events::{Position, RunStatus};
 use runledger_projections::{ProjectionError, Projections, Projector, RunFilter, RunMatch};
 use runledger_testkit::TempLedger;
-use support::{Story, caught_up, dump, fresh_dump, queries, registered_with, tell};
+use support::{Story, caught_up, dump, fresh_dump, queries, registered_with, tell, version_of};
 
 /// Longer than any machine needs: a test that waits it out has failed.
 const LONG: Duration = Duration::from_secs(60);
@@ -143,14 +143,18 @@ fn a_projector_goes_on_while_its_models_are_rebuilt() {
 fn what_ended_the_projector_is_told_when_it_is_stopped() {
     // Given a model of a newer program
     let ledger = TempLedger::new();
-    Projections::open_with(&ledger.path, registered_with("sessions", 2)).unwrap().catch_up().unwrap();
+    let version = version_of("sessions");
+    Projections::open_with(&ledger.path, registered_with("sessions", version + 1)).unwrap().catch_up().unwrap();
     let before = dump(&ledger.path);
     // When
     let projector = start(&ledger);
     tell(&ledger.log, &Story::default().mixed(10, 3, 26));
     // Then
     let error = projector.stop().unwrap_err();
-    assert!(matches!(error, ProjectionError::NewerProjection { found: 2, ours: 1, .. }), "{error}");
+    let ProjectionError::NewerProjection { projection, found, ours } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((projection.as_str(), found, ours), ("sessions", version + 1, version));
     assert_eq!(dump(&ledger.path), before);
 }
 

@@ -12,7 +12,7 @@ use runledger_store::Read;
 use runledger_testkit::TempLedger;
 use support::{
     NAMES, Story, Told, assert_verifies, caught_up, dump, files, into_running, iteration_end, iteration_session,
-    iteration_start, of_run, open, queries, run_id, sqlite, sqlite_of_log, start, stream_of, tell,
+    iteration_start, of_run, open, queries, run_id, sqlite, sqlite_of_log, start, stream_of, tell, version_of,
 };
 
 fn ids(runs: &[Run]) -> Vec<&str> {
@@ -322,7 +322,10 @@ fn a_file_without_models_says_so_and_answers_once_they_are_there() {
     not_built(queries.run("r").map(|_| ()));
     not_built(queries.sessions().map(|_| ()));
     not_built(projections.verify("sessions", &mut |_| {}).map(|_| ()));
-    assert!(queries.status().unwrap().iter().all(|status| status.position.is_none() && status.program_version == 1));
+    for status in queries.status().unwrap() {
+        assert_eq!((status.position, status.version), (None, None));
+        assert_eq!(status.program_version, version_of(&status.projection));
+    }
     assert!(matches!(
         queries.wait_for(Position(1), Duration::ZERO),
         Err(ProjectionError::TimedOut { wanted: Position(1), reached: Position::START })
@@ -342,7 +345,8 @@ fn status_tells_how_each_model_stands() {
     let status = queries(&ledger.path).status().unwrap();
     assert_eq!(status.iter().map(|status| &status.projection[..]).collect::<Vec<_>>(), NAMES);
     for (generation, status) in (1..).zip(status) {
-        assert_eq!((status.version, status.program_version), (Some(1), 1));
+        let version = version_of(&status.projection);
+        assert_eq!((status.version, status.program_version), (Some(version), version));
         assert_eq!((status.generation, status.position), (Some(generation), Some(head)));
         assert_eq!(status.log_id.as_ref(), Some(ledger.log.log_id()));
     }

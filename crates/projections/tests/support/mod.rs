@@ -20,6 +20,12 @@ use rusqlite::types::ValueRef;
 
 /// The read models of this release.
 pub(crate) const NAMES: [&str; 5] = ["workflow_runs", "workflow_iterations", "sessions", "feed_events", "feed_search"];
+
+/// The version that a read model of this release has.
+pub(crate) fn version_of(name: &str) -> u32 {
+    registered().iter().find(|projection| projection.name() == name).unwrap().version()
+}
+
 /// Their tables, without a generation.
 pub(crate) fn tables() -> Vec<&'static str> {
     registered().iter().flat_map(|projection| projection.tables()).map(|table| table.name).collect()
@@ -439,11 +445,11 @@ pub(crate) fn assert_no_leftovers(ledger: &Path) {
             .query_row("SELECT generation FROM checkpoints WHERE projection = ?1", [projection], |row| row.get(0))
             .unwrap()
     };
-    let tables = |projection: &Box<dyn Projection>| -> Vec<String> {
+    let tables = |projection: &dyn Projection| -> Vec<String> {
         let generation = generation(projection.name());
         projection.tables().iter().map(|table| format!("{}_{generation}", table.name)).collect()
     };
-    let mut expected: Vec<String> = registered().iter().flat_map(tables).collect();
+    let mut expected: Vec<String> = registered().iter().flat_map(|projection| tables(projection.as_ref())).collect();
     expected.sort();
     assert_eq!(generation_tables(ledger), expected);
     let rebuilds: i64 = connection.query_row("SELECT count(*) FROM rebuilds", [], |row| row.get(0)).unwrap();
@@ -516,6 +522,10 @@ impl Projection for Versioned {
 
     fn kinds(&self) -> Kinds {
         self.inner.kinds()
+    }
+
+    fn reads(&self) -> Read {
+        self.inner.reads()
     }
 
     fn tables(&self) -> &'static [Table] {
