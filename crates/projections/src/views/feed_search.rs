@@ -180,6 +180,8 @@ pub(crate) fn condition(connection: &Connection, parameter: usize) -> rusqlite::
 
 /// What a person types as a query: each of its words has to occur, or to be the beginning of one that does.
 pub(crate) fn query(text: &str) -> String {
-    let words = text.split_whitespace().map(|word| format!("\"{}\"*", word.replace('"', "\"\"")));
+    // SQLite reads a query up to its first NUL.
+    let words = text.split(|character: char| character.is_whitespace() || character == '\0');
+    let words = words.filter(|word| !word.is_empty()).map(|word| format!("\"{}\"*", word.replace('"', "\"\"")));
     words.collect::<Vec<_>>().join(" ")
 }
