@@ -319,6 +319,31 @@ fn output_that_is_read_after_its_session_ended_opens_no_run() {
 }
 
 #[test]
+fn runs_and_entries_have_the_id_of_their_session_though_nobody_told_of_its_start_or_did_so_late() {
+    let ids = |events: Vec<Value>| {
+        let scene = Scene::of(events);
+        let (feed, runs) = (scene.feed(), scene.session().runs);
+        let mut ids: Vec<String> = feed.into_iter().map(|event| event.run_id).collect();
+        ids.extend(runs.into_iter().map(|run| run.run_id));
+        ids.dedup();
+        ids
+    };
+    // A record tells no start
+    assert_eq!(ids(by_transcript()), ["a:R1"]);
+    // Hooks that overlap: the start arrives behind the prompt
+    let mut overtaken = by_hooks();
+    overtaken.swap(0, 1);
+    assert_eq!(ids(overtaken), ["a:R1"]);
+    // Another session that starts while a run goes on does not take its entries over
+    let other = with(hook("other", 20, "session.start", json!({"source": "startup"})), "sessionId", "b");
+    let mut crossed = by_hooks();
+    crossed.truncate(4);
+    crossed.insert(2, other);
+    crossed.remove(0);
+    assert_eq!(ids(crossed), ["a:R1"]);
+}
+
+#[test]
 fn subagents_act_as_themselves_by_their_id_and_in_no_order() {
     let by = |event: Value, id: &str| with(with(event, "agentId", id), "agentType", "explore");
     let start =

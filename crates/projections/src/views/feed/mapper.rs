@@ -14,7 +14,7 @@ use super::incoming::Incoming;
 use super::memory::Memory;
 use super::retelling::{self, Telling};
 use super::rows::{self, FeedRow};
-use super::run_lifecycle::{Ending, Opening, RunLifecycle, RunRecord, Teller, Trigger};
+use super::run_lifecycle::{AdapterIdentity, Ending, Opening, RunLifecycle, RunRecord, Teller, Trigger};
 use super::subagents::{ROOT, SubagentTracker, actor_of};
 use super::{decision_correlation, text, titles, tool_correlation, workflow_lifecycle};
 use crate::error::ProjectionError;
@@ -47,6 +47,8 @@ pub(super) struct Actor {
 pub(super) struct Changes {
     pub(super) rows: BTreeMap<u64, FeedRow>,
     pub(super) runs: BTreeMap<u64, RunRecord>,
+    /// Failures that runs before the last one have more, or less, than was written of them, by the run's id.
+    pub(super) failures: BTreeMap<String, i64>,
     pub(super) actors: Vec<Actor>,
     /// The plan's items, JSON text each; none where it did not change.
     pub(super) plan: Option<Vec<String>>,
@@ -167,12 +169,24 @@ impl<'a> Mapper<'a> {
             workflow_lifecycle::take(workflows, event)?;
         }
         self.context = workflow_lifecycle::context(workflows, event)?;
+        self.meet(&incoming);
         self.map(&incoming)?;
         // The last run may have been counted in, or closed.
         if let Some(run) = self.state.lifecycle.last() {
             self.changes.runs.insert(run.number, run.clone());
         }
         Ok(())
+    }
+
+    /// Takes an adapter session for the current one where none was started: not every source tells of starts, nor tells of
+    /// them first.
+    fn meet(&mut self, event: &Incoming<'_>) {
+        if event.source != Source::Runtime
+            && event.adapter_session_id().is_some()
+            && self.state.lifecycle.adapter.is_none()
+        {
+            self.state.lifecycle.adapter = Some(AdapterIdentity::met(event.session_id(), event.event.occurred_at));
+        }
     }
 
     fn map(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
@@ -206,7 +220,8 @@ impl<'a> Mapper<'a> {
 
     /// Gives an entry its place, and says which: its `seq` and its id.
     pub(super) fn emit(&mut self, event: &Incoming<'_>, draft: Draft) -> Result<(u64, String), ProjectionError> {
-        let run_id = self.state.lifecycle.run_id();
+        let open = self.state.lifecycle.open().filter(|_| event.source != Source::Runtime);
+        let run_id = open.map_or_else(|| self.state.lifecycle.run_id(), |run| run.run_id.clone());
         self.emit_of_run(event, draft, run_id)
     }
 
@@ -325,12 +340,13 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    /// A result that turns out to be no failure, or to be one, changes its run's counters while the run is open.
+    /// A result that turns out to be no failure, or to be one, changes its run's counters.
     fn recount(&mut self, row: &FeedRow, kind: &str) {
         let failures = i64::from(kind == "tool.failure") - i64::from(row.kind == "tool.failure");
-        if let Some(run) = self.state.lifecycle.last_mut().filter(|run| run.run_id == row.run_id) {
-            run.counters.tool_failures = run.counters.tool_failures.saturating_add_signed(failures);
-            self.changes.runs.insert(run.number, run.clone());
+        match self.state.lifecycle.last_mut().filter(|run| run.run_id == row.run_id) {
+            Some(run) => run.counters.tool_failures = run.counters.tool_failures.saturating_add_signed(failures),
+            None if failures != 0 => *self.changes.failures.entry(row.run_id.clone()).or_default() += failures,
+            None => {}
         }
     }
 

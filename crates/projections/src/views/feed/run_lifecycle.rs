@@ -132,6 +132,14 @@ pub(super) struct AdapterIdentity {
     pub(super) ended_at: Option<TimestampMs>,
 }
 
+impl AdapterIdentity {
+    /// One that was met at work.
+    pub(super) fn met(session_id: &str, at: TimestampMs) -> Self {
+        let session_id = session_id.to_owned();
+        Self { session_id, started_at: at, source: "unknown".to_owned(), agent_type: None, ended_at: None }
+    }
+}
+
 /// The run that is open, or was the last to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RunRecord {

@@ -29,6 +29,9 @@ pub(super) fn store(
         store_run(target, id, run)?;
     }
     let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
+    for (run_id, failures) in &changes.failures {
+        recount(target, id, run_id, *failures).map_err(failed)?;
+    }
     for actor in &changes.actors {
         store_actor(target, id, actor).map_err(failed)?;
     }
@@ -83,6 +86,16 @@ fn store_run(target: &Target<'_>, session_id: &str, run: &RunRecord) -> Result<(
         })
         .map(|_| ())
         .map_err(|source| sqlite(target, NAME, &source))
+}
+
+/// Counts failures more, or less, of a run that is written already.
+fn recount(target: &Target<'_>, session_id: &str, run_id: &str, failures: i64) -> rusqlite::Result<()> {
+    let sql = format!(
+        "UPDATE {} SET tool_failures = max(tool_failures + ?3, 0) WHERE session_id = ?1 AND run_id = ?2",
+        target.table(RUNS)
+    );
+    target.connection.prepare_cached(&sql)?.execute((session_id, run_id, failures))?;
+    Ok(())
 }
 
 fn store_actor(target: &Target<'_>, session_id: &str, actor: &Actor) -> rusqlite::Result<()> {
