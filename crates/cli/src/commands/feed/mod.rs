@@ -13,6 +13,7 @@ use runledger_store::LogReader;
 use crate::exit_code::Exit;
 use crate::ledger::{LedgerArg, one_run};
 use crate::output::{Output, message};
+use crate::render;
 use lines::Lines;
 
 /// Entries of one page.
@@ -55,8 +56,10 @@ impl Feed {
 
         let mut page = match self.last {
             Some(last) => {
-                let events = queries.feed(&filter, &FeedPage::Last, last)?;
+                // One at least: none of them are told, but those that come are behind it.
+                let mut events = queries.feed(&filter, &FeedPage::Last, last.max(1))?;
                 let cursor = events.last().map(FeedEvent::cursor);
+                events.truncate(last);
                 teller.tell(events, output)?;
                 cursor.map_or(FeedPage::Last, FeedPage::After)
             }
@@ -120,8 +123,9 @@ impl Feed {
     /// What is said where nothing fits.
     fn nothing(&self) -> String {
         match (&self.search, &self.session) {
-            (Some(text), _) => format!("nothing in the feed fits {text}"),
+            (Some(text), _) => format!("nothing in the feed fits {}", render::plain(text)),
             (None, Some(session)) => {
+                let session = render::plain(session.as_str());
                 format!("session {session} has no entries; `runledger sessions` lists the sessions there are")
             }
             (None, None) => "the feed is empty".to_owned(),

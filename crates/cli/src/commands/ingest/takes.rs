@@ -48,6 +48,8 @@ pub(crate) struct Intake {
     homes: Homes,
     /// What translates the lines of the file at hand; none for RuntimeEvents as they are.
     adapter: Option<Box<dyn LineAdapter>>,
+    /// The session that the file at hand named last.
+    named: Option<SessionId>,
     /// Events from before the file named its session.
     held: Vec<(u64, RuntimeEvent)>,
     waiting: Vec<(u64, Taken)>,
@@ -64,6 +66,7 @@ impl Intake {
             session,
             homes,
             adapter: None,
+            named: None,
             held: Vec::new(),
             waiting: Vec::new(),
             driven_here: HashMap::new(),
@@ -73,6 +76,7 @@ impl Intake {
     /// Begins a file.
     pub(crate) fn begin_file(&mut self, adapter: Option<Box<dyn LineAdapter>>) {
         self.adapter = adapter;
+        self.named = None;
     }
 
     /// Takes a batch of lines, in order; answers those that are decided: one that has to wait is answered later.
@@ -122,18 +126,20 @@ impl Intake {
             }
         };
         for event in events {
-            let session = match (&self.session, event.adapter_session_id()) {
-                (Some(session), _) => session.clone(),
-                (None, Some(adapter_session)) => self.homes.of(adapter_session)?,
-                (None, None) if self.held.len() < HELD_MAX => {
+            let session = match (&self.session, event.adapter_session_id(), &self.named) {
+                (Some(session), ..) => session.clone(),
+                (None, Some(adapter_session), _) => self.homes.of(adapter_session)?,
+                (None, None, Some(named)) => named.clone(),
+                (None, None, None) if self.held.len() < HELD_MAX => {
                     self.held.push((number, event));
                     continue;
                 }
-                (None, None) => {
+                (None, None, None) => {
                     reject(answers, number, "no session is named up to here: say with --session which".to_owned());
                     continue;
                 }
             };
+            self.named = Some(session.clone());
             for (number, event) in std::mem::take(&mut self.held) {
                 self.wait(number, event, &session, answers);
             }
