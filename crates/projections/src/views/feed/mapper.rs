@@ -335,6 +335,7 @@ impl<'a> Mapper<'a> {
         row.display = event.display_json().map(str::to_owned);
         row.cause.hook_request_id = Some(event.id().to_owned());
         row.cause.transcript_path = event.transcript_path().or(row.cause.transcript_path);
+        row.cause.tool_use_id = draft.tool_use_id.or(row.cause.tool_use_id);
         row.workflow = self.context.clone().or(row.workflow);
         self.changes.rows.insert(seq, row);
         Ok(())

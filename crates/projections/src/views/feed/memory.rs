@@ -36,6 +36,8 @@ pub(super) enum Seam {
     Subagent,
     /// Which facts were told how often by whom.
     Telling,
+    /// Which calls of Codex's output are which calls of its hooks and rollout.
+    CallName,
     /// Workflow runs, by their id.
     Workflow,
     /// The workflow run of an adapter session.
@@ -53,6 +55,7 @@ impl Seam {
             Self::Reasoning => "reasoning",
             Self::Subagent => "subagent",
             Self::Telling => "telling",
+            Self::CallName => "call_name",
             Self::Workflow => "workflow",
             Self::WorkflowOfAdapter => "workflow_of_adapter",
         }

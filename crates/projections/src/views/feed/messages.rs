@@ -115,7 +115,9 @@ impl Mapper<'_> {
 
     pub(super) fn plan_delta(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
         let plan = event.data.list("plan");
-        self.plan_changed(event, root_plan::steps(plan))?;
+        let steps = root_plan::steps(plan);
+        let fact = steps.as_deref().filter(|_| event.source != Source::Runtime).map(root_plan::progress);
+        let news = self.plan_changed(event, steps)?;
         let (explanation, delta) = (event.text("explanation"), event.text("delta"));
         let data = ObjectText::new()
             .raw("explanation", explanation.as_deref().map(runledger_events::quoted).as_deref().or(Some("null")))
@@ -126,31 +128,67 @@ impl Mapper<'_> {
             .raw("plan", event.data.raw("plan").filter(|json| json.starts_with('[')));
         let said = [explanation, delta].into_iter().flatten().find(|text| !text.is_empty());
         let title = said.unwrap_or_else(|| "Plan updated".to_owned());
-        self.emit(event, Draft::new("plan.update", text::title(&title), data))?;
+        let draft = Draft::new("plan.update", text::title(&title), data);
+        match fact {
+            // A harness that says the same again has no news.
+            Some(_) if !news => {}
+            Some(progress) => {
+                self.emit_once(event, &format!("plan update {progress}"), draft)?;
+            }
+            None => {
+                self.emit(event, draft)?;
+            }
+        }
         Ok(())
     }
 
-    /// Takes new steps of the plan, where they say something new.
+    /// Takes new steps of the plan, where they say something new; says whether this teller said them just before.
     pub(super) fn plan_changed(
         &mut self,
         event: &Incoming<'_>,
         steps: Option<Vec<String>>,
-    ) -> Result<(), ProjectionError> {
+    ) -> Result<bool, ProjectionError> {
         let Some(steps) = steps else {
-            return Ok(());
+            return Ok(true);
         };
+        let fact = format!("plan {}", root_plan::progress(&steps));
+        let teller = Teller::from(event.source);
+        if event.source != Source::Runtime {
+            if !self.is_news_of_plan(event, &steps)? {
+                return Ok(false);
+            }
+            if let Telling::Again { seq, is_better } = self.tell(event, &fact, teller)? {
+                if is_better {
+                    self.changes.plan = Some(steps);
+                }
+                return self.retell(event, seq, None).map(|()| true);
+            }
+        }
         let before = match self.changes.plan.take() {
             Some(before) => before,
             None => tables::load_plan(&self.target, self.session_id)?,
         };
         if root_plan::is_same(&before, &steps) {
             self.changes.plan = Some(before);
-            return Ok(());
+            return Ok(true);
         }
         self.changes.plan = Some(steps);
         let data = ObjectText::new().text("todo_id", "plan").raw("patch", r#"{"status":"doing"}"#);
-        self.emit(event, Draft::new("todo.update", format!("{} Todo updated: plan", titles::TODO), data))?;
-        Ok(())
+        let draft = Draft::new("todo.update", format!("{} Todo updated: plan", titles::TODO), data);
+        let (seq, _) = self.emit(event, draft)?;
+        if event.source != Source::Runtime {
+            self.shown(event, &fact, teller, seq)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether a source has not told these very steps just before.
+    fn is_news_of_plan(&mut self, event: &Incoming<'_>, steps: &[String]) -> Result<bool, ProjectionError> {
+        let key = format!("{}\nlast plan {:?}", event.session_id(), event.source);
+        let said = content_digest(steps.join("\n").as_bytes()).to_string();
+        let last: Option<String> = self.memory.get(super::memory::Seam::Telling, &key)?;
+        self.memory.put(super::memory::Seam::Telling, &key, &said)?;
+        Ok(last.is_none_or(|last| last != said))
     }
 
     pub(super) fn usage_update(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
@@ -191,7 +229,8 @@ impl Mapper<'_> {
         let input = Fields::parse(event.object_json("tool_input")).unwrap_or_default();
         match tool_name {
             "TodoWrite" => self.changes.plan = Some(root_plan::todos(&input)),
-            "update_plan" if event.source != Source::Runtime => {
+            // A record tells the plan of such a call beside it.
+            "update_plan" if event.source == Source::Hook => {
                 self.plan_changed(event, root_plan::steps(input.list("plan")))?;
             }
             _ => {}

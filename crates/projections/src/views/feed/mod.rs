@@ -10,6 +10,7 @@
 //! | `subagents` | SubagentTracker: which subagents are at work |
 //! | `workflow_lifecycle` | WorkflowLifecycle: workflow run, iteration and state of an event |
 //! | `retelling` | which facts were told by whom: one fact is one entry |
+//! | `call_names` | CallNames: which call of Codex's output is which call of its hooks and rollout |
 //! | `mapper` and `sessions`, `messages`, `tools`, `web_search`, `harness`, `notifications`, `decisions`, `workflow` | events of each kind into entries |
 //! | `words` | titles to search by |
 //! | `memory`, `rows`, `tables` | where it is kept |
@@ -17,6 +18,7 @@
 //! Where the entries differ from the reference's on purpose: docs/decisions/0014-feed.md.
 
 mod agent_messages;
+mod call_names;
 mod decision_correlation;
 mod decisions;
 mod event;

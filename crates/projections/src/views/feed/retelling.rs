@@ -3,6 +3,8 @@
 //! Each fact of an adapter session has a name (a tool call's id, a prompt's id, a message's text, …). The feed shows it as
 //! often as the source that told it most often; so the order of arrival does not matter, and a source that repeats itself
 //! is believed. What is shown are the words of the source with the highest precedence (`Source`'s order).
+//!
+//! Where sources have different ids for one call, `call_names` finds out which they are.
 
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +100,26 @@ pub(super) fn unsay(
     let count = told.count(teller);
     *count = count.saturating_sub(1);
     memory.put(Seam::Telling, &key, &told)
+}
+
+/// Gives what was told of one fact to another: they turned out to be the same.
+pub(super) fn rename(
+    memory: &mut Memory<'_>,
+    adapter_session: &str,
+    from: &str,
+    to: &str,
+) -> Result<(), ProjectionError> {
+    let (from, to) = (key(adapter_session, from), key(adapter_session, to));
+    let Some(moved) = memory.get::<Told>(Seam::Telling, &from)? else {
+        return Ok(());
+    };
+    let mut told: Told = memory.get(Seam::Telling, &to)?.unwrap_or_default();
+    for (teller, times) in moved.counts {
+        *told.count(teller) += times;
+    }
+    told.shown.extend(moved.shown);
+    memory.remove(Seam::Telling, &from);
+    memory.put(Seam::Telling, &to, &told)
 }
 
 /// Whether a fact is shown already, whoever told it.

@@ -1,6 +1,6 @@
 //! RootPlanTracker: the main agent's plan, as its own tool or the harness's plan updates tell it.
 
-use runledger_events::{Fields, ObjectText, as_text};
+use runledger_events::{Fields, ObjectText, as_text, content_digest};
 
 /// The items of a TodoWrite call, as they came.
 pub(super) fn todos(input: &Fields<'_>) -> Vec<String> {
@@ -30,4 +30,17 @@ pub(super) fn is_same(before: &[String], after: &[String]) -> bool {
         (item.raw("content").and_then(as_text), item.raw("status").and_then(as_text))
     };
     before.len() == after.len() && before.iter().zip(after).all(|(before, after)| said(before) == said(after))
+}
+
+/// A name for what a plan says of its steps: which they are, and which are done. Not all who tell it know which is at work.
+pub(super) fn progress(items: &[String]) -> String {
+    let mut said = String::new();
+    for item in items {
+        let item = Fields::parse(item).unwrap_or_default();
+        let is_done = item.text("status").as_deref() == Some("completed");
+        said.push_str(if is_done { "x " } else { "- " });
+        said.push_str(&item.text("content").unwrap_or_default());
+        said.push('\n');
+    }
+    content_digest(said.as_bytes()).to_string()
 }

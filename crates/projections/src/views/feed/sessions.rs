@@ -3,6 +3,7 @@
 use runledger_events::{ObjectText, Source};
 
 use super::agent_messages;
+use super::call_names::CallNames;
 use super::incoming::Incoming;
 use super::mapper::{Draft, Mapper};
 use super::retelling::Telling;
@@ -116,6 +117,7 @@ impl Mapper<'_> {
     }
 
     pub(super) fn turn_start(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        CallNames::new(&mut self.memory, event.session_id()).turn_changes()?;
         let prompt = event.text("prompt").filter(|prompt| !prompt.is_empty());
         if event.source == Source::Runtime || prompt.is_some() {
             agent_messages::forget_pieces(&mut self.memory);
@@ -133,6 +135,7 @@ impl Mapper<'_> {
     }
 
     pub(super) fn turn_complete(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        CallNames::new(&mut self.memory, event.session_id()).turn_changes()?;
         let verdict = verdict_of_turn(event);
         let teller = Teller::from(event.source);
         if let Telling::Again { seq, .. } = self.tell(event, "stop", teller)? {
@@ -167,6 +170,7 @@ impl Mapper<'_> {
     }
 
     pub(super) fn stop_request(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        CallNames::new(&mut self.memory, event.session_id()).turn_changes()?;
         let last_message = event.text("last_assistant_message");
         let is_active = event.data.bool("stop_hook_active").unwrap_or(false);
         let data = ObjectText::new()

@@ -24,6 +24,15 @@ pub(super) fn begun(memory: &mut Memory<'_>, tool_use_id: &str, event_id: &str) 
     memory.put(Seam::Tool, tool_use_id, &call)
 }
 
+/// Gives what is known of a call to another id of it.
+pub(super) fn rename(memory: &mut Memory<'_>, from: &str, to: &str) -> Result<(), ProjectionError> {
+    if let Some(call) = memory.get::<Call>(Seam::Tool, from)? {
+        memory.remove(Seam::Tool, from);
+        memory.put(Seam::Tool, to, &call)?;
+    }
+    Ok(())
+}
+
 /// The feed event that began a call.
 pub(super) fn parent(memory: &mut Memory<'_>, tool_use_id: Option<&str>) -> Result<Option<String>, ProjectionError> {
     let Some(id) = tool_use_id else {

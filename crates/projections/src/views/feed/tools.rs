@@ -2,6 +2,7 @@
 
 use runledger_events::{EventKind, Fields, ObjectText, Source, as_text};
 
+use super::call_names::{self, CallEnd, CallNames, Namer};
 use super::event::FeedLevel;
 use super::incoming::{Incoming, object_json};
 use super::mapper::{Draft, Mapper};
@@ -58,7 +59,8 @@ impl<'a> Call<'a> {
 
 impl Mapper<'_> {
     pub(super) fn tool_pre(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
-        let call = Call::of(event);
+        let mut call = Call::of(event);
+        self.name_call(event, &mut call)?;
         let Some((_, begin_id)) = self.begin_call(event, &call, Teller::from(event.source))? else {
             return Ok(());
         };
@@ -71,6 +73,44 @@ impl Mapper<'_> {
         if starts_subagent(&call.name) {
             let input = Fields::parse(call.input_json).unwrap_or_default();
             self.state.subagents.ask(input.text("description"));
+        }
+        Ok(())
+    }
+
+    /// Gives a call the id that it has with all who tell of it, as far as they have found each other.
+    fn name_call(&mut self, event: &Incoming<'_>, call: &mut Call<'_>) -> Result<(), ProjectionError> {
+        let (Some(namer), Some(id)) = (Namer::of(event), call.id.clone()) else {
+            return Ok(());
+        };
+        let session_id = event.session_id();
+        let mut names = CallNames::new(&mut self.memory, session_id);
+        let has_input = call.input_json != "{}";
+        let likeness = || call_names::likeness(&call.name, call.input_json, event.cwd().as_deref());
+        let end = match &event.event.kind {
+            EventKind::ToolPost => Some(CallEnd::Ran),
+            // One that was interrupted did run.
+            EventKind::ToolFailure if event.data.bool("is_interrupt") == Some(true) => Some(CallEnd::Ran),
+            EventKind::ToolFailure => Some(CallEnd::Refused),
+            _ => None,
+        };
+        match (namer, end) {
+            (Namer::Output, None) => call.id = Some(names.item_begins(&id, &call.name, &likeness())?),
+            (Namer::Output, Some(_)) => call.id = Some(names.item_ends(&id, call_names::has_succeeded(event))?),
+            (Namer::Others { is_hook }, end) => {
+                let item = match end {
+                    Some(_) if !has_input => None,
+                    _ => names.call_begins(&id, &call.name, &likeness(), is_hook)?,
+                };
+                let parted = end.map(|end| names.call_ends(&id, end)).transpose()?.flatten();
+                if let Some(item) = item {
+                    retelling::rename(&mut self.memory, session_id, &call_fact(&item), &call_fact(&id))?;
+                    retelling::rename(&mut self.memory, session_id, &result_fact(&item), &result_fact(&id))?;
+                    tool_correlation::rename(&mut self.memory, &item, &id)?;
+                }
+                if let Some(item) = parted {
+                    retelling::rename(&mut self.memory, session_id, &result_fact(&id), &result_fact(&item))?;
+                }
+            }
         }
         Ok(())
     }
@@ -137,7 +177,8 @@ impl Mapper<'_> {
 
     /// `tool.post` and `tool.failure`.
     pub(super) fn tool_result(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
-        let call = Call::of(event);
+        let mut call = Call::of(event);
+        self.name_call(event, &mut call)?;
         let actor = self.actor(event);
         let is_failure = event.event.kind == EventKind::ToolFailure;
         let draft = if is_failure {
