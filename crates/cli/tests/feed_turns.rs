@@ -1,0 +1,81 @@
+//! Turns in the feed: which run an end ends, turns of a record, and places in a long timeline.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Room, run_with_input, text};
+
+/// Takes in lines of a format, as of one session of the ledger.
+fn ingest(room: &Room, format: &str, lines: &[Value]) {
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut command = room.command(["ingest", "--format", format, "--session", "s"]);
+    let ran = run_with_input(&mut command, lines);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr());
+}
+
+fn hook(session: &str, name: &str, more: Value) -> Value {
+    let mut data = more;
+    data["hook_event_name"] = name.into();
+    data["session_id"] = session.into();
+    json!({"ts": 1_700_000_000_000_i64, "type": name, "data": data})
+}
+
+/// Kinds and titles of the feed.
+fn feed(room: &Room, options: &[&str]) -> Vec<String> {
+    let entries = room.json([&["feed"], options].concat());
+    entries.iter().map(|entry| format!("{} {}", text(entry, "/kind"), text(entry, "/title"))).collect()
+}
+
+#[test]
+fn the_late_end_of_one_harness_session_does_not_end_the_run_of_another() {
+    // Given
+    let room = Room::new();
+    let tool = json!({"tool_name": "Bash", "tool_use_id": "t", "tool_input": {}, "tool_response": ""});
+    // When
+    ingest(
+        &room,
+        "claude-hooks",
+        &[
+            hook("first", "UserPromptSubmit", json!({"prompt": "one"})),
+            hook("first", "Stop", json!({})),
+            hook("second", "SessionStart", json!({"source": "startup"})),
+            hook("second", "UserPromptSubmit", json!({"prompt": "two"})),
+            hook("second", "PreToolUse", tool.clone()),
+            hook("first", "SessionEnd", json!({"reason": "other"})),
+            hook("second", "PostToolUse", tool),
+            hook("second", "Stop", json!({})),
+            hook("second", "SessionEnd", json!({"reason": "other"})),
+        ],
+    );
+    // Then
+    let runs = feed(&room, &[]).into_iter().filter(|entry| entry.starts_with("run."));
+    let runs: Vec<String> = runs.collect();
+    assert_eq!(runs, ["run.start Run: one", "run.end Run completed", "run.start Run: two", "run.end Run completed"]);
+    room.verify();
+}
+
+#[test]
+fn a_turn_of_a_rollout_is_one_run() {
+    // Given
+    let room = Room::new();
+    let line =
+        |kind: &str, payload: Value| json!({"timestamp": "2026-01-02T03:04:05Z", "type": kind, "payload": payload});
+    let turn = |id: &str| {
+        [
+            line("event_msg", json!({"type": "task_started", "turn_id": id})),
+            line("event_msg", json!({"type": "user_message", "message": format!("ask {id}")})),
+            line(
+                "response_item",
+                json!({"type": "message", "role": "assistant",
+                "content": [{"type": "output_text", "text": format!("answer {id}")}]}),
+            ),
+            line("event_msg", json!({"type": "task_complete", "turn_id": id})),
+        ]
+    };
+    // When
+    ingest(&room, "codex-rollout", &[&turn("a")[..], &turn("b")].concat());
+    // Then
+    let starts = feed(&room, &[]).into_iter().filter(|entry| entry.starts_with("run.start"));
+    assert_eq!(starts.collect::<Vec<_>>(), ["run.start Run: ask a", "run.start Run: ask b"]);
+}
