@@ -79,3 +79,25 @@ fn a_turn_of_a_rollout_is_one_run() {
     let starts = feed(&room, &[]).into_iter().filter(|entry| entry.starts_with("run.start"));
     assert_eq!(starts.collect::<Vec<_>>(), ["run.start Run: ask a", "run.start Run: ask b"]);
 }
+
+#[test]
+fn the_four_thousandth_turn_costs_what_the_first_one_cost() {
+    // Given a session in which the same thing is said again and again
+    let room = Room::new();
+    let turn = |id: usize| {
+        [
+            hook("s", "UserPromptSubmit", json!({"prompt": "go", "prompt_id": id.to_string()})),
+            hook("s", "Stop", json!({"last_assistant_message": "ok", "stop_id": id})),
+        ]
+    };
+    let turns: Vec<Value> = (0..4000).flat_map(turn).collect();
+    ingest(&room, "claude-hooks", &turns);
+    // When
+    let shown = feed(&room, &["--last", "3"]);
+    // Then no value of the memory has grown with them
+    assert_eq!(shown, ["user.prompt go", "stop.request ⊘ Stop requested", "agent.message ⏺ Agent response"]);
+    let projections = rusqlite::Connection::open(room.path("state/ledger.db.projections")).unwrap();
+    let longest: i64 =
+        projections.query_row("SELECT max(length(value)) FROM feed_memory", [], |row| row.get(0)).unwrap();
+    assert!(longest < 200, "{longest}");
+}

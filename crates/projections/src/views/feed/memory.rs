@@ -36,6 +36,8 @@ pub(super) enum Seam {
     Subagent,
     /// Which facts were told how often by whom.
     Telling,
+    /// Which feed events show them.
+    Shown,
     /// Workflow runs, by their id.
     Workflow,
     /// The workflow run of an adapter session.
@@ -53,6 +55,7 @@ impl Seam {
             Self::Reasoning => "reasoning",
             Self::Subagent => "subagent",
             Self::Telling => "telling",
+            Self::Shown => "shown",
             Self::Workflow => "workflow",
             Self::WorkflowOfAdapter => "workflow_of_adapter",
         }
