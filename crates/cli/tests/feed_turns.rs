@@ -1,4 +1,4 @@
-//! Turns in the feed: which run an end ends, turns of a record, and places in a long timeline.
+//! Turns in the feed: which run an end ends, turns of a record, long timelines, words to find.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
 mod support;
@@ -78,6 +78,13 @@ fn a_turn_of_a_rollout_is_one_run() {
     // Then
     let starts = feed(&room, &[]).into_iter().filter(|entry| entry.starts_with("run.start"));
     assert_eq!(starts.collect::<Vec<_>>(), ["run.start Run: ask a", "run.start Run: ask b"]);
+}
+
+#[test]
+fn words_to_search_for_may_begin_with_a_hyphen() {
+    let room = Room::new();
+    ingest(&room, "claude-hooks", &[hook("s", "UserPromptSubmit", json!({"prompt": "try --verbose"}))]);
+    assert_eq!(feed(&room, &["--search", "--verbose"]), ["user.prompt try --verbose"]);
 }
 
 #[test]
