@@ -108,3 +108,32 @@ fn the_four_thousandth_turn_costs_what_the_first_one_cost() {
         projections.query_row("SELECT max(length(value)) FROM feed_memory", [], |row| row.get(0)).unwrap();
     assert!(longest < 200, "{longest}");
 }
+
+#[test]
+fn what_a_subagent_and_the_main_agent_both_say_is_the_message_of_each() {
+    // Given
+    let room = Room::new();
+    let subagent = json!({"agent_id": "a", "agent_type": "helper", "last_assistant_message": "42"});
+    ingest(
+        &room,
+        "claude-hooks",
+        &[
+            hook("h", "UserPromptSubmit", json!({"prompt": "one", "prompt_id": "1"})),
+            hook("h", "SubagentStart", subagent.clone()),
+            hook("h", "SubagentStop", subagent),
+            hook("h", "Stop", json!({"last_assistant_message": "42"})),
+            hook("h", "SessionEnd", json!({"reason": "other"})),
+        ],
+    );
+    // When the record of the main agent tells it too, in better words than a stop's
+    let message = json!({"id": "m", "role": "assistant", "content": [{"type": "text", "text": "42"}]});
+    let line = json!({"type": "assistant", "sessionId": "h", "uuid": "u", "timestamp": "2023-11-14T22:13:20Z",
+        "message": message});
+    ingest(&room, "claude-transcript", &[line]);
+    // Then
+    let entries = room.json(["feed"]);
+    let messages = entries.iter().filter(|entry| entry["kind"] == "agent.message");
+    let said: Vec<&str> = messages.map(|entry| text(entry, "/actor_id")).collect();
+    assert_eq!(said, ["subagent:a", "agent:root"]);
+    room.verify();
+}
