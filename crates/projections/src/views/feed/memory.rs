@@ -34,10 +34,10 @@ pub(super) enum Seam {
     Reasoning,
     /// What subagents were asked to do, by their id.
     Subagent,
+    /// Which feed events show which facts.
+    Shown,
     /// Which facts were told how often by whom.
     Telling,
-    /// Which feed events show them.
-    Shown,
     /// Workflow runs, by their id.
     Workflow,
     /// The workflow run of an adapter session.
@@ -54,8 +54,8 @@ impl Seam {
             Self::LastMessage => "last_message",
             Self::Reasoning => "reasoning",
             Self::Subagent => "subagent",
-            Self::Telling => "telling",
             Self::Shown => "shown",
+            Self::Telling => "telling",
             Self::Workflow => "workflow",
             Self::WorkflowOfAdapter => "workflow_of_adapter",
         }

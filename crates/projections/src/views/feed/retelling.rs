@@ -1,8 +1,8 @@
 //! Retelling: one fact that several sources tell is one feed event.
 //!
-//! Each fact of an adapter session has a name (a tool call's id, a prompt's id, a message's speaker and text, …). The feed shows it as
-//! often as the source that told it most often; so the order of arrival does not matter, and a source that repeats itself
-//! is believed. What is shown are the words of the source with the highest precedence (`Source`'s order).
+//! Each fact of an adapter session has a name (a tool call's id, a prompt's id, a message's speaker and text, …). The feed
+//! shows it as often as the source that told it most often; so the order of arrival does not matter, and a source that
+//! repeats itself is believed. What is shown are the words of the source with the highest precedence (`Source`'s order).
 
 use serde::{Deserialize, Serialize};
 
