@@ -1,8 +1,8 @@
 // A runtime in another language that writes to the ledger through a pipe: `node examples/node/runtime.mjs [SESSION]`.
 //
 // It starts `runledger ingest --format runtime --ack`, writes a RuntimeEvent a line, and knows from each acknowledgement
-// {"line", "position"} that the event is on disk. An event that was not acknowledged when the pipe broke is written again
-// under the same id: the ledger takes it once.
+// {"line", "position"} that the event is on disk. Each event has an id of its own, so one that was not acknowledged when a
+// pipe broke can be given again, with `id` in `more`: the ledger takes it once.
 import {spawn} from 'node:child_process';
 import {randomUUID} from 'node:crypto';
 import {createInterface} from 'node:readline';
@@ -17,7 +17,10 @@ export class Ledger {
 		const args = ['ingest', '--format', 'runtime', '--session', session, '--ack', '--json'];
 		this.#ingest = spawn(program, args, {stdio: ['pipe', 'pipe', 'inherit']});
 		this.closed = new Promise((resolve, reject) => {
-			this.#ingest.once('error', reject);
+			const explain = error => new Error(`${program} does not start (${error.code}): put it into PATH, or name it in RUNLEDGER`);
+			this.#ingest.once('error', error => reject(explain(error)));
+			// A pipe that breaks is told by the end of the program behind it.
+			this.#ingest.stdin.on('error', () => {});
 			this.#ingest.once('close', status => {
 				for (const {reject} of this.#waiting.values()) reject(new Error(`ingest ended with status ${status}`));
 				this.#waiting.clear();
@@ -53,6 +56,11 @@ export class Ledger {
 		if (waiting) settle(waiting);
 	}
 }
+
+process.on('unhandledRejection', error => {
+	console.error(error.message);
+	process.exit(3);
+});
 
 const session = process.argv[2] ?? 'node-example';
 const ledger = new Ledger(session, process.env.RUNLEDGER ?? 'runledger');

@@ -82,7 +82,7 @@ impl StorageError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no such file.
-    #[error("{path}: there is no ledger; `exec` or `ingest` makes one, `--db` or RUNLEDGER_DB names another")]
+    #[error("{path}: there is no ledger; `exec`, `ingest` or a hook makes one, `--db` or RUNLEDGER_DB names another")]
     Missing {
         /// The file.
         path: PathBuf,

@@ -67,6 +67,18 @@ impl NewEvent {
         self
     }
 
+    /// Gives it a time, where its text names none: without one it occurs when it is appended.
+    #[must_use]
+    pub fn or_occurred_at(mut self, at: TimestampMs) -> Self {
+        self.occurred_at.get_or_insert(at);
+        self
+    }
+
+    /// When it occurred, if that is known.
+    pub fn occurred_at(&self) -> Option<TimestampMs> {
+        self.occurred_at
+    }
+
     /// Its id, if it has one already.
     pub fn id(&self) -> Option<&EventId> {
         self.id.as_ref()

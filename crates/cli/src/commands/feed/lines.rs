@@ -16,6 +16,8 @@ const MARGIN: usize = 14;
 pub(super) struct Lines {
     /// The ledger session of the last entry.
     session: Option<String>,
+    /// Its day.
+    day: String,
     is_coloured: bool,
     /// Columns of the terminal.
     width: usize,
@@ -36,7 +38,7 @@ impl Lines {
     pub(super) fn new() -> Self {
         let is_coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let width = comfy_table::Table::new().width().map_or(120, usize::from).max(40);
-        Self { session: None, is_coloured, width }
+        Self { session: None, day: String::new(), is_coloured, width }
     }
 
     /// The lines of one entry. Without a terminal it is one line, with tabs between its parts.
@@ -56,14 +58,19 @@ impl Lines {
             return vec![cells.map(|cell| render::plain(cell)).join("\t").trim_end().to_owned()];
         }
         let mut lines = Vec::new();
+        let time = render::time(event.ts);
+        let day = time.get(..10).unwrap_or(&time).to_owned();
         if self.session.as_deref() != Some(event.ledger_session_id.as_str()) {
             if self.session.is_some() {
                 lines.push(String::new());
             }
             let name = render::plain(event.ledger_session_id.as_str());
-            lines.push(self.paint(Colour::Bold, &format!("session {name}")));
+            lines.push(self.paint(Colour::Bold, &format!("session {name}, {day}")));
             self.session = Some(event.ledger_session_id.to_string());
+        } else if self.day != day {
+            lines.push(self.paint(Colour::Bold, &day));
         }
+        self.day = day;
         lines.extend(self.entry(event));
         lines
     }
@@ -168,6 +175,10 @@ fn response(json: &str) -> String {
     }
     let fields = Fields::parse(json).unwrap_or_default();
     let text = ["stdout", "stderr", "content", "message", "filePath", "status"];
-    let text = text.iter().filter_map(|name| fields.text(name)).find(|text| !text.is_empty());
-    text.unwrap_or_else(|| json.to_owned())
+    let texts: Vec<String> = text.iter().filter_map(|name| fields.text(name)).collect();
+    match texts.iter().find(|text| !text.is_empty()) {
+        Some(text) => text.clone(),
+        None if !texts.is_empty() => "no output".to_owned(),
+        None => json.to_owned(),
+    }
 }

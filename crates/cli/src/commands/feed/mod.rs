@@ -34,7 +34,7 @@ pub(crate) struct Feed {
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
     /// Entries in which each of these words occurs, or begins one that does
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     search: Option<String>,
     /// Only the last so many
     #[arg(long, value_name = "N")]

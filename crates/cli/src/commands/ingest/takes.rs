@@ -99,8 +99,20 @@ impl Intake {
                 Err(reason) => reject(&mut answers, number, reason),
             }
         }
+        self.give_times();
         self.append(&mut answers)?;
         Ok(answers)
+    }
+
+    /// Lines at the beginning of a recording that name no time are as old as the first line that does, where it is near.
+    fn give_times(&mut self) {
+        let first = self.waiting.iter().find_map(|(_, taken)| taken.event.occurred_at());
+        if let Some(first) = first.filter(|_| self.adapter.is_some()) {
+            let waiting = std::mem::take(&mut self.waiting);
+            let timed =
+                |(number, taken): (u64, Taken)| (number, Taken { event: taken.event.or_occurred_at(first), ..taken });
+            self.waiting = waiting.into_iter().map(timed).collect();
+        }
     }
 
     /// Ends a file: what still waits for its session never learns it.

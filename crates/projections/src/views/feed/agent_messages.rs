@@ -14,12 +14,19 @@ pub(super) struct Speaker {
 }
 
 /// A message of which pieces have come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Pending {
     pub(super) text: String,
     /// Who spoke when it began.
     pub(super) speaker: Speaker,
+}
+
+/// What is known of such a message. Its pieces are values of their own, so that each costs what the first did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Begun {
+    speaker: Speaker,
     order: u64,
+    pieces: u64,
 }
 
 /// Pieces without an item's name are of one message.
@@ -37,36 +44,47 @@ pub(super) fn add_piece(
         return Ok(());
     }
     let key = item_key(item_id);
-    let mut pending = memory.get::<Pending>(Seam::Pending, &key)?.unwrap_or_else(|| Pending {
-        text: String::new(),
-        speaker: speaker.clone(),
-        order,
-    });
-    pending.text.push_str(piece);
-    memory.put(Seam::Pending, &key, &pending)
+    let begun: Option<Begun> = memory.get(Seam::Pending, &key)?;
+    let mut begun = begun.unwrap_or_else(|| Begun { speaker: speaker.clone(), order, pieces: 0 });
+    memory.put(Seam::PendingPiece, &piece_key(&key, begun.pieces), &piece)?;
+    begun.pieces += 1;
+    memory.put(Seam::Pending, &key, &begun)
 }
 
 /// Takes the message of this item away.
 pub(super) fn take(memory: &mut Memory<'_>, item_id: Option<&str>) -> Result<Option<Pending>, ProjectionError> {
     let key = item_key(item_id);
-    let pending = memory.get(Seam::Pending, &key)?;
-    if pending.is_some() {
-        memory.remove(Seam::Pending, &key);
-    }
-    Ok(pending)
+    let Some(begun) = memory.get::<Begun>(Seam::Pending, &key)? else {
+        return Ok(None);
+    };
+    memory.remove(Seam::Pending, &key);
+    collect(memory, &key, begun).map(Some)
 }
 
 /// Takes all away, in the order in which they began.
 pub(super) fn take_all(memory: &mut Memory<'_>) -> Result<Vec<Pending>, ProjectionError> {
-    let mut all: Vec<Pending> = memory.all(Seam::Pending)?.into_iter().map(|(_, pending)| pending).collect();
-    all.sort_by_key(|pending: &Pending| pending.order);
+    let mut all: Vec<(String, Begun)> = memory.all(Seam::Pending)?;
+    all.sort_by_key(|(_, begun)| begun.order);
+    let messages = all.into_iter().map(|(key, begun)| collect(memory, &key, begun)).collect();
     forget_pieces(memory);
-    Ok(all)
+    messages
+}
+
+/// Puts the pieces of a message together, and forgets them.
+fn collect(memory: &mut Memory<'_>, key: &str, begun: Begun) -> Result<Pending, ProjectionError> {
+    let mut text = String::new();
+    for index in 0..begun.pieces {
+        let key = piece_key(key, index);
+        text.push_str(&memory.get::<String>(Seam::PendingPiece, &key)?.unwrap_or_default());
+        memory.remove(Seam::PendingPiece, &key);
+    }
+    Ok(Pending { text, speaker: begun.speaker })
 }
 
 /// Forgets what streams.
 pub(super) fn forget_pieces(memory: &mut Memory<'_>) {
     memory.clear(Seam::Pending);
+    memory.clear(Seam::PendingPiece);
 }
 
 /// Whether this speaker's last message in the run was the same.
@@ -102,6 +120,10 @@ pub(super) fn reset(memory: &mut Memory<'_>) {
 /// Named items never share the place of the unnamed one.
 fn item_key(item_id: Option<&str>) -> String {
     item_id.map_or_else(|| UNNAMED.to_owned(), |id| format!("item {id}"))
+}
+
+fn piece_key(item_key: &str, index: u64) -> String {
+    format!("{item_key}\n{index}")
 }
 
 fn speaker_key(speaker: &Speaker) -> String {

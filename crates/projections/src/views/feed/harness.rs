@@ -37,8 +37,8 @@ impl Mapper<'_> {
             Some(fact) => super::retelling::is_shown(&mut self.memory, event.session_id(), fact)?,
             None => false,
         };
-        let description = if is_again {
-            None
+        let description = if let (true, Some(id)) = (is_again, &id) {
+            self.memory.get(super::memory::Seam::Subagent, id)?
         } else {
             self.state.subagents.begin(&mut self.memory, id.as_deref(), event.text("prompt"))?
         };
@@ -56,13 +56,6 @@ impl Mapper<'_> {
             self.add_subagent(id, agent_type.as_deref());
         }
         match fact {
-            Some(fact) if is_again => {
-                // Its words add nothing to the first telling's, which knows what it was asked.
-                let teller = event.source.into();
-                if let super::retelling::Telling::Again { seq, .. } = self.tell(event, &fact, teller)? {
-                    self.retell(event, seq, None)?;
-                }
-            }
             Some(fact) => {
                 self.emit_once(event, &fact, draft)?;
             }

@@ -28,12 +28,16 @@ pub(super) enum Seam {
     Request,
     /// Messages that stream, by item.
     Pending,
+    /// Their pieces, by item and number.
+    PendingPiece,
     /// The last message of each actor in the run.
     LastMessage,
     /// Summaries of reasoning, by item and index.
     Reasoning,
     /// What subagents were asked to do, by their id.
     Subagent,
+    /// Which feed events show which facts.
+    Shown,
     /// Which facts were told how often by whom.
     Telling,
     /// Which calls of Codex's output are which calls of its hooks and rollout.
@@ -51,9 +55,11 @@ impl Seam {
             Self::ToolJoin => "tool_join",
             Self::Request => "request",
             Self::Pending => "pending",
+            Self::PendingPiece => "pending_piece",
             Self::LastMessage => "last_message",
             Self::Reasoning => "reasoning",
             Self::Subagent => "subagent",
+            Self::Shown => "shown",
             Self::Telling => "telling",
             Self::CallName => "call_name",
             Self::Workflow => "workflow",

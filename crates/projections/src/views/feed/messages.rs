@@ -69,7 +69,7 @@ impl Mapper<'_> {
         let draft = Draft::new("agent.message", title, data).by(speaker.actor_id.as_str()).after(parent_event_id);
 
         let digest = content_digest(message.as_bytes()).to_string();
-        let fact = format!("message {digest}");
+        let fact = format!("message of {} {digest}", speaker.actor_id);
         if let Telling::Again { seq, is_better } = self.tell(event, &fact, teller)? {
             return self.retell(event, seq, is_better.then_some(draft));
         }

@@ -1,8 +1,8 @@
 //! Retelling: one fact that several sources tell is one feed event.
 //!
-//! Each fact of an adapter session has a name (a tool call's id, a prompt's id, a message's text, …). The feed shows it as
-//! often as the source that told it most often; so the order of arrival does not matter, and a source that repeats itself
-//! is believed. What is shown are the words of the source with the highest precedence (`Source`'s order).
+//! Each fact of an adapter session has a name (a tool call's id, a prompt's id, a message's speaker and text, …). The feed
+//! shows it as often as the source that told it most often; so the order of arrival does not matter, and a source that
+//! repeats itself is believed. What is shown are the words of the source with the highest precedence (`Source`'s order).
 //!
 //! Where sources have different ids for one call, `call_names` finds out which they are.
 
@@ -26,11 +26,11 @@ pub(super) enum Telling {
     },
 }
 
-/// How often a fact was told by whom, and which feed events show it.
+/// How often a fact was told by whom, and by how many feed events it is shown.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Told {
     counts: Vec<(Teller, u64)>,
-    shown: Vec<(u64, Teller)>,
+    shown: u64,
 }
 
 impl Told {
@@ -44,8 +44,16 @@ impl Told {
     }
 }
 
+/// A feed event that shows a fact, and in whose words. Each has a value of its own in the memory: a fact that is told ten
+/// thousand times (a stop, a message of one word) costs the last time what it cost the first.
+type Shown = (u64, Teller);
+
 fn key(adapter_session: &str, fact: &str) -> String {
     format!("{adapter_session}\n{fact}")
+}
+
+fn shown_key(key: &str, index: u64) -> String {
+    format!("{key}\n{index}")
 }
 
 /// Counts a telling, and says what it is.
@@ -58,20 +66,18 @@ pub(super) fn tell(
     let key = key(adapter_session, fact);
     let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
     let count = told.count(teller);
+    let index = *count;
     *count += 1;
-    let index = usize::try_from(*count - 1).unwrap_or(usize::MAX);
-    let telling = match told.shown.get_mut(index) {
-        None => Telling::New,
-        Some((seq, by)) => {
-            let is_better = teller < *by;
-            if is_better {
-                *by = teller;
-            }
-            Telling::Again { seq: *seq, is_better }
-        }
-    };
     memory.put(Seam::Telling, &key, &told)?;
-    Ok(telling)
+    let shown_key = shown_key(&key, index);
+    let Some((seq, by)) = memory.get::<Shown>(Seam::Shown, &shown_key)? else {
+        return Ok(Telling::New);
+    };
+    let is_better = teller < by;
+    if is_better {
+        memory.put(Seam::Shown, &shown_key, &(seq, teller))?;
+    }
+    Ok(Telling::Again { seq, is_better })
 }
 
 /// Notes which feed event shows what was told just now for the first time.
@@ -84,7 +90,8 @@ pub(super) fn shown(
 ) -> Result<(), ProjectionError> {
     let key = key(adapter_session, fact);
     let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
-    told.shown.push((seq, teller));
+    memory.put(Seam::Shown, &shown_key(&key, told.shown), &(seq, teller))?;
+    told.shown += 1;
     memory.put(Seam::Telling, &key, &told)
 }
 
@@ -117,7 +124,14 @@ pub(super) fn rename(
     for (teller, times) in moved.counts {
         *told.count(teller) += times;
     }
-    told.shown.extend(moved.shown);
+    for index in 0..moved.shown {
+        let old = shown_key(&from, index);
+        if let Some(shown) = memory.get::<Shown>(Seam::Shown, &old)? {
+            memory.put(Seam::Shown, &shown_key(&to, told.shown), &shown)?;
+            told.shown += 1;
+        }
+        memory.remove(Seam::Shown, &old);
+    }
     memory.remove(Seam::Telling, &from);
     memory.put(Seam::Telling, &to, &told)
 }
@@ -125,5 +139,5 @@ pub(super) fn rename(
 /// Whether a fact is shown already, whoever told it.
 pub(super) fn is_shown(memory: &mut Memory<'_>, adapter_session: &str, fact: &str) -> Result<bool, ProjectionError> {
     let told: Option<Told> = memory.get(Seam::Telling, &key(adapter_session, fact))?;
-    Ok(told.is_some_and(|told| !told.shown.is_empty()))
+    Ok(told.is_some_and(|told| told.shown > 0))
 }

@@ -1,6 +1,8 @@
 //! The feed's rows: how they are written, changed and read back.
 
 use runledger_events::{Fields, ObjectText, Position, RunId, SessionId, TimestampMs};
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 use serde_json::value::RawValue;
 
@@ -134,15 +136,28 @@ pub(crate) fn select(
         .prepare_cached(&format!("SELECT {COLUMNS} FROM {NAME} {clause}"))?
         .query_map(parameters, |row| Ok((row.get::<_, String>(19)?, feed_row(row)?)))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    rows.into_iter().map(|(session_id, row)| feed_event(connection, session_id, row)).collect()
+    // The output so far of a call goes on from row to row, whichever way the page is turned.
+    let mut in_order: Vec<usize> = (0..rows.len()).collect();
+    in_order.sort_by_key(|at| rows[*at].1.seq);
+    let mut outputs: HashMap<(String, String, u64), Output> = HashMap::new();
+    let mut data: HashMap<usize, String> = HashMap::new();
+    for at in in_order {
+        let (session_id, row) = &rows[at];
+        if let Some((call, from)) = &row.output {
+            let output = outputs.entry((session_id.clone(), call.clone(), *from)).or_default();
+            output.read_up_to(connection, session_id, (call, *from), row.seq)?;
+            data.insert(at, with_output(row, &output.shown())?);
+        }
+    }
+    let with_data = |(at, (session_id, row)): (usize, (String, FeedRow))| {
+        let data = data.remove(&at).unwrap_or_else(|| row.data.clone());
+        feed_event(session_id, FeedRow { data, ..row })
+    };
+    rows.into_iter().enumerate().map(with_data).collect()
 }
 
-fn feed_event(connection: &Connection, session_id: String, row: FeedRow) -> rusqlite::Result<FeedEvent> {
+fn feed_event(session_id: String, row: FeedRow) -> rusqlite::Result<FeedEvent> {
     let json = |index, text: String| RawValue::from_string(text).map_err(|error| damaged(index, error));
-    let data = match &row.output {
-        Some((call, from)) => output_so_far(connection, &session_id, call, *from, &row)?,
-        None => row.data,
-    };
     Ok(FeedEvent {
         event_id: format!("{}:E{}", row.run_id, row.seq),
         seq: row.seq,
@@ -154,7 +169,7 @@ fn feed_event(connection: &Connection, session_id: String, row: FeedRow) -> rusq
         actor_id: row.actor_id,
         cause: row.cause,
         title: row.title,
-        data: json(10, data)?,
+        data: json(10, row.data)?,
         display: row.display.map(|text| json(11, text)).transpose()?,
         ui: row.is_collapsed.then_some(FeedUi { collapsed_default: true }),
         ledger_session_id: SessionId::new(session_id).map_err(|error| damaged(19, error))?,
@@ -170,33 +185,63 @@ const OUTPUT_UNITS_MAX: usize = 64_000;
 /// What stands before output whose beginning is left out.
 const OUTPUT_CUT: &str = "[streaming output truncated to recent content]\n";
 
-/// The data of a piece of output, with the output so far in the place of the piece.
-fn output_so_far(
-    connection: &Connection,
-    session_id: &str,
-    call: &str,
-    from: u64,
-    row: &FeedRow,
-) -> rusqlite::Result<String> {
-    let parameters: [&dyn ToSql; 4] = [&session_id, &call, &from, &row.seq];
-    let pieces = connection
-        .prepare_cached(&format!(
+/// What a call has put out, as far as it is read.
+#[derive(Default)]
+struct Output {
+    /// The last row read.
+    seq: u64,
+    text: String,
+    is_cut: bool,
+}
+
+impl Output {
+    /// Reads on up to a row.
+    fn read_up_to(
+        &mut self,
+        connection: &Connection,
+        session_id: &str,
+        (call, from): (&str, u64),
+        seq: u64,
+    ) -> rusqlite::Result<()> {
+        let first = from.max(self.seq + 1);
+        let parameters: [&dyn ToSql; 5] = [&session_id, &call, &from, &first, &seq];
+        let mut statement = connection.prepare_cached(&format!(
             "SELECT data FROM {NAME}
-             WHERE session_id = ?1 AND output_of = ?2 AND seq BETWEEN ?3 AND ?4 AND output_from = ?3 ORDER BY seq"
-        ))?
-        .query_map(parameters, |row| row.get::<_, String>(0))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let output: String =
-        pieces.iter().filter_map(|data| Fields::parse(data).ok().and_then(|data| data.text("delta"))).collect();
-    let shown = if text::utf16_len(&output) <= OUTPUT_UNITS_MAX {
-        output
-    } else {
-        format!("{OUTPUT_CUT}{}", text::tail(&output, OUTPUT_UNITS_MAX))
-    };
+             WHERE session_id = ?1 AND output_of = ?2 AND output_from = ?3 AND seq BETWEEN ?4 AND ?5 ORDER BY seq"
+        ))?;
+        let mut rows = statement.query(parameters)?;
+        while let Some(row) = rows.next()? {
+            let data = row.get_ref(0)?.as_str()?;
+            let piece = Fields::parse(data).ok().and_then(|data| data.text("delta"));
+            self.text.push_str(&piece.unwrap_or_default());
+            // Now and then, so that a long output is not cut anew for each of its pieces.
+            if self.text.len() > 8 * OUTPUT_UNITS_MAX {
+                self.cut();
+            }
+        }
+        self.seq = seq;
+        Ok(())
+    }
+
+    fn cut(&mut self) {
+        if text::utf16_len(&self.text) > OUTPUT_UNITS_MAX {
+            self.text = text::tail(&self.text, OUTPUT_UNITS_MAX).to_owned();
+            self.is_cut = true;
+        }
+    }
+
+    /// The output so far, its end where it is long.
+    fn shown(&self) -> String {
+        if self.is_cut || text::utf16_len(&self.text) > OUTPUT_UNITS_MAX {
+            return format!("{OUTPUT_CUT}{}", text::tail(&self.text, OUTPUT_UNITS_MAX));
+        }
+        self.text.clone()
+    }
+}
+
+/// The data of a piece of output, with the output so far in the place of the piece.
+fn with_output(row: &FeedRow, output: &str) -> rusqlite::Result<String> {
     let data = Fields::parse(&row.data).map_err(|error| damaged(10, error))?;
-    let kept = ObjectText::new()
-        .raw("tool_name", data.raw("tool_name"))
-        .raw("tool_input", data.raw("tool_input"))
-        .raw("tool_use_id", data.raw("tool_use_id"));
-    Ok(kept.text("delta", shown.as_str()).finish())
+    let kept = ObjectText::new().fields(&data, &["tool_name", "tool_input", "tool_use_id"]);
+    Ok(kept.text("delta", output).finish())
 }

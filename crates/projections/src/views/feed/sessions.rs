@@ -7,7 +7,7 @@ use super::call_names::CallNames;
 use super::incoming::Incoming;
 use super::mapper::{Draft, Mapper};
 use super::retelling::Telling;
-use super::run_lifecycle::{AdapterIdentity, Ending, RunEnd, Teller, Trigger};
+use super::run_lifecycle::{AdapterIdentity, Ending, RunEnd, RunRecord, Teller, Trigger};
 use super::subagents::ROOT;
 use super::{text, titles};
 use crate::error::ProjectionError;
@@ -55,12 +55,14 @@ impl Mapper<'_> {
             return self.retell(event, seq, is_better.then_some(draft));
         }
         agent_messages::forget_pieces(&mut self.memory);
-        if let Some(run) = self.state.lifecycle.open() {
+        if let Some(run) = self.open_run_of(event) {
             let ending = run.ending_with_session();
             self.close_run(event, ending)?;
         }
         let (seq, _) = self.emit(event, draft)?;
-        if let Some(adapter) = &mut self.state.lifecycle.adapter {
+        if let Some(adapter) = &mut self.state.lifecycle.adapter
+            && (event.source == Source::Runtime || adapter.session_id == event.session_id())
+        {
             adapter.ended_at = Some(event.event.occurred_at);
         }
         self.shown(event, "session.end", teller, seq)
@@ -130,6 +132,8 @@ impl Mapper<'_> {
             {
                 Ok(())
             }
+            // A record tells next what the turn was asked, if it was asked anything: that opens its run.
+            None if event.source == Source::Transcript => Ok(()),
             None => self.ensure_run(event, Trigger::Other, None),
         }
     }
@@ -139,10 +143,12 @@ impl Mapper<'_> {
         let verdict = verdict_of_turn(event);
         let teller = Teller::from(event.source);
         if let Telling::Again { seq, .. } = self.tell(event, "stop", teller)? {
-            self.judge(verdict);
+            if self.open_run_of(event).is_some() {
+                self.judge(verdict);
+            }
             return self.retell(event, seq, None);
         }
-        if self.state.lifecycle.open().is_none() {
+        if self.open_run_of(event).is_none() {
             agent_messages::forget_pieces(&mut self.memory);
             return Ok(());
         }
@@ -158,6 +164,13 @@ impl Mapper<'_> {
             verdict.unwrap_or_else(Ending::completed)
         });
         self.close_run(event, ending)
+    }
+
+    /// The open run, where the event's end of a turn or session can end it: a session of the ledger may have several
+    /// harness sessions, and the news of one of them can come when another is at work.
+    fn open_run_of(&self, event: &Incoming<'_>) -> Option<&RunRecord> {
+        let is_its = |run: &&RunRecord| event.source == Source::Runtime || run.session_id == event.session_id();
+        self.state.lifecycle.open().filter(is_its)
     }
 
     /// Notes how the open run will have ended.
