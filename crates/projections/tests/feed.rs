@@ -344,6 +344,29 @@ fn runs_and_entries_have_the_id_of_their_session_though_nobody_told_of_its_start
 }
 
 #[test]
+fn what_the_stream_says_late_of_an_earlier_turn_ends_no_other_run() {
+    let result = |data: Value| stream("result", 15, "turn.complete", data);
+    let failed = json!({"status": "error_during_execution", "is_error": true});
+    let prompt =
+        |n: i64| hook(&format!("p{n}"), n, "user.prompt", json!({"prompt": n.to_string(), "prompt_id": n.to_string()}));
+    let stop = |at: i64| hook(&format!("stop{at}"), at, "stop.request", json!({}));
+    let endings = |events: Vec<Value>| -> Vec<(String, Option<i64>)> {
+        let runs = Scene::of(events).session().runs.into_iter();
+        runs.map(|run| (run.status, run.ended_at.map(|at| at.0))).collect()
+    };
+    let completed = ("completed".to_owned(), Some(20));
+    let open = ("running".to_owned(), None);
+    // Whether a hook told that the turn stopped, or not
+    let told = endings(vec![prompt(10), stop(14), prompt(20), result(failed.clone())]);
+    assert_eq!(told, [completed, open.clone()]);
+    let told = endings(vec![prompt(20), result(failed.clone())]);
+    assert_eq!(told, std::slice::from_ref(&open));
+    // And then the run ends as it did
+    let told = endings(vec![prompt(20), result(failed), stop(24), hook("end", 30, "session.end", json!({}))]);
+    assert_eq!(told, [("completed".to_owned(), Some(30))]);
+}
+
+#[test]
 fn subagents_act_as_themselves_by_their_id_and_in_no_order() {
     let by = |event: Value, id: &str| with(with(event, "agentId", id), "agentType", "explore");
     let start =

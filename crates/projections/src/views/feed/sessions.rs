@@ -140,7 +140,9 @@ impl Mapper<'_> {
 
     pub(super) fn turn_complete(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
         CallNames::new(&mut self.memory, event.session_id()).turn_changes()?;
-        let verdict = verdict_of_turn(event);
+        // Late news of a turn before the open run says nothing of that one.
+        let is_of_before = self.is_of_before(event);
+        let verdict = verdict_of_turn(event).filter(|_| !is_of_before);
         let teller = Teller::from(event.source);
         if let Telling::Again { seq, .. } = self.tell(event, "stop", teller)? {
             if self.open_run_of(event).is_some() {
@@ -159,6 +161,9 @@ impl Mapper<'_> {
         for pending in agent_messages::take_all(&mut self.memory)? {
             self.say(event, &pending.speaker, &pending.text, teller, Some(stop_id.clone()))?;
         }
+        if is_of_before {
+            return Ok(());
+        }
         let ending = verdict.unwrap_or_else(|| {
             let verdict = self.state.lifecycle.open().and_then(|run| run.verdict.clone());
             verdict.unwrap_or_else(Ending::completed)
@@ -171,6 +176,17 @@ impl Mapper<'_> {
     fn open_run_of(&self, event: &Incoming<'_>) -> Option<&RunRecord> {
         let is_its = |run: &&RunRecord| event.source == Source::Runtime || run.session_id == event.session_id();
         self.state.lifecycle.open().filter(is_its)
+    }
+
+    /// Whether an event is of a time before the open run, which another source told of.
+    fn is_of_before(&self, event: &Incoming<'_>) -> bool {
+        let teller = Teller::from(event.source);
+        event.source != Source::Runtime
+            && self
+                .state
+                .lifecycle
+                .open()
+                .is_some_and(|run| run.opened_by != teller && event.event.occurred_at < run.started_at)
     }
 
     /// Notes how the open run will have ended.
@@ -194,6 +210,10 @@ impl Mapper<'_> {
         let stop_id = match self.tell(event, "stop", teller)? {
             Telling::Again { seq, is_better } => {
                 self.retell(event, seq, is_better.then_some(draft))?;
+                // What is shown already may be another turn's, told late.
+                if !self.is_of_before(event) {
+                    self.set_working(ROOT, false);
+                }
                 None
             }
             Telling::New => {
