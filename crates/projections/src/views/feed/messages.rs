@@ -174,7 +174,7 @@ impl Mapper<'_> {
         }
         self.changes.plan = Some(steps);
         let data = ObjectText::new().text("todo_id", "plan").raw("patch", r#"{"status":"doing"}"#);
-        let draft = Draft::new("todo.update", format!("{} Todo updated: plan", titles::TODO), data);
+        let draft = Draft::new("todo.update", format!("{} Todo updated: plan", titles::OPEN_ITEM), data);
         let (seq, _) = self.emit(event, draft)?;
         if event.source != Source::Runtime {
             self.shown(event, &fact, teller, seq)?;

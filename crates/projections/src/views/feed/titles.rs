@@ -11,7 +11,7 @@ pub(super) const SUBAGENT: &str = "↯";
 pub(super) const SUBAGENT_DONE: &str = "⏹";
 pub(super) const IDLE: &str = "⏸";
 pub(super) const SETTING: &str = "⚙";
-pub(super) const TODO: &str = "□";
+pub(super) const OPEN_ITEM: &str = "□";
 pub(super) const MESSAGE: &str = "⏺";
 pub(super) const WORKFLOW: &str = "◆";
 
