@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::{Ran, Room, run, text};
+use support::{Ran, Room, fake_client, kinds, play_client, run, text};
 
 const SESSION: &str = "11111111-2222-4333-8444-555555555555";
 
@@ -35,24 +35,12 @@ fn stream() -> Vec<String> {
     .into()
 }
 
-/// A `claude` in the room that keeps its arguments and its input, plays a file, and then does `after`.
-fn fake(room: &Room, stream: &Path, after: &str) {
-    let record = r#"{ for argument; do printf '%s\n' "$argument"; done; } >> arguments; echo == >> arguments
-        cat >> input; echo == >> input"#;
-    room.program("claude", &format!("{record}\ncat '{}'\n{after}", stream.display()));
+fn fake(room: &Room, lines: &Path, after: &str) {
+    fake_client(room, "claude", lines, after);
 }
 
-/// Runs `exec` with the `claude` harness on these lines.
 fn play(room: &Room, lines: &[String], after: &str) -> (Ran, Value) {
-    let file = room.write("stream.jsonl", lines.iter().map(|line| format!("{line}\n")).collect::<String>());
-    fake(room, &file, after);
-    let ran = run(&mut room.command(["exec", "--harness", "claude", "Say hi"]));
-    let shown = room.json(["runs"]).pop().expect("a run");
-    (ran, room.json(["show", text(&shown, "/id")]).pop().unwrap())
-}
-
-fn kinds(room: &Room) -> Vec<String> {
-    room.events().iter().map(|event| text(event, "/kind").to_owned()).collect()
+    play_client(room, "claude", lines, after)
 }
 
 #[test]

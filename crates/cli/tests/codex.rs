@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::{Ran, Room, run, text};
+use support::{Ran, Room, fake_client, kinds, play_client, run, text};
 
 const THREAD: &str = "11111111-2222-7333-8444-555555555555";
 
@@ -29,25 +29,12 @@ fn lines() -> Vec<String> {
     .into()
 }
 
-/// A `codex` in the room that keeps its arguments, its input and what it was told of the run, plays a file, and then
-/// does `after`.
 fn fake(room: &Room, lines: &Path, after: &str) {
-    let record = r#"{ for argument; do printf '%s\n' "$argument"; done; } >> arguments; echo == >> arguments
-        cat >> input; echo == >> input; env | grep '^RUNLEDGER_' | sort > environment"#;
-    room.program("codex", &format!("{record}\ncat '{}'\n{after}", lines.display()));
+    fake_client(room, "codex", lines, after);
 }
 
-/// Runs `exec` with the `codex` harness on these lines.
 fn play(room: &Room, lines: &[String], after: &str) -> (Ran, Value) {
-    let file = room.write("lines.jsonl", lines.iter().map(|line| format!("{line}\n")).collect::<String>());
-    fake(room, &file, after);
-    let ran = run(&mut room.command(["exec", "--harness", "codex", "Say hi"]));
-    let shown = room.json(["runs"]).pop().expect("a run");
-    (ran, room.json(["show", text(&shown, "/id")]).pop().unwrap())
-}
-
-fn kinds(room: &Room) -> Vec<String> {
-    room.events().iter().map(|event| text(event, "/kind").to_owned()).collect()
+    play_client(room, "codex", lines, after)
 }
 
 #[test]

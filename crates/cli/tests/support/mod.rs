@@ -428,3 +428,25 @@ fn cell(text: &str) -> String {
         _ => text.to_owned(),
     }
 }
+
+/// A client of this name in the room that keeps its arguments, its input and what it was told of the run, plays a file,
+/// and then does `after`.
+pub(crate) fn fake_client(room: &Room, name: &str, lines: &Path, after: &str) {
+    let record = r#"{ for argument; do printf '%s\n' "$argument"; done; } >> arguments; echo == >> arguments
+        cat >> input; echo == >> input; env | grep '^RUNLEDGER_' | sort > environment"#;
+    room.program(name, &format!("{record}\ncat '{}'\n{after}", lines.display()));
+}
+
+/// Runs `exec` with the harness of this name, whose client plays these lines; gives the run as `show` tells it.
+pub(crate) fn play_client(room: &Room, name: &str, lines: &[String], after: &str) -> (Ran, Value) {
+    let file = room.write("lines.jsonl", lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    fake_client(room, name, &file, after);
+    let ran = run(&mut room.command(["exec", "--harness", name, "Say hi"]));
+    let shown = room.json(["runs"]).pop().expect("a run");
+    (ran, room.json(["show", shown["id"].as_str().unwrap()]).pop().unwrap())
+}
+
+/// The kinds of all events in the room's ledger, in order.
+pub(crate) fn kinds(room: &Room) -> Vec<String> {
+    room.events().iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
+}

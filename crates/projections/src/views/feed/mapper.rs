@@ -170,12 +170,14 @@ impl<'a> Mapper<'a> {
         }
         self.context = workflow_lifecycle::context(workflows, event)?;
         self.meet(&incoming);
-        self.map(&incoming)?;
-        // The last run may have been counted in, or closed.
+        self.map(&incoming)
+    }
+
+    /// Keeps the last run for writing: when another one takes its place, and at the end of the batch.
+    fn keep_last_run(&mut self) {
         if let Some(run) = self.state.lifecycle.last() {
             self.changes.runs.insert(run.number, run.clone());
         }
-        Ok(())
     }
 
     /// Takes an adapter session for the current one where none was started: not every source tells of starts, nor tells of
@@ -369,6 +371,7 @@ impl<'a> Mapper<'a> {
         decision_correlation::reset(&mut self.memory);
         agent_messages::reset(&mut self.memory);
         self.state.subagents.reset();
+        self.keep_last_run();
         self.state.lifecycle.start(&Opening {
             session_id: event.session_id(),
             at: event.event.occurred_at,
@@ -446,9 +449,7 @@ impl<'a> Mapper<'a> {
             Some(reason) => text::title(&format!("Run {} ({reason})", ending.status.as_str())),
             None => format!("Run {}", ending.status.as_str()),
         };
-        let run_id = run.run_id.clone();
-        self.changes.runs.insert(run.number, run);
-        self.emit_of_run(event, Draft::new("run.end", title, data), run_id)?;
+        self.emit_of_run(event, Draft::new("run.end", title, data), run.run_id)?;
         Ok(())
     }
 
@@ -471,6 +472,7 @@ impl<'a> Mapper<'a> {
 
     /// Writes all that changed.
     pub(super) fn flush(mut self) -> Result<(), ProjectionError> {
+        self.keep_last_run();
         self.memory.flush()?;
         super::tables::store(&self.target, self.session_id, &self.state, &self.changes)
     }

@@ -113,8 +113,6 @@ impl Mapper<'_> {
         run.has_prompt = true;
         run.trigger = Trigger::UserPromptSubmit;
         run.prompt_preview = Some(preview.to_owned());
-        let run = run.clone();
-        self.changes.runs.insert(run.number, run);
         true
     }
 
