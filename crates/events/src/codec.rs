@@ -24,7 +24,8 @@ pub const HEADER_BYTES: usize = 4;
 /// The codec version that this release writes.
 ///
 /// - 1: bincode 2.0, facts as of release 0.1.
-const NEWEST: u8 = 1;
+/// - 2: facts of questions and timers; forks, retries and policies in those of runs, scopes in those of decisions.
+const NEWEST: u8 = 2;
 
 const COMPRESSION_NONE: u8 = 0;
 

@@ -1,11 +1,12 @@
 //! Facts: the few typed fields of an event that folds need. Small, never erased, and read out of the JSON leniently.
 //!
 //! A field of an unexpected type is `None` here and stands unchanged in the event's JSON text. The order of variants
-//! and fields is the stored format of codec version 1 (tests/golden): add a codec version, never reorder.
+//! and fields is the stored format of the newest codec version (tests/golden): add a codec version, never reorder.
 
 use crate::ids::EventId;
 use crate::json::Object;
 use crate::kind::EventKind;
+use crate::relay_event::{AppliedRule, RelayRequest, RelayWithdrawn, Timer};
 use crate::runtime_event::RuntimeEventError;
 use crate::tokens::Tokens;
 use crate::workflow_event::{WorkflowEnd, WorkflowIteration, WorkflowStart, WorkflowTransition};
@@ -125,9 +126,13 @@ pub enum KindFacts {
     WorkflowTransition(WorkflowTransition),
     WorkflowIteration(WorkflowIteration),
     WorkflowEnd(WorkflowEnd),
+    RelayRequest(Box<RelayRequest>),
+    RelayWithdrawn(RelayWithdrawn),
+    TimerScheduled(Timer),
+    TimerFired(Timer),
 }
 
-/// A decision on an earlier event of the same session.
+/// A decision on an earlier event, or a signal to a run.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct DecisionFacts {
     /// The event decided on.
@@ -138,6 +143,14 @@ pub struct DecisionFacts {
     pub source: Option<String>,
     /// The intent's kind: `permission_allow`, `permission_deny`, `workflow_cancel`, …
     pub intent: Option<String>,
+    /// How far it reaches: `once`, `run`, `always`; none where nothing is said.
+    pub scope: Option<String>,
+    /// The calls that it is on beyond the one, as a rule's pattern.
+    pub pattern: Option<String>,
+    /// Who decided: a user and host, a channel.
+    pub by: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<AppliedRule>,
 }
 
 impl Facts {
@@ -219,9 +232,19 @@ impl Facts {
                 Some("start") => WorkflowIteration::Start(workflow_data(kind, data_json)?),
                 Some("session") => WorkflowIteration::Session(workflow_data(kind, data_json)?),
                 Some("end") => WorkflowIteration::End(workflow_data(kind, data_json)?),
-                _ => return Err(RuntimeEventError::Field { field: "data.phase", expected: "start, session or end" }),
+                Some("process") => WorkflowIteration::Process(workflow_data(kind, data_json)?),
+                Some("deferred") => WorkflowIteration::Deferred(workflow_data(kind, data_json)?),
+                Some("continued") => WorkflowIteration::Continued(workflow_data(kind, data_json)?),
+                _ => {
+                    let expected = "start, session, process, deferred, continued or end";
+                    return Err(RuntimeEventError::Field { field: "data.phase", expected });
+                }
             }),
             K::WorkflowEnd => KindFacts::WorkflowEnd(workflow_data(kind, data_json)?),
+            K::RelayRequest => KindFacts::RelayRequest(Box::new(workflow_data(kind, data_json)?)),
+            K::RelayWithdrawn => KindFacts::RelayWithdrawn(workflow_data(kind, data_json)?),
+            K::TimerScheduled => KindFacts::TimerScheduled(workflow_data(kind, data_json)?),
+            K::TimerFired => KindFacts::TimerFired(workflow_data(kind, data_json)?),
         };
         Ok(Self {
             agent_id: event.fact("agentId"),
@@ -233,7 +256,7 @@ impl Facts {
 }
 
 impl DecisionFacts {
-    /// Reads `{"eventId", "decision": {"type", "source", "intent": {"kind"}}}`.
+    /// Reads `{"eventId", "decision": {"type", "source", "intent": {"kind"}, "scope", "pattern", "by", "rule"}}`.
     pub(crate) fn read(object: &Object<'_>) -> Result<Self, RuntimeEventError> {
         let event_id = object
             .text("eventId")
@@ -244,6 +267,10 @@ impl DecisionFacts {
             decision_type: decision.fact("type"),
             source: decision.fact("source"),
             intent: decision.object("intent").fact("kind"),
+            scope: decision.fact("scope"),
+            pattern: decision.fact("pattern"),
+            by: decision.fact("by"),
+            rule: decision.get("rule").and_then(|rule| serde_json::from_str(rule.get()).ok()),
         })
     }
 }

@@ -132,13 +132,19 @@ id!(
     ID_BYTES_MAX
 );
 id!(
+    /// A question to whoever can answer it: the harness's own name of what is asked, behind its session's.
+    RequestId,
+    "a request id",
+    ID_BYTES_MAX
+);
+id!(
     /// The UUID of one log, made with it.
     LogId,
     "a log id",
     ID_BYTES_MAX
 );
 id!(
-    /// A stream's name: `session/…`, `run/…` or `request/…`.
+    /// A stream's name: `session/…`, `run/…`, `request/…` or `rules/…`.
     StreamName,
     "a stream name",
     STREAM_BYTES_MAX
@@ -146,6 +152,8 @@ id!(
 
 const SESSION_PREFIX: &str = "session/";
 const RUN_PREFIX: &str = "run/";
+const REQUEST_PREFIX: &str = "request/";
+const RULES_PREFIX: &str = "rules/";
 
 impl StreamName {
     /// The stream of a session's harness events.
@@ -156,6 +164,29 @@ impl StreamName {
     /// The stream of a workflow run's own events.
     pub fn run(id: &RunId) -> Self {
         Self(format!("{RUN_PREFIX}{id}"))
+    }
+
+    /// The stream of a question.
+    pub fn request(id: &RequestId) -> Self {
+        Self(format!("{REQUEST_PREFIX}{id}"))
+    }
+
+    /// The stream of the decisions that hold for every run of a workflow; of runs without one where it has no name.
+    ///
+    /// # Errors
+    /// [`IdError`] when the workflow's name is too long.
+    pub fn rules(workflow_name: Option<&str>) -> Result<Self, IdError> {
+        Self::new(format!("{RULES_PREFIX}{}", workflow_name.unwrap_or_default()))
+    }
+
+    /// The question whose stream this is, if it is one.
+    pub fn request_id(&self) -> Option<RequestId> {
+        self.0.strip_prefix(REQUEST_PREFIX).and_then(|id| RequestId::new(id).ok())
+    }
+
+    /// Whether decisions that hold for every run of a workflow stand in it.
+    pub fn is_rules(&self) -> bool {
+        self.0.starts_with(RULES_PREFIX)
     }
 
     /// The session whose stream this is, if it is one.

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AdapterSessionId, EventId};
+use crate::ids::{AdapterSessionId, EventId, RequestId};
 use crate::position::{Position, TimestampMs};
 use crate::tokens::Tokens;
-use crate::workflow_event::{Continuation, TrackerFacts, WorkflowIteration};
+use crate::workflow_event::{Continuation, Retry, TrackerFacts, WorkflowIteration};
+use crate::workflow_state::RunState;
 use crate::{KindFacts, RecordedEvent};
 
 /// What came of an iteration.
@@ -28,6 +29,8 @@ pub enum IterationOutcome {
     Cancelled,
     /// The run's time was up during the turn.
     TimedOut,
+    /// Its runner was gone; the run was interrupted.
+    Interrupted,
 }
 
 impl IterationOutcome {
@@ -42,6 +45,7 @@ impl IterationOutcome {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -51,6 +55,10 @@ impl IterationOutcome {
 pub struct IterationState {
     /// Counts from 1.
     pub iteration: u32,
+    /// How often it was begun: again after an interruption.
+    pub attempt: u32,
+    /// What it is another try of.
+    pub retry: Option<Retry>,
     /// How it continued what was before.
     pub continuation: Continuation,
     /// When it began.
@@ -63,7 +71,9 @@ pub struct IterationState {
     pub ended_at: Option<TimestampMs>,
     /// Where it ends in the log.
     pub end_position: Option<Position>,
-    /// What came of it; none while it runs, and where its runner was interrupted.
+    /// The question that it waits for, where nobody waits with it.
+    pub waiting_for: Option<RequestId>,
+    /// What came of it; none while it runs.
     pub outcome: Option<IterationOutcome>,
     /// The harness's exit code.
     pub exit_code: Option<i32>,
@@ -85,12 +95,15 @@ impl IterationState {
         };
         Some(Self {
             iteration: start.iteration,
+            attempt: 1,
+            retry: start.retry.clone(),
             continuation: start.continuation.clone(),
             started_at: event.occurred_at,
             start_position: event.position,
             start_event_id: event.id.clone(),
             ended_at: None,
             end_position: None,
+            waiting_for: None,
             outcome: None,
             exit_code: None,
             error: None,
@@ -100,24 +113,53 @@ impl IterationState {
         })
     }
 
-    /// Takes a later fact of the same iteration; anything else changes nothing.
+    /// Takes a later fact of the same iteration, or of its run; anything else changes nothing.
     pub fn evolve(&mut self, event: &RecordedEvent) {
         match &event.facts.data {
+            KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) if start.iteration == self.iteration => {
+                // Begun again, after its runner was gone: what the turn before cost has no end, and so no figures.
+                if self.outcome == Some(IterationOutcome::Interrupted)
+                    && let Some(again) = Self::initial(event)
+                {
+                    let (attempt, tokens) = (self.attempt + 1, self.tokens);
+                    *self = Self { attempt, tokens, ..again };
+                }
+            }
             KindFacts::WorkflowIteration(WorkflowIteration::Session(session))
                 if session.iteration == self.iteration =>
             {
                 self.adapter_session_id = Some(session.adapter_session_id.clone());
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred))
+                if deferred.iteration == self.iteration && self.ended_at.is_none() =>
+            {
+                self.waiting_for = Some(deferred.request_id.clone());
+                self.tokens = self.tokens.followed_by(deferred.tokens);
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued))
+                if continued.iteration == self.iteration =>
+            {
+                self.waiting_for = None;
             }
             KindFacts::WorkflowIteration(WorkflowIteration::End(end))
                 if end.iteration == self.iteration && self.ended_at.is_none() =>
             {
                 self.ended_at = Some(event.occurred_at);
                 self.end_position = Some(event.position);
+                self.waiting_for = None;
                 self.outcome = Some(end.outcome);
                 self.exit_code = end.exit_code;
                 self.error = end.error.clone();
-                self.tokens = end.tokens;
+                self.tokens = self.tokens.followed_by(end.tokens);
                 self.tracker = end.tracker.clone();
+            }
+            KindFacts::WorkflowTransition(transition)
+                if transition.to == RunState::Idle && self.ended_at.is_none() =>
+            {
+                self.ended_at = Some(event.occurred_at);
+                self.end_position = Some(event.position);
+                self.waiting_for = None;
+                self.outcome = Some(IterationOutcome::Interrupted);
             }
             _ => {}
         }

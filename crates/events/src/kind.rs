@@ -1,4 +1,5 @@
-//! The kinds of event: 33 that harnesses tell, four of the workflow runner, the decision, and any other by its name.
+//! The kinds of event: 33 that harnesses tell, four of the workflow runner, decisions, questions and timers, and any other
+//! by its name.
 
 use std::fmt;
 
@@ -112,6 +113,14 @@ kinds! {
     WorkflowEnd = "workflow.end",
     /// A decision on an earlier event.
     Decision = "decision",
+    /// A question was put to whoever can answer it.
+    RelayRequest = "relay.request",
+    /// A question needs no answer any more.
+    RelayWithdrawn = "relay.withdrawn",
+    /// A moment of a workflow run was noted.
+    TimerScheduled = "timer.scheduled",
+    /// That moment came.
+    TimerFired = "timer.fired",
 }
 
 impl EventKind {

@@ -22,11 +22,14 @@ mod iteration_state;
 mod json;
 mod json_text;
 mod kind;
+mod permission_policy;
 mod position;
+mod relay_event;
 mod runtime_event;
 mod source;
 mod tokens;
 mod upcast;
+mod version_1;
 mod workflow_event;
 mod workflow_state;
 
@@ -34,18 +37,28 @@ pub use codec::{Codec, CodecError, HEADER_BYTES, PayloadPart};
 pub use digest::{DIGEST_BYTES, Digest, SALT_BYTES, Salt, chain, chain_seed, commitment, content_digest, event_digest};
 pub use envelope::{Content, Metadata, RecordedEvent};
 pub use facts::{DecisionFacts, Facts, KindFacts};
-pub use ids::{AdapterSessionId, EventId, IdError, LogId, RunId, SessionId, StreamName};
+pub use ids::{AdapterSessionId, EventId, IdError, LogId, RequestId, RunId, SessionId, StreamName};
 pub use iteration_state::{IterationOutcome, IterationState};
 pub use json::readable;
 pub use json_text::{Fields, ObjectText, as_text, quoted};
 pub use kind::EventKind;
+pub use permission_policy::{
+    CommandChannelConfig, DenyRetry, FailureRetry, OnAsk, OnDeny, OnTimeout, PermissionPolicy, PermissionRule,
+    RuleAction, RuleConditions, RunPolicy, SubagentCondition,
+};
 pub use position::{Position, StreamVersion, TimestampMs};
+pub use relay_event::{
+    AppliedRule, AskContext, ProcessId, RelayQuestion, RelayRequest, RelayWithdrawn, RuleOrigin, Timer, TimerKind,
+};
 pub use runtime_event::{RuntimeEvent, RuntimeEventError};
 pub use source::{NOTE_PREFIX, Source};
 pub use tokens::Tokens;
 pub use upcast::{Upcast, Upcasters};
 pub use workflow_event::{
-    Continuation, IterationEnd, IterationSession, IterationStart, Owner, TrackerFacts, WorkflowEnd, WorkflowIteration,
+    Carried, Continuation, Grant, IterationContinued, IterationDeferred, IterationEnd, IterationProcess,
+    IterationSession, IterationStart, Owner, Retry, RetryReason, TrackerFacts, WorkflowEnd, WorkflowIteration,
     WorkflowStart, WorkflowTransition, event_json,
 };
-pub use workflow_state::{IllegalEvent, RunState, RunStatus, WorkflowState, transition_is_legal};
+pub use workflow_state::{
+    IllegalEvent, LastEnd, RunState, RunStatus, WorkflowState, transition_is_legal,
+};

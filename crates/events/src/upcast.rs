@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::codec::{CodecError, PayloadPart};
+use crate::version_1;
 
 /// Brings a payload body (the bytes after the header) of one codec version to the next.
 ///
@@ -15,9 +16,9 @@ pub type Upcast = fn(PayloadPart, Vec<u8>) -> Result<Vec<u8>, CodecError>;
 pub struct Upcasters(BTreeMap<u8, Upcast>);
 
 impl Upcasters {
-    /// Those of this release: none yet, version 1 is the first.
+    /// Those of this release.
     pub fn released() -> Self {
-        Self::default()
+        Self::default().with(1, version_1::upcast)
     }
 
     /// Adds the step from `version` to the next.

@@ -1,10 +1,13 @@
-//! The `data` of the four `workflow.*` kinds: what the runner writes, as facts and as JSON (snake_case).
+//! The `data` of the four `workflow.*` kinds: what the runner writes, as facts and as JSON (snake_case); and the JSON of
+//! every event that this project itself makes.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AdapterSessionId, EventId, LogId, RunId, SessionId};
+use crate::ids::{AdapterSessionId, EventId, LogId, RequestId, RunId, SessionId};
 use crate::kind::EventKind;
+use crate::permission_policy::RunPolicy;
 use crate::position::{Position, TimestampMs};
+use crate::relay_event::ProcessId;
 use crate::tokens::Tokens;
 use crate::workflow_state::{RunState, RunStatus};
 use crate::{IterationOutcome, KindFacts};
@@ -35,6 +38,15 @@ pub struct WorkflowStart {
     pub deadline_at: Option<TimestampMs>,
     /// Who drives it.
     pub owner: Option<Owner>,
+    /// The run that it was forked from.
+    #[serde(default)]
+    pub forked_from: Option<RunId>,
+    /// Iterations that it takes over from there; its own first one has the next number.
+    #[serde(default)]
+    pub iteration: u32,
+    /// Permissions, retries and delays in force.
+    #[serde(default)]
+    pub policy: Option<RunPolicy>,
 }
 
 fn first_attempt() -> u32 {
@@ -83,6 +95,12 @@ pub enum WorkflowIteration {
     Session(IterationSession),
     /// It ended.
     End(IterationEnd),
+    /// The harness's process began.
+    Process(IterationProcess),
+    /// The turn ended for a question that nobody waits for; the iteration stays open.
+    Deferred(IterationDeferred),
+    /// That question was answered, and another turn of the iteration goes on.
+    Continued(IterationContinued),
 }
 
 /// How an iteration continues what the harness did before.
@@ -128,6 +146,66 @@ pub struct IterationStart {
     pub iteration: u32,
     /// How it continues.
     pub continuation: Continuation,
+    /// What it is another try of.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// What a reader of this run has to know from before, so that it may begin to read here.
+    #[serde(default)]
+    pub carried: Carried,
+}
+
+/// An iteration that is another try: counted apart from the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct Retry {
+    /// Why.
+    pub why: RetryReason,
+    /// The event that led to it: the decision that denied, or the end of the failed iteration.
+    pub cause: Option<EventId>,
+}
+
+/// Why an iteration is another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum RetryReason {
+    /// A permission was denied in the turn before.
+    Denied,
+    /// The turn before failed.
+    Failed,
+}
+
+impl RetryReason {
+    /// The word, as JSON has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What an iteration's start carries along of the run's state, beside its own number and the run's first event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct Carried {
+    /// Retries so far, this one included.
+    #[serde(default)]
+    pub retries: u32,
+    /// Retries in a row, this one included.
+    #[serde(default)]
+    pub retries_in_a_row: u32,
+    /// What was decided for the whole run.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+}
+
+/// A decision that holds beyond the one call, as a rule that stands before the workflow's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct Grant {
+    /// The calls, as a rule's pattern.
+    pub pattern: String,
+    /// Whether they may be made.
+    pub is_allowed: bool,
+    /// The decision.
+    pub decision_id: EventId,
 }
 
 /// The harness session that an iteration started or took up.
@@ -157,6 +235,41 @@ pub struct IterationEnd {
     pub tracker: Option<TrackerFacts>,
     /// The harness session that the turn used, where the harness has one.
     pub adapter_session_id: Option<AdapterSessionId>,
+    /// What the next iteration is another try of, where one follows.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+}
+
+/// The process of a turn's harness, which leads a process group of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct IterationProcess {
+    /// Counts from 1.
+    pub iteration: u32,
+    /// The process.
+    pub process: ProcessId,
+}
+
+/// A turn ended for a question that nobody waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct IterationDeferred {
+    /// Counts from 1.
+    pub iteration: u32,
+    /// The question.
+    pub request_id: RequestId,
+    /// What the turn cost.
+    #[serde(default)]
+    pub tokens: Tokens,
+    /// The harness session to take up again.
+    pub adapter_session_id: Option<AdapterSessionId>,
+}
+
+/// Another turn of an iteration whose question was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct IterationContinued {
+    /// Counts from 1.
+    pub iteration: u32,
+    /// The question.
+    pub request_id: RequestId,
 }
 
 /// A tracker as it was at one moment.
@@ -181,10 +294,11 @@ pub struct WorkflowEnd {
     pub iteration: u32,
 }
 
-/// The JSON text of a `workflow.*` event: `data` holds its facts, and beside them what only readers want.
+/// The JSON text of an event of the project's own kinds, but decisions: `data` holds its facts, and beside them what only
+/// readers want.
 ///
 /// # Errors
-/// Only when `content` cannot be written as JSON, which is a mistake in the caller's type.
+/// Only when `content` cannot be written as JSON, or the facts are of another kind, which is a mistake in the caller.
 pub fn event_json<C: Serialize>(
     id: &EventId,
     occurred_at: TimestampMs,
@@ -219,6 +333,10 @@ pub fn event_json<C: Serialize>(
         KindFacts::WorkflowTransition(facts) => write(id, occurred_at, EventKind::WorkflowTransition, facts, content),
         KindFacts::WorkflowIteration(facts) => write(id, occurred_at, EventKind::WorkflowIteration, facts, content),
         KindFacts::WorkflowEnd(facts) => write(id, occurred_at, EventKind::WorkflowEnd, facts, content),
-        other => Err(serde::ser::Error::custom(format!("no workflow.* facts: {other:?}"))),
+        KindFacts::RelayRequest(facts) => write(id, occurred_at, EventKind::RelayRequest, facts.as_ref(), content),
+        KindFacts::RelayWithdrawn(facts) => write(id, occurred_at, EventKind::RelayWithdrawn, facts, content),
+        KindFacts::TimerScheduled(facts) => write(id, occurred_at, EventKind::TimerScheduled, facts, content),
+        KindFacts::TimerFired(facts) => write(id, occurred_at, EventKind::TimerFired, facts, content),
+        other => Err(serde::ser::Error::custom(format!("facts of a kind that others tell: {other:?}"))),
     }
 }

@@ -7,17 +7,23 @@
 //! ```
 //!
 //! Invariants: the fold never fails on a log that `decide` wrote; an event that breaks the table leaves the state as it
-//! was and is reported; `done` is final; the owner's term never falls.
+//! was and is reported; `done` is final; the owner's term never falls; whoever begins to read at an iteration's start
+//! ([`WorkflowState::at`]) knows of permissions what the whole stream tells.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AdapterSessionId, RunId, SessionId};
+use crate::ids::{AdapterSessionId, RequestId, RunId, SessionId};
+use crate::iteration_state::IterationOutcome;
+use crate::permission_policy::RunPolicy;
 use crate::position::{Position, StreamVersion, TimestampMs};
+use crate::relay_event::{ProcessId, Timer, TimerKind};
 use crate::tokens::Tokens;
-use crate::workflow_event::{Owner, WorkflowIteration, WorkflowTransition};
-use crate::{KindFacts, RecordedEvent};
+use crate::workflow_event::{
+    Carried, Grant, IterationStart, Owner, Retry, WorkflowIteration, WorkflowStart, WorkflowTransition,
+};
+use crate::{DecisionFacts, KindFacts, RecordedEvent};
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -163,8 +169,39 @@ pub struct WorkflowState {
     pub owner: Option<Owner>,
     /// Whether somebody asked for its end.
     pub cancel_requested: bool,
+    /// Whether somebody asked it to wait before its next turn.
+    pub pause_requested: bool,
+    /// The run that it was forked from.
+    pub forked_from: Option<RunId>,
+    /// Permissions, retries and delays in force.
+    pub policy: Option<Box<RunPolicy>>,
+    /// What an iteration's start carries: retries, and what was decided for the run.
+    pub carried: Carried,
+    /// Whether the last iteration begun was cut off by an interruption; it is begun again, under its number.
+    pub iteration_was_cut: bool,
+    /// The last harness session of the last iteration begun.
+    pub iteration_session: Option<AdapterSessionId>,
+    /// The question that the open iteration waits for, with nobody waiting beside it.
+    pub waiting_for: Option<RequestId>,
+    /// The harness's process, of the open iteration or the one that was cut off.
+    pub harness_process: Option<ProcessId>,
+    /// How the last iteration ended.
+    pub last_end: Option<LastEnd>,
+    /// The timer that the next iteration waits for.
+    pub timer: Option<Timer>,
     /// The last event of the run's stream.
     pub last_position: Position,
+}
+
+/// How an iteration ended, as far as what follows depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEnd {
+    /// What came of it.
+    pub outcome: IterationOutcome,
+    /// What the next iteration is another try of, where one follows.
+    pub retry: Option<Retry>,
+    /// The event that tells it.
+    pub position: Position,
 }
 
 impl WorkflowState {
@@ -178,14 +215,18 @@ impl WorkflowState {
         if !is_first || event.stream.run_id().as_ref() != Some(&start.run_id) {
             return None;
         }
-        Some(Self {
+        Some(Self::begun(start, event))
+    }
+
+    fn begun(start: &WorkflowStart, event: &RecordedEvent) -> Self {
+        Self {
             run_id: start.run_id.clone(),
             session_id: start.session_id.clone(),
             workflow_name: start.workflow_name.clone(),
             harness: start.harness.clone(),
             state: RunState::Starting,
             status: RunStatus::Running,
-            iteration: 0,
+            iteration: start.iteration,
             iteration_is_open: false,
             max_iterations: start.max_iterations,
             started_at: event.occurred_at,
@@ -200,8 +241,33 @@ impl WorkflowState {
             deadline_at: start.deadline_at,
             owner: start.owner.clone(),
             cancel_requested: false,
+            pause_requested: false,
+            forked_from: start.forked_from.clone(),
+            policy: start.policy.clone().map(Box::new),
+            carried: Carried::default(),
+            iteration_was_cut: false,
+            iteration_session: None,
+            waiting_for: None,
+            harness_process: None,
+            last_end: None,
+            timer: None,
             last_position: event.position,
-        })
+        }
+    }
+
+    /// The state at an iteration's start, as far as the run's first event and that one tell it: all that a decision on a
+    /// permission needs. Tokens, harness sessions and signals of before are not known to it. `None` where they are no
+    /// such events.
+    pub fn at(first: &RecordedEvent, iteration_start: &RecordedEvent) -> Option<Self> {
+        let mut state = Self::initial(first)?;
+        let KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) = &iteration_start.facts.data else {
+            return None;
+        };
+        state.state = RunState::Running;
+        state.begin_iteration(start);
+        state.carried = start.carried.clone();
+        state.last_position = iteration_start.position;
+        Some(state)
     }
 
     /// Takes the next event of the run's stream. Kinds that say nothing of a run's state only move `last_position`.
@@ -222,26 +288,53 @@ impl WorkflowState {
                 if let Some(owner) = &transition.owner {
                     self.owner = Some(owner.clone());
                 }
-                if transition.status == RunStatus::Interrupted {
+                if transition.to == RunState::Idle {
+                    self.iteration_was_cut |= self.iteration_is_open;
                     self.iteration_is_open = false;
+                    self.waiting_for = None;
                 }
                 Ok(())
             }
             KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => {
-                if self.state != RunState::Running || self.iteration_is_open || start.iteration != self.iteration + 1 {
+                let number = if self.iteration_was_cut { self.iteration } else { self.iteration + 1 };
+                if self.state != RunState::Running || self.iteration_is_open || start.iteration != number {
                     return illegal(format!("the start of iteration {}", start.iteration));
                 }
-                self.iteration = start.iteration;
-                self.iteration_is_open = true;
+                self.begin_iteration(start);
                 Ok(())
             }
             KindFacts::WorkflowIteration(WorkflowIteration::Session(session)) => {
-                if session.iteration != self.iteration || !self.iteration_is_open {
+                if !self.is_in(session.iteration) {
                     return illegal(format!("a session of iteration {}", session.iteration));
                 }
                 if !self.adapter_session_ids.contains(&session.adapter_session_id) {
                     self.adapter_session_ids.push(session.adapter_session_id.clone());
                 }
+                self.iteration_session = Some(session.adapter_session_id.clone());
+                Ok(())
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Process(process)) => {
+                if !self.is_in(process.iteration) {
+                    return illegal(format!("a process of iteration {}", process.iteration));
+                }
+                self.harness_process = Some(process.process.clone());
+                Ok(())
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred)) => {
+                if !self.is_in(deferred.iteration) {
+                    return illegal(format!("a question of iteration {}", deferred.iteration));
+                }
+                self.waiting_for = Some(deferred.request_id.clone());
+                self.tokens = self.tokens.followed_by(deferred.tokens);
+                self.harness_process = None;
+                Ok(())
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued)) => {
+                let is_waiting = self.waiting_for.as_ref() == Some(&continued.request_id);
+                if continued.iteration != self.iteration || !self.iteration_is_open || !is_waiting {
+                    return illegal(format!("another turn of iteration {}", continued.iteration));
+                }
+                self.waiting_for = None;
                 Ok(())
             }
             KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => {
@@ -249,7 +342,11 @@ impl WorkflowState {
                     return illegal(format!("the end of iteration {}", end.iteration));
                 }
                 self.iteration_is_open = false;
+                self.waiting_for = None;
+                self.harness_process = None;
                 self.tokens = self.tokens.followed_by(end.tokens);
+                self.last_end =
+                    Some(LastEnd { outcome: end.outcome, retry: end.retry.clone(), position: event.position });
                 Ok(())
             }
             KindFacts::WorkflowEnd(end) => {
@@ -260,14 +357,63 @@ impl WorkflowState {
                 self.status = end.status;
                 self.stop_reason = end.stop_reason.clone();
                 self.ended_at = Some(event.occurred_at);
+                self.timer = None;
                 Ok(())
             }
-            KindFacts::Decision(decision) if decision.intent.as_deref() == Some("workflow_cancel") => {
-                self.cancel_requested = true;
+            KindFacts::TimerScheduled(timer) if timer.timer != TimerKind::Deadline => {
+                if self.state == RunState::Done || self.iteration_is_open {
+                    return illegal(format!("a timer of iteration {}", timer.iteration));
+                }
+                self.timer = Some(timer.clone());
+                Ok(())
+            }
+            KindFacts::TimerFired(timer) if self.timer.as_ref() == Some(timer) => {
+                self.timer = None;
+                Ok(())
+            }
+            KindFacts::Decision(decision) => {
+                self.hear(decision, event);
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes what somebody else decided on the run: a signal, or a permission that holds for all of it.
+    fn hear(&mut self, decision: &DecisionFacts, event: &RecordedEvent) {
+        let is_allowed = match decision.intent.as_deref() {
+            Some("workflow_cancel") => return self.cancel_requested = true,
+            Some("workflow_pause") => return self.pause_requested = true,
+            Some("workflow_resume") => return self.pause_requested = false,
+            Some("permission_allow") => true,
+            Some("permission_deny") => false,
+            _ => return,
+        };
+        if let Some(pattern) = decision.pattern.clone() {
+            self.carried.grants.push(Grant { pattern, is_allowed, decision_id: event.id.clone() });
+        }
+    }
+
+    fn begin_iteration(&mut self, start: &IterationStart) {
+        self.iteration = start.iteration;
+        self.iteration_is_open = true;
+        self.iteration_was_cut = false;
+        self.iteration_session = None;
+        self.harness_process = None;
+        self.timer = None;
+        // What was decided for the run stands in its own events; only who begins to read here learns it from the start.
+        self.carried.retries = start.carried.retries;
+        self.carried.retries_in_a_row = start.carried.retries_in_a_row;
+    }
+
+    /// Whether this iteration is open, and a turn of it runs.
+    fn is_in(&self, iteration: u32) -> bool {
+        iteration == self.iteration && self.iteration_is_open && self.waiting_for.is_none()
+    }
+
+    /// Iterations that count against the limit: retries do not.
+    pub fn counted_iterations(&self) -> u32 {
+        self.iteration.saturating_sub(self.carried.retries)
     }
 
     /// The state of a run's whole stream, and what did not fit; `None` without a `workflow.start` at its head.

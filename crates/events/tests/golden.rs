@@ -1,6 +1,7 @@
-//! Golden bytes: every kind at codec version 1, as it was first written, still encodes and decodes the same.
+//! Golden bytes: every kind at each codec version, as that version first wrote it, still decodes to the same; the newest
+//! version still encodes to the same.
 //!
-//! Under `golden/v1` stand, for each case, `<case>.json` (one event, written by hand), `<case>.facts.hex` and
+//! Under `golden/v1`, `golden/v2`, … stand, for each case, `<case>.json` (one event, written by hand), `<case>.facts.hex` and
 //! `<case>.content.hex` (the two stored payloads, with their headers). A case is named after its kind; a second case of
 //! one kind has `@` and a word behind it. To add one, write its `.json` and run
 //! `RUNLEDGER_WRITE_GOLDEN=1 cargo test -p runledger-events --test golden`: that writes the files that are missing, and
@@ -15,6 +16,10 @@ use runledger_events::{
     Codec, Continuation, EventKind, HEADER_BYTES, KindFacts, RunState, RunStatus, RuntimeEvent, WorkflowIteration,
 };
 
+/// The codec versions that were ever written.
+const VERSIONS: [u8; 2] = [1, 2];
+const NEWEST: u8 = VERSIONS[VERSIONS.len() - 1];
+
 struct Case {
     name: String,
     event: RuntimeEvent,
@@ -22,8 +27,8 @@ struct Case {
     content: Vec<u8>,
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+fn folder(version: u8) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{version}"))
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -50,9 +55,9 @@ fn committed(path: &Path, encoded: &[u8]) -> Vec<u8> {
     from_hex(&hex)
 }
 
-fn cases() -> Vec<Case> {
+fn cases(version: u8) -> Vec<Case> {
     let codec = Codec::default();
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder())
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder(version))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
@@ -64,7 +69,7 @@ fn cases() -> Vec<Case> {
             let name = path.file_name().unwrap().to_str().unwrap().strip_suffix(".json").unwrap().to_owned();
             let event = RuntimeEvent::from_json(&std::fs::read_to_string(&path).unwrap())
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
-            let beside = |part: &str| folder().join(format!("{name}.{part}.hex"));
+            let beside = |part: &str| folder(version).join(format!("{name}.{part}.hex"));
             let facts = committed(&beside("facts"), &codec.encode_facts(event.facts()).unwrap());
             let content = committed(&beside("content"), &codec.encode_content(event.json()).unwrap());
             Case { name, event, facts, content }
@@ -73,24 +78,24 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn every_kind_encodes_to_its_golden_bytes() {
+fn every_kind_encodes_to_the_golden_bytes_of_the_newest_version() {
     let codec = Codec::default();
-    for Case { name, event, facts, content } in cases() {
+    for Case { name, event, facts, content } in cases(NEWEST) {
         // When
         let encoded_facts = codec.encode_facts(event.facts()).unwrap();
         let encoded_content = codec.encode_content(event.json()).unwrap();
         // Then
         assert_eq!(to_hex(&encoded_facts), to_hex(&facts), "facts of {name}");
         assert_eq!(to_hex(&encoded_content), to_hex(&content), "content of {name}");
-        assert_eq!(facts[..HEADER_BYTES], [1, 0, 0, 0], "header of {name}");
-        assert_eq!(content[..HEADER_BYTES], [1, 0, 0, 0], "header of {name}");
+        assert_eq!(facts[..HEADER_BYTES], [NEWEST, 0, 0, 0], "header of {name}");
+        assert_eq!(content[..HEADER_BYTES], [NEWEST, 0, 0, 0], "header of {name}");
     }
 }
 
 #[test]
-fn golden_bytes_of_every_kind_decode_to_what_the_json_says() {
+fn golden_bytes_of_every_kind_and_version_decode_to_what_the_json_says() {
     let codec = Codec::default();
-    for Case { name, event, facts, content } in cases() {
+    for Case { name, event, facts, content } in VERSIONS.into_iter().flat_map(cases) {
         // When
         let decoded_facts = codec.decode_facts(&facts).unwrap_or_else(|error| panic!("{name}: {error}"));
         let decoded_content = codec.decode_content(&content).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -102,10 +107,10 @@ fn golden_bytes_of_every_kind_decode_to_what_the_json_says() {
 
 #[test]
 fn every_known_kind_and_one_unknown_have_golden_bytes_under_their_name() {
-    let cases = cases();
+    let cases = cases(NEWEST);
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     for kind in EventKind::KNOWN {
-        assert!(names.contains(kind.as_str()), "tests/golden/v1/{kind}.json is missing");
+        assert!(names.contains(kind.as_str()), "tests/golden/v{NEWEST}/{kind}.json is missing");
     }
     for case in &cases {
         let kind = case.name.split('@').next().unwrap();
@@ -116,7 +121,7 @@ fn every_known_kind_and_one_unknown_have_golden_bytes_under_their_name() {
 
 #[test]
 fn the_golden_event_of_each_kind_sets_every_field_of_its_facts() {
-    for case in cases().iter().filter(|case| EventKind::KNOWN.iter().any(|kind| kind.as_str() == case.name)) {
+    for case in cases(NEWEST).iter().filter(|case| EventKind::KNOWN.iter().any(|kind| kind.as_str() == case.name)) {
         let facts = case.event.facts();
         assert!(facts.agent_id.is_some() && facts.agent_type.is_some() && facts.expects_decision, "{}", case.name);
         match facts.data {
@@ -137,7 +142,7 @@ fn golden_bytes_hold_every_word_that_is_stored_as_a_number() {
     let (mut phases, mut modes, mut outcomes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let (mut states, mut statuses) = (BTreeSet::new(), BTreeSet::new());
     // When
-    for case in cases() {
+    for case in cases(NEWEST) {
         match &case.event.facts().data {
             KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => {
                 phases.insert("start");
@@ -149,6 +154,15 @@ fn golden_bytes_hold_every_word_that_is_stored_as_a_number() {
             }
             KindFacts::WorkflowIteration(WorkflowIteration::Session(_)) => {
                 phases.insert("session");
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Process(_)) => {
+                phases.insert("process");
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Deferred(_)) => {
+                phases.insert("deferred");
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Continued(_)) => {
+                phases.insert("continued");
             }
             KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => {
                 phases.insert("end");
@@ -164,19 +178,21 @@ fn golden_bytes_hold_every_word_that_is_stored_as_a_number() {
         }
     }
     // Then
-    assert_eq!(phases, BTreeSet::from(["start", "session", "end"]));
+    assert_eq!(phases, BTreeSet::from(["start", "session", "process", "deferred", "continued", "end"]));
     assert_eq!(modes, BTreeSet::from(["fresh", "resume", "reuse-current"]));
-    assert_eq!(outcomes.len(), 8, "{outcomes:?}");
+    assert_eq!(outcomes.len(), 9, "{outcomes:?}");
     assert_eq!(states, RunState::ALL.iter().map(|state| state.as_str()).collect());
     assert_eq!(statuses, RunStatus::ALL.iter().map(|status| status.as_str()).collect());
 }
 
 #[test]
 fn every_golden_file_belongs_to_a_case() {
-    let names: BTreeSet<String> = cases().into_iter().map(|case| case.name).collect();
-    for entry in std::fs::read_dir(folder()).unwrap() {
-        let file = entry.unwrap().file_name().into_string().unwrap();
-        let case = [".json", ".facts.hex", ".content.hex"].iter().find_map(|end| file.strip_suffix(end));
-        assert!(case.is_some_and(|case| names.contains(case)), "{file} belongs to no case");
+    for version in VERSIONS {
+        let names: BTreeSet<String> = cases(version).into_iter().map(|case| case.name).collect();
+        for entry in std::fs::read_dir(folder(version)).unwrap() {
+            let file = entry.unwrap().file_name().into_string().unwrap();
+            let case = [".json", ".facts.hex", ".content.hex"].iter().find_map(|end| file.strip_suffix(end));
+            assert!(case.is_some_and(|case| names.contains(case)), "{file} belongs to no case");
+        }
     }
 }

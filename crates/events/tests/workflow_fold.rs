@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use runledger_events::{
-    AdapterSessionId, Content, Continuation, DecisionFacts, EventId, EventKind, Facts, IterationEnd, IterationOutcome,
+    AdapterSessionId, Carried, Content, Continuation, DecisionFacts, EventId, EventKind, Facts, IterationEnd, IterationOutcome,
     IterationSession, IterationStart, IterationState, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent,
     RunId, RunState, RunStatus, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, WorkflowEnd,
     WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, transition_is_legal,
@@ -59,6 +59,9 @@ fn start(owner: Option<Owner>) -> KindFacts {
         attempt: 1,
         deadline_at: None,
         owner,
+        forked_from: None,
+        iteration: 0,
+        policy: None,
     }))
 }
 
@@ -81,7 +84,7 @@ fn end(status: RunStatus) -> KindFacts {
 
 fn iteration_start(iteration: u32) -> KindFacts {
     let continuation = Continuation::Fresh;
-    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration, continuation }))
+    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration, continuation, retry: None, carried: Carried::default() }))
 }
 
 fn iteration_session(iteration: u32, id: &str) -> KindFacts {
@@ -98,6 +101,7 @@ fn iteration_end(iteration: u32, tokens: Tokens) -> KindFacts {
         tokens,
         tracker: None,
         adapter_session_id: None,
+        retry: None,
     }))
 }
 
@@ -293,6 +297,10 @@ fn a_cancelling_decision_is_remembered_and_other_decisions_are_not() {
             decision_type: None,
             source: None,
             intent: intent.map(str::to_owned),
+            scope: None,
+            pattern: None,
+            by: None,
+            rule: None,
         })
     };
     let (mut run, position) = run_in(RunState::Running);

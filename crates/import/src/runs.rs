@@ -6,7 +6,7 @@
 //! `running` was left by a process that is gone; its last iteration recorded has ended, and the run is interrupted.
 
 use runledger_events::{
-    AdapterSessionId, Continuation, EventId, IterationEnd, IterationOutcome, IterationSession, IterationStart,
+    AdapterSessionId, Carried, Continuation, EventId, IterationEnd, IterationOutcome, IterationSession, IterationStart,
     KindFacts, ObjectText, RunId, RunState, RunStatus, SessionId, StreamVersion, TimestampMs, Tokens, WorkflowEnd,
     WorkflowIteration, WorkflowStart, WorkflowTransition, event_json,
 };
@@ -196,6 +196,9 @@ fn start(span: &Span<'_>, session: &SessionId) -> Result<KindFacts, Cause> {
         deadline_at: None,
         // Nobody drives it here.
         owner: None,
+        forked_from: None,
+        iteration: 0,
+        policy: None,
     })))
 }
 
@@ -235,7 +238,7 @@ fn iteration(
         None => Continuation::Fresh,
     };
     let facts =
-        KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration: number, continuation }));
+        KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration: number, continuation, retry: None, carried: Carried::default() }));
     writer.write(&format!("iteration-{number}"), place, at, &facts, None)?;
 
     name_sessions(writer, number, range.clone(), &adapters, seen)?;
@@ -260,6 +263,7 @@ fn iteration(
         tokens,
         tracker: None,
         adapter_session_id: adapters.last().cloned(),
+        retry: None,
     }));
     let place = end_place(if is_told { range.end } else { span.to });
     writer.write(&format!("iteration-{number}-end"), place, at, &facts, None)

@@ -45,6 +45,7 @@ impl Workflow {
             tokens: Tokens::default(),
             tracker: None,
             adapter_session_id: None,
+            retry: None,
         })));
     }
 

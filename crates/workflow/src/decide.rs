@@ -172,7 +172,7 @@ pub fn decide(state: Option<&WorkflowState>, command: &Command) -> Result<Vec<De
                 RunState::Running if !state.iteration_is_open => {}
                 _ => return refused("a new iteration"),
             }
-            let start = IterationStart { iteration: state.iteration + 1, continuation: continuation.clone() };
+            let start = IterationStart { iteration: state.iteration + 1, continuation: continuation.clone(), retry: None, carried: state.carried.clone() };
             events.push(Decided {
                 facts: KindFacts::WorkflowIteration(WorkflowIteration::Start(start)),
                 extra: extra.clone(),
@@ -231,6 +231,7 @@ fn end_iteration(state: &WorkflowState, report: &TurnReport) -> Result<Vec<Decid
         tokens: if is_cancelled { Tokens::default() } else { report.tokens },
         tracker: tracker.map(|tracker| tracker.facts.clone()),
         adapter_session_id: report.adapter_session_id.clone(),
+        retry: None,
     };
     let mut extra = Extra::default();
     if let Some(tracker) = tracker {

@@ -295,6 +295,9 @@ fn start(
         attempt: 1,
         deadline_at,
         owner: Some(owner),
+        forked_from: None,
+        iteration: 0,
+        policy: None,
     };
     let mut extra =
         Extra::default().with("prompt", &spec.prompt)?.with("project_dir", &spec.project_dir.to_string_lossy())?;

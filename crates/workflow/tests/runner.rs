@@ -305,6 +305,9 @@ fn start(max_iterations: u32, has_tracker: bool) -> Command {
             attempt: 1,
             deadline_at: None,
             owner: None,
+            forked_from: None,
+            iteration: 0,
+            policy: None,
         }),
         extra: Extra::default(),
     }

@@ -106,6 +106,9 @@ fn state(row: &Row<'_>) -> rusqlite::Result<IterationState> {
         .transpose()?;
     let has_tracker = row.get_ref(10)? != rusqlite::types::ValueRef::Null;
     Ok(IterationState {
+        attempt: 1,
+        retry: None,
+        waiting_for: None,
         iteration: row.get(0)?,
         continuation: from_json(row, 1)?,
         started_at: TimestampMs(row.get(2)?),

@@ -127,6 +127,16 @@ fn state(row: &Row<'_>) -> rusqlite::Result<(WorkflowState, Position)> {
         owner: if row.get_ref(18)? == rusqlite::types::ValueRef::Null { None } else { Some(from_json(row, 18)?) },
         // A request to end is the runner's business, and no column here.
         cancel_requested: false,
+        pause_requested: false,
+        forked_from: None,
+        policy: None,
+        carried: runledger_events::Carried::default(),
+        iteration_was_cut: false,
+        iteration_session: None,
+        waiting_for: None,
+        harness_process: None,
+        last_end: None,
+        timer: None,
         last_position: Position(row.get(20)?),
         tokens: tokens(row, 21)?,
     };

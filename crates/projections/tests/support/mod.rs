@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{
-    AdapterSessionId, Content, Continuation, EventId, EventKind, IterationEnd, IterationOutcome, IterationSession,
+    AdapterSessionId, Carried, Content, Continuation, EventId, EventKind, IterationEnd, IterationOutcome, IterationSession,
     IterationStart, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent, RunId, RunState, RunStatus,
     RuntimeEvent, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, TrackerFacts, WorkflowEnd,
     WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, event_json,
@@ -296,6 +296,9 @@ pub(crate) fn start(run: &str, session: &str, choice: u8) -> KindFacts {
         attempt: 1 + u32::from(choice % 3),
         deadline_at: has(16).then_some(TimestampMs(-5)),
         owner: has(32).then(|| owner(1)),
+        forked_from: None,
+        iteration: 0,
+        policy: None,
     }))
 }
 
@@ -305,7 +308,7 @@ pub(crate) fn into_running() -> KindFacts {
 }
 
 pub(crate) fn iteration_start(iteration: u32, continuation: Continuation) -> KindFacts {
-    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration, continuation }))
+    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration, continuation, retry: None, carried: Carried::default() }))
 }
 
 pub(crate) fn iteration_session(iteration: u32, adapter: &str) -> KindFacts {
@@ -333,6 +336,7 @@ pub(crate) fn iteration_end(iteration: u32, choice: u8, adapter: Option<&str>) -
         tokens,
         tracker: has(2).then(|| TrackerFacts { digest: "ab".repeat(32), bytes: figure, is_whole: has(4) }),
         adapter_session_id: adapter.map(|id| AdapterSessionId::new(id).unwrap()),
+        retry: None,
     }))
 }
 
