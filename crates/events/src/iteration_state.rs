@@ -153,9 +153,7 @@ impl IterationState {
                 self.tokens = self.tokens.followed_by(end.tokens);
                 self.tracker = end.tracker.clone();
             }
-            KindFacts::WorkflowTransition(transition)
-                if transition.to == RunState::Idle && self.ended_at.is_none() =>
-            {
+            KindFacts::WorkflowTransition(transition) if transition.to == RunState::Idle && self.ended_at.is_none() => {
                 self.ended_at = Some(event.occurred_at);
                 self.end_position = Some(event.position);
                 self.waiting_for = None;

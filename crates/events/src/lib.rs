@@ -25,6 +25,7 @@ mod kind;
 mod permission_policy;
 mod position;
 mod relay_event;
+mod relay_state;
 mod runtime_event;
 mod source;
 mod tokens;
@@ -50,6 +51,7 @@ pub use position::{Position, StreamVersion, TimestampMs};
 pub use relay_event::{
     AppliedRule, AskContext, ProcessId, RelayQuestion, RelayRequest, RelayWithdrawn, RuleOrigin, Timer, TimerKind,
 };
+pub use relay_state::{EXPIRED, RelayState, RequestStatus};
 pub use runtime_event::{RuntimeEvent, RuntimeEventError};
 pub use source::{NOTE_PREFIX, Source};
 pub use tokens::Tokens;
@@ -59,6 +61,4 @@ pub use workflow_event::{
     IterationSession, IterationStart, Owner, Retry, RetryReason, TrackerFacts, WorkflowEnd, WorkflowIteration,
     WorkflowStart, WorkflowTransition, event_json,
 };
-pub use workflow_state::{
-    IllegalEvent, LastEnd, RunState, RunStatus, WorkflowState, transition_is_legal,
-};
+pub use workflow_state::{IllegalEvent, LastEnd, RunState, RunStatus, WorkflowState, transition_is_legal};

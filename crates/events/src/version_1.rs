@@ -78,9 +78,7 @@ pub(crate) fn upcast(part: PayloadPart, body: Vec<u8>) -> Result<Vec<u8>, CodecE
     let rest = &body[head + kind_bytes..];
     let (facts, read) = match kind {
         DECISION => decode(rest, |old: Decision| KindFacts::Decision(old.into())).map_err(damaged)?,
-        WORKFLOW_START => {
-            decode(rest, |old: Start| KindFacts::WorkflowStart(Box::new(old.into()))).map_err(damaged)?
-        }
+        WORKFLOW_START => decode(rest, |old: Start| KindFacts::WorkflowStart(Box::new(old.into()))).map_err(damaged)?,
         WORKFLOW_ITERATION => {
             decode(rest, |old: Iteration| KindFacts::WorkflowIteration(old.into())).map_err(damaged)?
         }

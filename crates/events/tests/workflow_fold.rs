@@ -6,9 +6,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use runledger_events::{
-    AdapterSessionId, Carried, Content, Continuation, DecisionFacts, EventId, EventKind, Facts, IterationEnd, IterationOutcome,
-    IterationSession, IterationStart, IterationState, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent,
-    RunId, RunState, RunStatus, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, WorkflowEnd,
+    AdapterSessionId, Carried, Content, Continuation, DecisionFacts, EventId, EventKind, Facts, IterationEnd,
+    IterationOutcome, IterationSession, IterationStart, IterationState, KindFacts, LogId, Metadata, Owner, Position,
+    RecordedEvent, RunId, RunState, RunStatus, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, WorkflowEnd,
     WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, transition_is_legal,
 };
 
@@ -84,7 +84,12 @@ fn end(status: RunStatus) -> KindFacts {
 
 fn iteration_start(iteration: u32) -> KindFacts {
     let continuation = Continuation::Fresh;
-    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration, continuation, retry: None, carried: Carried::default() }))
+    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart {
+        iteration,
+        continuation,
+        retry: None,
+        carried: Carried::default(),
+    }))
 }
 
 fn iteration_session(iteration: u32, id: &str) -> KindFacts {

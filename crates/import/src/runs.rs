@@ -237,8 +237,12 @@ fn iteration(
         Some(handle) => Continuation::Resume { handle: handle.to_string() },
         None => Continuation::Fresh,
     };
-    let facts =
-        KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration: number, continuation, retry: None, carried: Carried::default() }));
+    let facts = KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart {
+        iteration: number,
+        continuation,
+        retry: None,
+        carried: Carried::default(),
+    }));
     writer.write(&format!("iteration-{number}"), place, at, &facts, None)?;
 
     name_sessions(writer, number, range.clone(), &adapters, seen)?;

@@ -172,7 +172,12 @@ pub fn decide(state: Option<&WorkflowState>, command: &Command) -> Result<Vec<De
                 RunState::Running if !state.iteration_is_open => {}
                 _ => return refused("a new iteration"),
             }
-            let start = IterationStart { iteration: state.iteration + 1, continuation: continuation.clone(), retry: None, carried: state.carried.clone() };
+            let start = IterationStart {
+                iteration: state.iteration + 1,
+                continuation: continuation.clone(),
+                retry: None,
+                carried: state.carried.clone(),
+            };
             events.push(Decided {
                 facts: KindFacts::WorkflowIteration(WorkflowIteration::Start(start)),
                 extra: extra.clone(),

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{
-    AdapterSessionId, Carried, Content, Continuation, EventId, EventKind, IterationEnd, IterationOutcome, IterationSession,
-    IterationStart, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent, RunId, RunState, RunStatus,
-    RuntimeEvent, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, TrackerFacts, WorkflowEnd,
+    AdapterSessionId, Carried, Content, Continuation, EventId, EventKind, IterationEnd, IterationOutcome,
+    IterationSession, IterationStart, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent, RunId, RunState,
+    RunStatus, RuntimeEvent, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, TrackerFacts, WorkflowEnd,
     WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, event_json,
 };
 use runledger_projections::{
@@ -308,7 +308,12 @@ pub(crate) fn into_running() -> KindFacts {
 }
 
 pub(crate) fn iteration_start(iteration: u32, continuation: Continuation) -> KindFacts {
-    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart { iteration, continuation, retry: None, carried: Carried::default() }))
+    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart {
+        iteration,
+        continuation,
+        retry: None,
+        carried: Carried::default(),
+    }))
 }
 
 pub(crate) fn iteration_session(iteration: u32, adapter: &str) -> KindFacts {
