@@ -17,6 +17,7 @@
 //! ```
 
 mod cancel;
+mod commands;
 mod config;
 mod decide;
 mod desk;
@@ -30,6 +31,7 @@ mod runner;
 mod tracker;
 
 pub use cancel::CancelHandle;
+pub use commands::Commands;
 pub use config::{LoopConfig, WorkflowConfig};
 pub use decide::{Command, Decided, Extra, Rejected, StopCause, TrackerReading, TransportCheck, TurnReport, decide};
 pub use error::{ConfigError, HarnessError, RunError};
