@@ -155,6 +155,16 @@ const RUN_PREFIX: &str = "run/";
 const REQUEST_PREFIX: &str = "request/";
 const RULES_PREFIX: &str = "rules/";
 
+impl RequestId {
+    /// The question about a call: the harness's name of it, behind its session's.
+    ///
+    /// # Errors
+    /// [`IdError`] when both together are too long.
+    pub fn of_call(adapter_session_id: &AdapterSessionId, name: &str) -> Result<Self, IdError> {
+        Self::new(format!("{adapter_session_id}:{name}"))
+    }
+}
+
 impl StreamName {
     /// The stream of a session's harness events.
     pub fn session(id: &SessionId) -> Self {

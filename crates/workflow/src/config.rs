@@ -128,6 +128,11 @@ impl WorkflowConfig {
         Ok(config)
     }
 
+    /// Permissions, retries and delays, where it says anything of them.
+    pub fn policy(&self) -> Option<runledger_events::RunPolicy> {
+        None
+    }
+
     /// The loop, where there is one and it is on.
     pub fn active_loop(&self) -> Option<&LoopConfig> {
         self.loop_config.as_ref().filter(|config| config.enabled)

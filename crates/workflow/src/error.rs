@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runledger_events::{IdError, RunId};
+use runledger_events::{IdError, RunId, RunStatus};
 use runledger_store::{AppendError, NewEventError, ReadError};
 
 use crate::decide::Rejected;
@@ -80,6 +80,65 @@ pub enum HarnessError {
     Turn(String),
 }
 
+/// Why a run cannot be taken up. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// There is none.
+    #[error("there is no run {run_id}; `runledger runs` lists them")]
+    Unknown {
+        /// What was asked for.
+        run_id: RunId,
+    },
+    /// It has ended.
+    #[error("run {run_id} is over: {status}; `runledger fork {run_id}` begins another one from a point of it")]
+    Over {
+        /// The run.
+        run_id: RunId,
+        /// How it ended.
+        status: RunStatus,
+    },
+    /// Its owner is at work.
+    #[error(
+        "run {run_id} is driven by process {pid} on {host}, which is at work; end it, or take the run from it with \
+         `--take-over`"
+    )]
+    Alive {
+        /// The run.
+        run_id: RunId,
+        /// Where its owner is.
+        host: String,
+        /// The owner's process.
+        pid: u32,
+    },
+    /// Whether its owner is at work cannot be known from here.
+    #[error(
+        "run {run_id} was driven by process {pid} on {host}, of which nothing can be known from here; if it is gone, \
+         `--take-over` takes the run from it"
+    )]
+    OwnerUnknown {
+        /// The run.
+        run_id: RunId,
+        /// Where its owner was.
+        host: String,
+        /// The owner's process.
+        pid: u32,
+    },
+    /// What it was to do was erased.
+    #[error("run {run_id} cannot be taken up: its prompt or project directory was erased, or was never told")]
+    Erased {
+        /// The run.
+        run_id: RunId,
+    },
+    /// What it was to do cannot be read.
+    #[error("run {run_id} cannot be taken up: its first event does not read: {source}")]
+    Damaged {
+        /// The run.
+        run_id: RunId,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
 /// Why a run could not be started, or not be carried to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -89,6 +148,9 @@ pub enum RunError {
     /// The harness cannot be used; nothing was written.
     #[error(transparent)]
     Harness(#[from] HarnessError),
+    /// The run cannot be taken up; nothing was written.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     /// Another owner has the run; the harness was ended, and nothing was written since.
     #[error("run {run_id}: another owner has taken it over (term {term}); this one has stopped")]
     Fenced {
