@@ -35,11 +35,16 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Exec(commands::exec::Exec),
+    Resume(commands::resume::Resume),
     Runs(commands::runs::Runs),
     Show(commands::show::Show),
     Sessions(commands::sessions::Sessions),
     Feed(commands::feed::Feed),
     Events(commands::events::Events),
+    Cancel(commands::cancel::Cancel),
+    Signal(commands::signal::Signal),
+    Fork(commands::fork::Fork),
+    Sweep(commands::sweep::Sweep),
     Ingest(commands::ingest::Ingest),
     Import(commands::import::Import),
     Export(commands::export::Export),
@@ -92,11 +97,16 @@ fn main() -> ExitCode {
 fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
     match command {
         Command::Exec(command) => command.run(ledger, output),
+        Command::Resume(command) => command.run(ledger, output),
         Command::Runs(command) => command.run(ledger, output),
         Command::Show(command) => command.run(ledger, output),
         Command::Sessions(command) => command.run(ledger, output),
         Command::Feed(command) => command.run(ledger, output),
         Command::Events(command) => command.run(ledger, output),
+        Command::Cancel(command) => command.run(ledger, output),
+        Command::Signal(command) => command.run(ledger, output),
+        Command::Fork(command) => command.run(ledger, output),
+        Command::Sweep(command) => command.run(ledger, output),
         Command::Ingest(command) => command.run(ledger, output),
         Command::Import(command) => command.run(ledger, output),
         Command::Export(command) => command.run(ledger, output),

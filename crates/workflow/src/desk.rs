@@ -76,6 +76,7 @@ impl RunWriter {
         writer.catch_up()?;
         if let Some(state) = &writer.state {
             writer.session_id = state.session_id.clone();
+            writer.term = state.term();
         }
         Ok(writer)
     }

@@ -33,13 +33,13 @@ mod runner;
 mod tracker;
 
 pub use cancel::CancelHandle;
-pub use commands::Commands;
+pub use commands::{Cancelled, Commands, ForkPoint, Forked, Signal};
 pub use config::{LoopConfig, WorkflowConfig};
 pub use decide::{
     Command, Decided, Deferral, Denial, Extra, Rejected, StopCause, TakeOver, TrackerReading, TransportCheck,
     TurnReport, decide,
 };
-pub use error::{ConfigError, HarnessError, ResumeError, RunError};
+pub use error::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 pub use harness::claude::ClaudeHarness;
 pub use harness::codex::CodexHarness;
 pub use harness::command::CommandHarness;

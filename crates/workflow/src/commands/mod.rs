@@ -1,8 +1,14 @@
 //! What anybody may do to a run, or to a question of it, from any process: each is one look at the log and one append.
 
+mod fork;
+mod signals;
+
 use std::sync::Arc;
 
 use runledger_store::{EventLog, LogReader, OpenError};
+
+pub use fork::{ForkPoint, Forked};
+pub use signals::{Cancelled, Signal};
 
 /// The write half's commands on one ledger.
 ///
