@@ -27,11 +27,12 @@ mod instructions;
 mod journal;
 mod owner;
 mod paths;
+mod relay;
 mod runner;
 mod tracker;
 
 pub use cancel::CancelHandle;
-pub use commands::Commands;
+pub use commands::{Clock, Commands, DecidedRequest, RulesError, Withdrawer, WorkflowGrants};
 pub use config::{LoopConfig, WorkflowConfig};
 pub use decide::{Command, Decided, Extra, Rejected, StopCause, TrackerReading, TransportCheck, TurnReport, decide};
 pub use error::{ConfigError, HarnessError, RunError};
@@ -40,6 +41,10 @@ pub use harness::codex::CodexHarness;
 pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
-pub use owner::{current_owner, is_alive};
+pub use owner::{current_owner, current_process, is_alive, is_process_alive};
+pub use relay::{
+    Ask, AskError, Asked, DecideError, ExpireError, GrantScope, RelayAnswer, RelayLogError, RelayVerdict, Settled,
+    UnfitVerdict, UserQuestion, VerdictSource, WithdrawError, current_user,
+};
 pub use runner::{RunOutcome, RunSpec, Runner};
 pub use tracker::{SKELETON_MARKER, Verdict};

@@ -1,15 +1,33 @@
 //! Who drives a run: this process on this host, told apart from a later one with the same process id.
 
-use runledger_events::{LogId, Owner};
+use runledger_events::{LogId, Owner, ProcessId};
 
 /// This process as the owner of a run, in this term.
 pub fn current_owner(term: u64, log_id: LogId) -> Owner {
-    let pid = std::process::id();
-    Owner { term, log_id, host: host(), boot_id: boot_id(), pid, pid_started_at: started_at(pid) }
+    let ProcessId { host, boot_id, pid, pid_started_at } = current_process();
+    Owner { term, log_id, host, boot_id, pid, pid_started_at }
+}
+
+/// This process.
+pub fn current_process() -> ProcessId {
+    process_of(std::process::id())
+}
+
+/// A process of this host, by its id.
+pub(crate) fn process_of(pid: u32) -> ProcessId {
+    ProcessId { host: host(), boot_id: boot_id(), pid, pid_started_at: started_at(pid) }
 }
 
 /// Whether an owner's process still runs; `None` where that cannot be known from here.
 pub fn is_alive(owner: &Owner) -> Option<bool> {
+    let Owner { host, boot_id, pid, pid_started_at, .. } = owner;
+    let process =
+        ProcessId { host: host.clone(), boot_id: boot_id.clone(), pid: *pid, pid_started_at: *pid_started_at };
+    is_process_alive(&process)
+}
+
+/// Whether a process still runs; `None` where that cannot be known from here.
+pub fn is_process_alive(owner: &ProcessId) -> Option<bool> {
     if owner.host != host() {
         return None;
     }
