@@ -43,8 +43,9 @@ pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
 pub use owner::{current_owner, current_process, is_alive, is_process_alive};
 pub use relay::{
-    Ask, AskError, Asked, DecideError, ExpireError, GrantScope, RelayAnswer, RelayLogError, RelayVerdict, Settled,
-    UnfitVerdict, UserQuestion, VerdictSource, WithdrawError, current_user,
+    Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,
+    RelayAnswer, RelayCoordinator, RelayError, RelayLogError, RelayOutcome, RelayVerdict, Relayed, Settled, StopToken,
+    Stopper, TerminalChannel, UnfitVerdict, UserQuestion, VerdictSource, WithdrawError, current_user,
 };
 pub use runner::{RunOutcome, RunSpec, Runner};
 pub use tracker::{SKELETON_MARKER, Verdict};

@@ -6,6 +6,7 @@ mod rules;
 
 use std::sync::Arc;
 
+use runledger_events::TimestampMs;
 use runledger_store::{EventLog, LogReader, OpenError};
 
 pub use clock::Clock;
@@ -38,6 +39,11 @@ impl Commands {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// The time, by its clock.
+    pub(crate) fn now(&self) -> TimestampMs {
+        self.clock.now()
     }
 
     /// The log.

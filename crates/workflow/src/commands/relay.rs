@@ -14,7 +14,7 @@ use crate::owner::is_process_alive;
 use crate::relay::decision_event::{DecisionEvent, answers_json, intent, new_event_id, request_event, withdrawn_event};
 use crate::relay::error::{AskError, DecideError, ExpireError, RelayLogError, UnfitVerdict, WithdrawError};
 use crate::relay::questions::{UserQuestion, answers_in_order};
-use crate::relay::{Ask, Asked, GrantScope, RelayAnswer, RelayVerdict, Settled};
+use crate::relay::{Ask, Asked, ChannelRequest, GrantScope, RelayAnswer, RelayVerdict, Settled};
 
 /// A decision that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +129,11 @@ impl Commands {
     /// As [`Commands::relay_state`].
     pub fn relay_settled(&self, id: &RequestId) -> Result<Option<Settled>, ReadError> {
         Ok(self.question(id)?.and_then(|question| question.settled()))
+    }
+
+    /// What a channel is told of a question; `None` where nobody has put it.
+    pub(crate) fn channel_request(&self, id: &RequestId) -> Result<Option<ChannelRequest>, ReadError> {
+        Ok(self.question(id)?.map(|question| ChannelRequest::read(&question.state, question.first())))
     }
 
     fn question(&self, id: &RequestId) -> Result<Option<Question>, ReadError> {
