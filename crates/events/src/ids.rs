@@ -194,6 +194,11 @@ impl StreamName {
         self.0.strip_prefix(REQUEST_PREFIX).and_then(|id| RequestId::new(id).ok())
     }
 
+    /// The workflow whose decisions stand in it, if any do and it has a name.
+    pub fn rules_workflow(&self) -> Option<&str> {
+        self.0.strip_prefix(RULES_PREFIX).filter(|name| !name.is_empty())
+    }
+
     /// Whether decisions that hold for every run of a workflow stand in it.
     pub fn is_rules(&self) -> bool {
         self.0.starts_with(RULES_PREFIX)

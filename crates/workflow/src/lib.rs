@@ -29,11 +29,14 @@ mod journal;
 mod owner;
 mod paths;
 mod plan;
+mod relay;
 mod runner;
 mod tracker;
 
 pub use cancel::CancelHandle;
-pub use commands::{Cancelled, Commands, ForkPoint, Forked, Signal};
+pub use commands::{
+    Cancelled, Clock, Commands, DecidedRequest, ForkPoint, Forked, RulesError, Signal, Withdrawer, WorkflowGrants,
+};
 pub use config::{LoopConfig, WorkflowConfig};
 pub use decide::{
     Command, Decided, Deferral, Denial, Extra, Rejected, StopCause, TakeOver, TrackerReading, TransportCheck,
@@ -47,5 +50,10 @@ pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
 pub use owner::{current_owner, current_process, is_alive, is_process_alive};
 pub use plan::RunSpec;
+pub use relay::{
+    Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,
+    RelayAnswer, RelayCoordinator, RelayError, RelayLogError, RelayOutcome, RelayVerdict, Relayed, Settled, StopToken,
+    Stopper, TerminalChannel, UnfitVerdict, UserQuestion, VerdictSource, WithdrawError, current_user,
+};
 pub use runner::{ResumeSpec, RunOutcome, Runner};
 pub use tracker::{SKELETON_MARKER, Verdict};

@@ -8,9 +8,9 @@ use clap::Args;
 use runledger_events::RunId;
 use runledger_projections::{Projections, Queries};
 use runledger_store::{EventLog, Receipt};
-use runledger_workflow::{CommandError, Commands};
+use runledger_workflow::{CommandError, Commands, current_user};
 
-use crate::commands::signal::{by, tell_events};
+use crate::commands::signal::tell_events;
 use crate::exit_code::Exit;
 use crate::ledger::{LedgerArg, one_run};
 use crate::output::{Output, message};
@@ -34,10 +34,9 @@ impl Cancel {
         let run = one_run(&queries, &self.run)?.0;
         let log = Arc::new(ledger.open_for_writing()?);
         let commands = Commands::open(log.clone())?;
-        let cancelled = commands.cancel(&run.id, &by())?;
+        let cancelled = commands.cancel(&run.id, &current_user())?;
         let mut receipts = cancelled.receipts;
         receipts.extend(cancel_all_below(&commands, &queries, &run.id)?);
-        let receipts: Vec<Receipt> = receipts;
         tell_events(&commands, &receipts, output)?;
         if !output.is_json() {
             let how = if cancelled.is_over { "cancelled; nobody drove it" } else { "cancel requested" };
@@ -66,7 +65,7 @@ fn cancel_all_below(commands: &Commands, queries: &Queries, run_id: &RunId) -> a
                 continue;
             }
             open.push(child.id.clone());
-            match commands.cancel(&child.id, &by()) {
+            match commands.cancel(&child.id, &current_user()) {
                 Ok(cancelled) => receipts.extend(cancelled.receipts),
                 Err(CommandError::Over { .. }) => {}
                 Err(error) => return Err(error.into()),

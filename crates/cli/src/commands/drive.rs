@@ -78,10 +78,10 @@ pub(crate) fn harness(name: &str, program: &[String], project_dir: &Path) -> Res
     match (name, program.split_first()) {
         ("claude" | "claude-code", None) => Ok(Box::new(ClaudeHarness::new(project_dir)?)),
         ("codex", None) => Ok(Box::new(CodexHarness::new(project_dir)?)),
-        (_, Some((program, arguments))) => {
-            Ok(Box::new(CommandHarness::new(program, arguments.to_vec(), project_dir)?))
+        (_, Some((program, arguments))) => Ok(Box::new(CommandHarness::new(program, arguments.to_vec(), project_dir)?)),
+        (name, None) => {
+            Err(HarnessError::NotFound { harness: name.to_owned(), program: "(none was recorded)".to_owned() })
         }
-        (name, None) => Err(HarnessError::NotFound { harness: name.to_owned(), program: "(none was recorded)".to_owned() }),
     }
 }
 

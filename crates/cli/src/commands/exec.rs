@@ -93,7 +93,8 @@ impl Exec {
         let (session_id, parent_run_id) = self.place()?;
         let workflow = self.workflow.as_deref().map(WorkflowConfig::load).transpose()?;
         let harness = self.harness()?;
-        let has_rules = workflow.as_ref().and_then(WorkflowConfig::policy).is_some_and(|policy| policy.permissions.is_some());
+        let has_rules =
+            workflow.as_ref().and_then(WorkflowConfig::policy).is_some_and(|policy| policy.permissions.is_some());
         if has_rules {
             rules_are_enforced(harness.name(), &self.project_dir)?;
         }
@@ -139,9 +140,7 @@ impl Exec {
             ("claude" | "claude-code" | "codex", false) => {
                 Err(Usage("only the command harness takes a program after `--`".to_owned()).into())
             }
-            ("claude" | "claude-code" | "codex" | "command", _) => {
-                Ok(harness(name, &self.program, &self.project_dir)?)
-            }
+            ("claude" | "claude-code" | "codex" | "command", _) => Ok(harness(name, &self.program, &self.project_dir)?),
             (other, _) => {
                 Err(Usage(format!("there is no harness {other}; there are claude, codex and command")).into())
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use runledger_events::Position;
 use runledger_store::{EventFilter, Read, Receipt};
-use runledger_workflow::{Commands, Signal as RunSignal};
+use runledger_workflow::{Commands, Signal as RunSignal, current_user};
 
 use crate::exit_code::{Exit, Usage};
 use crate::ledger::{LedgerArg, one_run};
@@ -45,7 +45,7 @@ impl Signal {
         let run = one_run(&ledger.queries()?, &self.run)?.0;
         let log = Arc::new(ledger.open_for_writing()?);
         let commands = Commands::open(log)?;
-        let receipt = commands.signal(&run.id, &RunSignal::of(&self.name, data), &by())?;
+        let receipt = commands.signal(&run.id, &RunSignal::of(&self.name, data), &current_user())?;
         tell_events(&commands, &[receipt], output)?;
         if !output.is_json() {
             message(&format!("{} is told {}", run.id, crate::render::plain(&self.name)));
@@ -59,13 +59,6 @@ fn json_text(text: &str) -> anyhow::Result<String> {
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|error| Usage(format!("--data is no JSON: {error}")))?;
     Ok(value.to_string())
-}
-
-/// Who asks: the user and the host, as far as they are known.
-pub(crate) fn by() -> String {
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    let host = runledger_workflow::current_process().host;
-    format!("{}@{host}", user.unwrap_or_else(|| "somebody".to_owned()))
 }
 
 /// The appended events, as `events` has them; in words nothing is said of them here.

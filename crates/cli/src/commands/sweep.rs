@@ -33,9 +33,9 @@ struct Swept<'a> {
 
 impl Sweep {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
-        let queries_path = ledger.queries();
+        // A ledger that is not there has no runs, and is not made for that answer.
+        drop(ledger.open_for_reading()?);
         let log = Arc::new(ledger.open_for_writing()?);
-        drop(queries_path?);
         let swept = sweep(&log, ledger)?;
         for state in &swept {
             if output.is_json() {
@@ -74,7 +74,10 @@ pub(crate) fn sweep_before(log: &Arc<EventLog>, ledger: &LedgerArg) {
     match sweep(log, ledger) {
         Ok(swept) => {
             for state in swept {
-                message(&format!("run {} was interrupted: `runledger resume {}` takes it up", state.run_id, state.run_id));
+                message(&format!(
+                    "run {} was interrupted: `runledger resume {}` takes it up",
+                    state.run_id, state.run_id
+                ));
             }
         }
         Err(error) => message(&format!("warning: runs whose owners are gone could not be looked for: {error:#}")),

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use runledger_events::{
-    Fields, IterationEnd, KindFacts, Metadata, Position, RecordedEvent, RunId, RunState, RunStatus,
-    RuntimeEvent, SessionId, StreamName, StreamVersion, WorkflowIteration, WorkflowStart, WorkflowState,
-    WorkflowTransition, event_json, readable,
+    Fields, IterationEnd, KindFacts, Metadata, Position, RecordedEvent, RunId, RunState, RunStatus, RuntimeEvent,
+    SessionId, StreamName, StreamVersion, WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition,
+    event_json, readable,
 };
 use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, Read, ReadError, Receipt};
 use serde_json::value::RawValue;
