@@ -6,6 +6,7 @@ mod ledger;
 mod narrator;
 mod output;
 mod render;
+mod requests;
 mod spools;
 
 use std::ffi::OsString;
@@ -41,6 +42,9 @@ enum Command {
     Sessions(commands::sessions::Sessions),
     Feed(commands::feed::Feed),
     Events(commands::events::Events),
+    Allow(commands::decide::Allow),
+    Deny(commands::decide::Deny),
+    Rules(commands::rules::Rules),
     Cancel(commands::cancel::Cancel),
     Signal(commands::signal::Signal),
     Fork(commands::fork::Fork),
@@ -103,6 +107,9 @@ fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Re
         Command::Sessions(command) => command.run(ledger, output),
         Command::Feed(command) => command.run(ledger, output),
         Command::Events(command) => command.run(ledger, output),
+        Command::Allow(command) => command.run(ledger, output),
+        Command::Deny(command) => command.run(ledger, output),
+        Command::Rules(command) => command.run(ledger, output),
         Command::Cancel(command) => command.run(ledger, output),
         Command::Signal(command) => command.run(ledger, output),
         Command::Fork(command) => command.run(ledger, output),

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub(crate) mod cancel;
+pub(crate) mod decide;
 pub(crate) mod drive;
 pub(crate) mod events;
 pub(crate) mod exec;
@@ -12,6 +13,7 @@ pub(crate) mod import;
 pub(crate) mod ingest;
 pub(crate) mod rebuild_projections;
 pub(crate) mod resume;
+pub(crate) mod rules;
 pub(crate) mod runs;
 pub(crate) mod sessions;
 pub(crate) mod show;

@@ -65,11 +65,15 @@ impl Commands {
         Ok(all)
     }
 
-    /// Takes the decision at a position back: from now on it holds for no run.
+    /// Takes the decision at a position back: from now on it holds for no run. Gives its workflow and what it said.
     ///
     /// # Errors
     /// [`RulesError::Unknown`] when no decision that stands is there; nothing was appended.
-    pub fn withdraw_grant(&self, position: Position, by: Option<&str>) -> Result<StandingGrant, RulesError> {
+    pub fn withdraw_grant(
+        &self,
+        position: Position,
+        by: Option<&str>,
+    ) -> Result<(Option<String>, StandingGrant), RulesError> {
         loop {
             let unknown = || RulesError::Unknown { position };
             let before = Position(position.0.saturating_sub(1));
@@ -91,7 +95,7 @@ impl Commands {
             let event = event.into_event(metadata)?;
             // Under the version that it was read at: of two that take it back, one does.
             match self.log.append(stream, ExpectedVersion::Exact(version), vec![event]) {
-                Ok(_) => return Ok(standing.clone()),
+                Ok(_) => return Ok((stream.rules_workflow().map(str::to_owned), standing.clone())),
                 Err(AppendError::WrongExpectedVersion(_)) => {}
                 Err(error) => return Err(RelayLogError::from(error).into()),
             }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use runledger_events::{OnTimeout, ProcessId, RequestId, RequestStatus, StreamName, StreamVersion};
+use runledger_events::{OnTimeout, ProcessId, RequestId, RequestStatus, StreamName, StreamVersion, TimestampMs};
 
 use super::ask::Ask;
 use super::channel::{Channel, ChannelRequest, StopToken, Stopper};
@@ -117,7 +117,7 @@ impl RelayCoordinator {
     /// milliseconds; once it says so the wait ends with [`RelayOutcome::Stopped`].
     ///
     /// # Errors
-    /// [`RelayError`]; a log that fails is tried again for a while first.
+    /// [`RelayError`]; once the question is put, a log that fails is tried again for a while first.
     pub fn relay(&self, ask: &Ask, is_over: impl FnMut() -> bool) -> Result<Relayed, RelayError> {
         if self.has_nobody() {
             return Ok(Relayed { outcome: RelayOutcome::NoRelay, asked: Asking::default() });
@@ -167,6 +167,7 @@ struct Wait<'a> {
     stream: StreamName,
     /// The version of the stream at which it was last seen to be pending.
     version: StreamVersion,
+    due_at: Option<TimestampMs>,
     asking: Asking,
     /// A verdict that is not in the log yet.
     verdict: Option<RelayVerdict>,
@@ -180,6 +181,7 @@ impl<'a> Wait<'a> {
             id,
             stream: StreamName::request(id),
             version: StreamVersion::EMPTY,
+            due_at: None,
             asking: Asking::default(),
             verdict: None,
             waiter: current_process(),
@@ -238,14 +240,14 @@ impl<'a> Wait<'a> {
                     _ => RelayOutcome::Decided(settled),
                 }));
             }
-            self.asking.due_at = state.request.due_at;
+            self.due_at = state.request.due_at;
             self.version = state.version;
         }
         Ok(None)
     }
 
     fn is_due(&self) -> bool {
-        self.asking.due_at.is_some_and(|due_at| due_at <= self.coordinator.commands.now())
+        self.due_at.is_some_and(|due_at| due_at <= self.coordinator.commands.now())
     }
 
     /// Nobody is left who could answer.
@@ -273,7 +275,6 @@ impl<'a> Wait<'a> {
 /// The channels that are asked.
 #[derive(Debug, Default)]
 struct Asking {
-    due_at: Option<runledger_events::TimestampMs>,
     threads: Vec<(String, JoinHandle<()>)>,
     /// What tells each to stop, while it has not been told.
     stoppers: Vec<Stopper>,
