@@ -148,6 +148,24 @@ impl LogReader {
             .map(Option::unwrap_or_default)
     }
 
+    /// The streams with events whose names begin so, in the order of their names.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the file cannot be read.
+    pub fn stream_names(&self, beginning: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        // No character comes after this one, so the names between stand together in the index.
+        let end = format!("{beginning}\u{10ffff}");
+        let names: Vec<String> = self
+            .connection
+            .prepare_cached("SELECT name FROM streams WHERE name >= ?1 AND name < ?2 AND version > 0 ORDER BY name")
+            .and_then(|mut statement| {
+                statement.query_map([beginning.as_str(), end.as_str()], |row| row.get(0))?.collect()
+            })
+            .map_err(|source| self.storage(&source))?;
+        let name = |name| StreamName::new(name).map_err(|source| ReadError::Name { position: Position::START, source });
+        names.into_iter().map(name).collect()
+    }
+
     /// A whole stream, or the rest of it after a version, in order.
     ///
     /// # Errors
