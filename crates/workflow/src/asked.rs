@@ -28,7 +28,7 @@ fn since(writer: &RunWriter, after: Position, kinds: &[EventKind]) -> Result<Vec
 pub(crate) fn denied(writer: &RunWriter) -> Result<Vec<Denial>, ReadError> {
     let events = since(
         writer,
-        writer.told_position(),
+        writer.asked_since(),
         &[EventKind::Decision, EventKind::PermissionDenied, EventKind::RelayRequest],
     )?;
     let mut denials = Vec::new();
@@ -116,9 +116,9 @@ fn first_of(writer: &RunWriter, stream: &StreamName) -> Result<Option<RecordedEv
     Ok(writer.journal().read(&filter, Position::START)?.into_iter().next())
 }
 
-/// The named signals since the last iteration ended, in words for the next prompt.
+/// The named signals that no turn was told of, in words for the next prompt.
 pub(crate) fn signals(writer: &RunWriter) -> Result<Vec<String>, ReadError> {
-    let events = since(writer, writer.told_position(), &[EventKind::Decision])?;
+    let events = since(writer, writer.untold_since(), &[EventKind::Decision])?;
     let told = events.iter().filter(|event| event.stream.run_id().is_some()).filter_map(|event| {
         let text = readable(event.content.json()?);
         let intent = Fields::parse(&text).ok()?.object("data")?.object("decision")?.object("intent")?;
@@ -154,7 +154,7 @@ pub(crate) fn question(writer: &RunWriter, request_id: &RequestId) -> Result<Opt
 /// whole run, whether somebody waits with them or not.
 pub(crate) fn withdraw(writer: &RunWriter, all: bool, reason: &str) -> Result<(), RunError> {
     let read = |source| RunError::Read { run_id: writer.run_id().clone(), source };
-    let after = if all { Position::START } else { writer.told_position() };
+    let after = if all { Position::START } else { writer.asked_since() };
     for event in since(writer, after, &[EventKind::RelayRequest]).map_err(read)? {
         let Some(request_id) = event.stream.request_id() else {
             continue;

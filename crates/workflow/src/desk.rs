@@ -41,8 +41,10 @@ pub(crate) struct RunWriter {
     patience: Duration,
     /// The event that the harness's events follow from: the iteration's start.
     cause: Option<EventId>,
-    /// Where the last iteration ended, or the run began: what came since is for the next prompt.
-    told_position: Position,
+    /// The last iteration begun, and where it began first.
+    iteration_start: (u32, Position),
+    /// Where the iteration before began first.
+    previous_start: Position,
 }
 
 impl RunWriter {
@@ -65,7 +67,8 @@ impl RunWriter {
             term,
             patience,
             cause: None,
-            told_position: Position::START,
+            iteration_start: (0, Position::START),
+            previous_start: Position::START,
         }
     }
 
@@ -99,9 +102,15 @@ impl RunWriter {
         &self.run_id
     }
 
-    /// Where the last iteration ended, or the run began.
-    pub(crate) fn told_position(&self) -> Position {
-        self.told_position
+    /// Where the last iteration begun began first: what it asked came since.
+    pub(crate) fn asked_since(&self) -> Position {
+        self.iteration_start.1
+    }
+
+    /// Where the turn before the next one began: what it was not told came since.
+    pub(crate) fn untold_since(&self) -> Position {
+        let is_again = self.state.as_ref().is_some_and(|state| state.iteration_was_cut);
+        if is_again { self.previous_start } else { self.iteration_start.1 }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -183,12 +192,12 @@ impl RunWriter {
                     }
                 }
             }
-            match &event.facts.data {
-                KindFacts::WorkflowIteration(WorkflowIteration::Start(_)) => {
-                    self.cause = Some(event.id.clone());
+            if let KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) = &event.facts.data {
+                self.cause = Some(event.id.clone());
+                if start.iteration != self.iteration_start.0 {
+                    self.previous_start = self.iteration_start.1;
+                    self.iteration_start = (start.iteration, event.position);
                 }
-                KindFacts::WorkflowIteration(WorkflowIteration::End(_)) => self.told_position = event.position,
-                _ => {}
             }
         }
         match &self.state {

@@ -225,6 +225,9 @@ pub enum CommandError {
     /// The log did not take it.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// No thread can be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(std::io::Error),
     /// The run was told, and could not be carried on from there.
     #[error(transparent)]
     Run(#[from] RunError),

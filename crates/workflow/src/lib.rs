@@ -28,6 +28,7 @@ mod instructions;
 mod journal;
 mod owner;
 mod paths;
+mod permissions;
 mod plan;
 mod relay;
 mod runner;
@@ -49,11 +50,13 @@ pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
 pub use owner::{current_owner, current_process, is_alive, is_process_alive};
+pub use permissions::{RunContext, find_run};
 pub use plan::RunSpec;
 pub use relay::{
     Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,
-    RelayAnswer, RelayCoordinator, RelayError, RelayLogError, RelayOutcome, RelayVerdict, Relayed, Settled, StopToken,
-    Stopper, TerminalChannel, UnfitVerdict, UserQuestion, VerdictSource, WithdrawError, current_user,
+    RelayAnswer, RelayCoordinator, RelayError, RelayLogError, RelayOutcome, RelayVerdict, Relayed, RunChannels,
+    RunRelay, Settled, StopToken, Stopper, TerminalChannel, UnfitVerdict, UserQuestion, VerdictSource, WithdrawError,
+    current_user,
 };
 pub use runner::{ResumeSpec, RunOutcome, Runner};
 pub use tracker::{SKELETON_MARKER, Verdict};

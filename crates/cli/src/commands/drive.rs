@@ -11,8 +11,8 @@ use runledger_events::{EventKind, KindFacts, RecordedEvent, WorkflowIteration};
 use runledger_projections::{ProjectionError, Projector, Run};
 use runledger_store::{EventFilter, EventLog, Follower, Read};
 use runledger_workflow::{
-    CancelHandle, ClaudeHarness, CodexHarness, CommandHarness, Harness, HarnessError, LedgerJournal, RunError,
-    RunOutcome, Runner,
+    CancelHandle, ClaudeHarness, CodexHarness, CommandChannel, CommandHarness, Harness, HarnessError, LedgerJournal,
+    RunChannels, RunError, RunOutcome, RunRelay, Runner, TerminalChannel,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -41,6 +41,10 @@ pub(crate) fn drive(
     let projector = log.follow(head).map_err(ProjectionError::from);
     let projector = projector.and_then(|follower| Projector::start(path, follower));
 
+    // Somebody at this terminal can answer, too; a program that the workflow names does where no hook waits with it.
+    let channels = channels(&runner, teller.output.is_json());
+    let relay = if channels.is_empty() { None } else { Some(RunRelay::start(log, runner.run_id(), channels)?) };
+
     let cancel = runner.cancel_handle();
     end_on_signals(cancel.clone())?;
     let journal = Box::new(LedgerJournal::open(log.clone())?);
@@ -49,6 +53,7 @@ pub(crate) fn drive(
         .spawn(move || runner.run(journal))
         .context("starting the runner")?;
     let result = teller.tell_until_over(running, &cancel)?;
+    drop(relay);
     if let Err(error) = projector.and_then(Projector::stop) {
         teller.warning(&format!("the read models were not kept up to date: {error}"));
     }
@@ -71,6 +76,24 @@ pub(crate) fn drive(
     };
     teller.completed(RunView::new(run));
     teller.failed.map_or(Ok(exit), Err)
+}
+
+/// Who can be asked in this process what the run asks.
+fn channels(runner: &Runner, is_json: bool) -> RunChannels {
+    let Some(permissions) = runner.permissions() else {
+        return RunChannels::default();
+    };
+    let mut channels = RunChannels::default();
+    if !is_json && let Some(terminal) = TerminalChannel::open(std::io::stdin(), std::io::stderr()) {
+        channels.always.push(Arc::new(terminal));
+    }
+    for config in &permissions.channels {
+        match CommandChannel::new(config, runner.project_dir()) {
+            Ok(channel) => channels.deferred.push(Arc::new(channel)),
+            Err(error) => message(&format!("warning: {error}")),
+        }
+    }
+    channels
 }
 
 /// The harness of this name; `program` is the `command` harness's own.
