@@ -125,7 +125,7 @@ pub struct IllegalEvent {
 }
 
 /// One run, as its facts tell it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowState {
     /// The run.
     pub run_id: RunId,

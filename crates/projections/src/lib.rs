@@ -27,6 +27,7 @@ mod projections;
 mod projector;
 mod queries;
 mod rebuild;
+mod request_queries;
 mod verify;
 mod views;
 
@@ -44,5 +45,7 @@ pub use projections::{Projections, registered};
 pub use projector::Projector;
 pub use queries::{ProjectionStatus, Queries, RunFilter, RunMatch};
 pub use rebuild::{RebuildProgress, Rebuilt};
+pub use request_queries::RequestFilter;
 pub use verify::{RowDifference, Verified};
 pub use views::feed::{AgentRun, FeedActor, FeedCause, FeedEvent, FeedLevel, FeedUi, RunCounters, WorkflowContext};
+pub use views::permission_requests::{PermissionRequest, RequestContext};
