@@ -28,6 +28,7 @@ mod instructions;
 mod journal;
 mod owner;
 mod paths;
+mod permissions;
 mod plan;
 mod relay;
 mod runner;
@@ -49,6 +50,7 @@ pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
 pub use owner::{current_owner, current_process, is_alive, is_process_alive};
+pub use permissions::{RunContext, find_run};
 pub use plan::RunSpec;
 pub use relay::{
     Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,
