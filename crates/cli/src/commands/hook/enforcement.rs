@@ -182,3 +182,198 @@ impl<'a> Entry<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A home and a project, and a program of our name.
+    struct Place(TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            std::fs::create_dir(place.0.path().join("project")).unwrap();
+            place.write("bin/runledger", "");
+            place
+        }
+
+        fn write(&self, name: &str, text: impl ToString) {
+            let path = self.0.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text.to_string()).unwrap();
+        }
+
+        fn own(&self, rest: &str) -> String {
+            format!("{} {rest}", self.0.path().join("bin/runledger").display())
+        }
+
+        /// Settings with this entry, and what else it says.
+        fn entry(&self, more: Value) -> Value {
+            let mut hook = json!({"type": "command", "command": self.own("hook"), "timeout": 86_400});
+            hook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"hooks": {"PreToolUse": [{"hooks": [hook]}]}})
+        }
+
+        fn check_with(&self, harness: &str, more: &[(&str, &str)], permissions: Value) -> String {
+            let home = self.0.path().join("home").display().to_string();
+            let env = [("HOME", home.as_str()), ("CLAUDE_CONFIG_DIR", ""), ("CODEX_HOME", "")];
+            let env = env.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let permissions = serde_json::from_value(permissions).unwrap();
+            let checked = check(harness, &self.0.path().join("project"), &env, &permissions);
+            let said = checked.err().map_or_else(|| "held".to_owned(), |error| error.to_string());
+            said.replace(&self.0.path().display().to_string(), "")
+        }
+
+        fn check(&self) -> String {
+            self.check_with("claude", &[], json!({}))
+        }
+    }
+
+    const CLAUDE: &str = "home/.claude/settings.json";
+
+    #[test]
+    fn without_our_hook_nothing_holds_a_client_to_the_rules() {
+        let place = Place::new();
+        let missing = "the workflow has permissions, and nothing would hold Claude Code to them: there is no PreToolUse hook \
+            of runledger for every tool in /home/.claude/settings.json or /project/.claude/settings.json or \
+            /project/.claude/settings.local.json; run `runledger hook install`";
+        assert_eq!(place.check(), missing);
+        let matched = |matcher: &str| {
+            let mut settings = place.entry(json!({}));
+            settings["hooks"]["PreToolUse"][0]["matcher"] = json!(matcher);
+            settings
+        };
+        for settings in [
+            json!(null),
+            json!([]),
+            json!({"hooks": {"PostToolUse": place.entry(json!({}))["hooks"]["PreToolUse"]}}),
+            json!({"hooks": {"PreToolUse": [7, {"hooks": [8]}, {"hooks": "x"}]}}),
+            place.entry(json!({"command": place.own("hook | tee log")})),
+            place.entry(json!({"command": "/usr/bin/other hook"})),
+            place.entry(json!({"type": "http"})),
+            place.entry(json!({"async": true})),
+            place.entry(json!({"asyncRewake": true})),
+            place.entry(json!({"if": "Bash(git *)"})),
+            matched("Bash"),
+        ] {
+            place.write(CLAUDE, &settings);
+            assert_eq!(place.check(), missing, "{settings}");
+        }
+        for settings in [matched(""), matched("*"), matched(".*"), place.entry(json!({"async": false}))] {
+            place.write(CLAUDE, &settings);
+            assert_eq!(place.check(), "held", "{settings}");
+        }
+        place.write(CLAUDE, "");
+        assert_eq!(place.check(), missing);
+    }
+
+    #[test]
+    fn it_may_stand_in_any_file_that_the_client_reads_in_either_form_with_any_ledger() {
+        let place = Place::new();
+        for file in [CLAUDE, "project/.claude/settings.json", "project/.claude/settings.local.json"] {
+            for rest in ["hook", "hook --fail-closed", "--db '/a b/c.db' hook", "--db /x hook --fail-closed"] {
+                place.write(file, place.entry(json!({"command": place.own(rest)})));
+                assert_eq!(place.check(), "held", "{file}: {rest}");
+            }
+            std::fs::remove_file(place.0.path().join(file)).unwrap();
+        }
+        let folder = place.0.path().join("own");
+        let own = [("CLAUDE_CONFIG_DIR", folder.to_str().unwrap()), ("CODEX_HOME", "../own")];
+        for (harness, file) in [("claude", "own/settings.json"), ("codex", "own/hooks.json")] {
+            assert!(place.check_with(harness, &own, json!({})).contains(file), "the workflow's own environment counts");
+            place.write(file, place.entry(json!({})));
+            assert_eq!(place.check_with(harness, &own, json!({})), "held", "{harness}");
+        }
+        let codex = place.check_with("codex", &[], json!({}));
+        assert!(codex.contains("in /home/.codex/hooks.json; run `runledger hook install --harness codex`"), "{codex}");
+        place.write("home/.codex/hooks.json", place.entry(json!({})));
+        assert_eq!(place.check_with("codex", &[], json!({})), "held");
+        assert_eq!(Place::new().check_with("command", &[], json!({})), "held", "it calls the hook itself");
+    }
+
+    #[test]
+    fn its_limit_outlasts_the_longest_question() {
+        let rule = |more: Value| {
+            let mut rule = json!({"tool": "Bash", "action": "ask"});
+            rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"ask_timeout_ms": 5_000, "rules": [rule]})
+        };
+        for (permissions, needed) in [
+            (json!({}), 310),
+            (json!({"ask_timeout_ms": 5_001}), 16),
+            (json!({"ask_timeout_ms": null}), 86_400),
+            (rule(json!({})), 15),
+            (rule(json!({"ask_timeout_ms": 1})), 15),
+            (rule(json!({"ask_timeout_ms": 20_000})), 30),
+            (rule(json!({"ask_timeout_ms": null})), 86_400),
+            (json!({"ask_timeout_ms": u64::MAX}), 86_400),
+        ] {
+            let place = Place::new();
+            place.write(CLAUDE, place.entry(json!({"timeout": needed})));
+            assert_eq!(place.check_with("claude", &[], permissions.clone()), "held", "{permissions}");
+            place.write(CLAUDE, place.entry(json!({"timeout": needed - 1})));
+            let said = place.check_with("claude", &[], permissions.clone());
+            let limits = format!(
+                "after {} s, and then runs the tool, while a question of this workflow takes up to {needed} s",
+                needed - 1
+            );
+            assert!(said.contains(&limits), "{permissions}: {said}");
+        }
+    }
+
+    #[test]
+    fn each_limit_that_may_count_has_to_do_and_what_to_run_depends_on_the_file() {
+        let place = Place::new();
+        place.write(CLAUDE, place.entry(json!({})));
+        for (file, remedy) in [
+            (CLAUDE, "run `runledger hook install`"),
+            ("project/.claude/settings.json", "run `runledger hook install --project` in the project"),
+            ("project/.claude/settings.local.json", "take it out there, and run `runledger hook install`"),
+        ] {
+            let before = std::fs::read_to_string(place.0.path().join(file));
+            place.write(file, place.entry(json!({"timeout": 10})));
+            let said = place.check();
+            assert!(said.starts_with(&format!("/{file}: Claude Code ends the PreToolUse hook")), "{said}");
+            assert!(said.ends_with(&format!("; {remedy}")), "{said}");
+            place.write(file, before.unwrap_or_default());
+        }
+        // Nothing said: the client's own 600 s.
+        let mut settings = place.entry(json!({}));
+        settings["hooks"]["PreToolUse"][0]["hooks"][0].as_object_mut().unwrap().remove("timeout");
+        place.write(CLAUDE, &settings);
+        assert_eq!(place.check(), "held");
+        assert!(place.check_with("claude", &[], json!({"ask_timeout_ms": 600_000})).contains("after 600 s"));
+    }
+
+    #[test]
+    fn a_hook_that_is_off_or_has_no_program_or_stands_in_a_torn_file_holds_nobody() {
+        let place = Place::new();
+        let mut settings = place.entry(json!({}));
+        settings["disableAllHooks"] = json!(true);
+        place.write(CLAUDE, &settings);
+        assert!(place.check().starts_with("/home/.claude/settings.json: `disableAllHooks` is on"), "{}", place.check());
+        place.write("project/.claude/settings.local.json", json!({"disableAllHooks": false}));
+        assert_eq!(place.check(), "held", "the project's own word counts more");
+        place.write("project/.claude/settings.local.json", "{");
+        assert!(
+            place.check().starts_with("/project/.claude/settings.local.json: it is no JSON: "),
+            "{}",
+            place.check()
+        );
+
+        let place = Place::new();
+        place.write(CLAUDE, place.entry(json!({"command": "/no/such/runledger hook"})));
+        let gone = "/home/.claude/settings.json: its PreToolUse hook is to run /no/such/runledger, which is not there";
+        assert!(place.check().starts_with(gone), "{}", place.check());
+        place.write("project/.claude/settings.json", place.entry(json!({})));
+        assert_eq!(place.check(), "held");
+        place.write(CLAUDE, place.entry(json!({"command": "runledger hook"})));
+        assert_eq!(place.check(), "held", "a bare name is the shell's to find");
+    }
+}
