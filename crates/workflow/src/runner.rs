@@ -137,6 +137,11 @@ impl Runner {
         &self.plan.spec.project_dir
     }
 
+    /// The workflow, where there is one.
+    pub fn workflow(&self) -> Option<&WorkflowConfig> {
+        self.plan.spec.workflow.as_ref()
+    }
+
     /// What the run's permissions are, where it has any.
     pub fn permissions(&self) -> Option<runledger_events::PermissionPolicy> {
         self.plan.spec.workflow.as_ref().and_then(WorkflowConfig::policy).and_then(|policy| policy.permissions)
