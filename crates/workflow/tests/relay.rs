@@ -297,7 +297,7 @@ fn a_decision_that_does_not_fit_its_question_is_refused_and_leaves_nothing() {
     let head = place.head();
     let answers = |name: &str| RelayVerdict::new(RelayAnswer::Answers(BTreeMap::from([(name.into(), "Red".into())])));
     let for_run = RelayVerdict { scope: GrantScope::Run, ..RelayVerdict::allow() };
-    let empty = RelayVerdict { pattern: Some(" ".to_owned()), ..for_run.clone() };
+    let broken = RelayVerdict { pattern: Some("Bash(git push".to_owned()), ..for_run.clone() };
     let once_only = RelayVerdict { scope: GrantScope::Run, ..answers("Colour") };
 
     let unfit = |ask: &Ask, verdict: &RelayVerdict| match place.commands.decide(&ask.request_id, verdict) {
@@ -307,7 +307,7 @@ fn a_decision_that_does_not_fit_its_question_is_refused_and_leaves_nothing() {
     assert_eq!(unfit(&without_run, &for_run), UnfitVerdict::NoRun);
     assert_eq!(unfit(&without_run, &answers("Colour")), UnfitVerdict::NoQuestion);
     assert_eq!(unfit(&without_pattern, &for_run), UnfitVerdict::NoPattern);
-    assert!(matches!(unfit(&without_pattern, &empty), UnfitVerdict::BadPattern { .. }));
+    assert!(matches!(unfit(&without_pattern, &broken), UnfitVerdict::BadPattern(_)));
     assert_eq!(unfit(&question, &RelayVerdict::allow()), UnfitVerdict::NotAnswered("Which colour?".to_owned()));
     assert!(matches!(unfit(&question, &answers("Shape")), UnfitVerdict::NotAsked { .. }));
     assert_eq!(unfit(&question, &once_only), UnfitVerdict::OnceOnly);
