@@ -191,7 +191,7 @@ fn deferred(room: &Room) -> String {
         "ask_timeout_ms": null});
     let json = json!({"name": "release", "permissions": permissions});
     let workflow = room.write("project/release.json", json.to_string()).display().to_string();
-    let ran = run(room.command(["exec", "--workflow", &workflow, "Release it"]));
+    let ran = run(&mut room.command(["exec", "--workflow", &workflow, "Release it"]));
     assert_eq!(ran.code, Some(10), "{ran:?}");
     assert!(ran.stderr().contains("waits for an answer"), "{ran:?}");
     let run_id = wait_for_run(room).to_string();
