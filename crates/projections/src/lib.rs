@@ -28,6 +28,7 @@ mod projector;
 mod queries;
 mod rebuild;
 mod request_queries;
+mod run_tree;
 mod verify;
 mod views;
 
@@ -46,6 +47,7 @@ pub use projector::Projector;
 pub use queries::{ProjectionStatus, Queries, RunFilter, RunMatch};
 pub use rebuild::{RebuildProgress, Rebuilt};
 pub use request_queries::RequestFilter;
+pub use run_tree::RunNode;
 pub use verify::{RowDifference, Verified};
 pub use views::feed::{AgentRun, FeedActor, FeedCause, FeedEvent, FeedLevel, FeedUi, RunCounters, WorkflowContext};
 pub use views::permission_requests::{PermissionRequest, RequestContext};

@@ -150,7 +150,7 @@ fn rebuild_of_one_run_mends_its_rows_and_no_others() {
     let differing: Vec<String> = {
         let now = dump(&ledger.path);
         let lines = now.lines().zip(whole.lines()).filter(|(now, whole)| now != whole);
-        lines.map(|(now, _)| now.split(" continuation").next().unwrap().to_owned()).collect()
+        lines.map(|(now, _)| now.split(" attempt").next().unwrap().to_owned()).collect()
     };
     assert_eq!(differing.len(), 3, "{differing:?}");
     assert!(differing[0].starts_with(r#" run_id="b""#), "{differing:?}");
