@@ -13,6 +13,7 @@ use runledger_events::{
 };
 use runledger_store::EventFilter;
 
+use crate::asked::Which;
 use crate::cancel::CancelHandle;
 use crate::config::WorkflowConfig;
 use crate::decide::{Command, Deferral, Extra, StopCause, TakeOver, TurnReport};
@@ -276,9 +277,7 @@ impl Carrier {
                 writer.step(&Command::Stop(cause))?;
             }
             if writer.is_over() {
-                if self.has_permissions(&writer) {
-                    asked::withdraw(&writer, true, "its run is over")?;
-                }
+                asked::withdraw(&writer, Which::All, "its run is over")?;
                 return writer.into_outcome();
             }
             match self.next(&mut writer)? {
@@ -373,8 +372,8 @@ impl Carrier {
         if self.has_permissions(writer) {
             let read = |source| RunError::Read { run_id: self.plan.run_id.clone(), source };
             report.denied = asked::denied(writer).map_err(read)?;
-            asked::withdraw(writer, false, "its turn is over")?;
         }
+        asked::withdraw(writer, Which::Waited, "its turn is over")?;
         report.at = now();
         writer.step(&Command::EndIteration(Box::new(report)))
     }
