@@ -1,7 +1,10 @@
--- The iterations of workflow runs: one row each, as its workflow.iteration events tell it.
+-- The iterations of workflow runs: one row each, as the events of its run tell it.
 CREATE TABLE workflow_iterations_{generation} (
     run_id              TEXT NOT NULL,
     iteration           INTEGER NOT NULL,
+    attempt             INTEGER NOT NULL, -- how often it was begun
+    retry               TEXT, -- JSON object: what it is another try of
+    waiting_for         TEXT, -- the question it waits for, with nobody waiting beside it
     continuation        TEXT NOT NULL, -- JSON object
     started_at          INTEGER NOT NULL,
     start_position      INTEGER NOT NULL,
@@ -22,4 +25,6 @@ CREATE TABLE workflow_iterations_{generation} (
     adapter_session_id  TEXT,
     PRIMARY KEY (run_id, iteration)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX workflow_iterations_{generation}_open ON workflow_iterations_{generation} (run_id, iteration)
+    WHERE ended_at IS NULL;
 CREATE VIEW workflow_iterations AS SELECT * FROM workflow_iterations_{generation};

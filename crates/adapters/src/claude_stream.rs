@@ -41,6 +41,8 @@ pub struct ClaudeOutcome {
     pub subtype: Option<String>,
     /// `completed`, `aborted_tools`, `api_error`, `hook_stopped`, `tool_deferred`, …; unknown after a slash command.
     pub terminal_reason: Option<String>,
+    /// The call that waits for a decision, where a hook deferred one: the client ended, and makes it when it is resumed.
+    pub deferred_tool_use_id: Option<String>,
     /// The last message's text, or an API error's.
     pub result: Option<String>,
     /// What went wrong, in the client's words.
@@ -275,6 +277,10 @@ impl ClaudeStream {
             is_error: line.bool("is_error").unwrap_or(names_error),
             subtype,
             terminal_reason: line.text("terminal_reason"),
+            deferred_tool_use_id: line
+                .object("deferred_tool_use")
+                .filter(|_| line.text("stop_reason").as_deref() == Some("tool_deferred"))
+                .and_then(|call| call.text("id")),
             result: line.text("result"),
             errors: line.list("errors").unwrap_or_default().into_iter().map(words).collect(),
         };

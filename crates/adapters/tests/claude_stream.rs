@@ -140,6 +140,7 @@ fn the_outcome_is_that_of_the_last_result_line() {
         terminal_reason: Some(String::from("aborted_tools")),
         result: None,
         errors: vec![String::from("one"), String::from(r#"{"text":2}"#)],
+        deferred_tool_use_id: None,
     };
     assert_eq!(stream.outcome(), Some(&expected));
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use runledger_events::{IdError, RunStatus};
 use runledger_projections::ProjectionError;
 use runledger_store::{AppendError, OpenError, ReadError, StorageError};
-use runledger_workflow::{ConfigError, HarnessError, RunError};
+use runledger_workflow::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 
 use crate::output::OutputError;
 
@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     OutputFailed = 7,
     Blocked = 8,
     Exhausted = 9,
+    /// The run waits for an answer.
+    Waiting = 10,
     Cancelled = 130,
 }
 
@@ -89,9 +91,21 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<RunError>() {
         return Some(match error {
             RunError::Fenced { .. } => Exit::Fenced,
+            RunError::Resume(ResumeError::Unknown { .. }) => Exit::No,
+            RunError::Resume(_) => Exit::CouldNotStart,
             RunError::Config(_) | RunError::Harness(_) => Exit::CouldNotStart,
             _ => Exit::Failed,
         });
+    }
+    if let Some(CommandError::Unknown { .. } | CommandError::Over { .. }) = cause.downcast_ref::<CommandError>() {
+        return Some(Exit::No);
+    }
+    if let Some(error) = cause.downcast_ref::<ForkError>() {
+        return match error {
+            ForkError::Config(_) => Some(Exit::CouldNotStart),
+            ForkError::Read(_) | ForkError::Append(_) | ForkError::Json(_) | ForkError::Event(_) => Some(Exit::Failed),
+            _ => Some(Exit::No),
+        };
     }
     if let Some(error) = cause.downcast_ref::<ProjectionError>() {
         return Some(match error {

@@ -6,6 +6,7 @@ mod ledger;
 mod narrator;
 mod output;
 mod render;
+mod requests;
 mod spools;
 
 use std::ffi::OsString;
@@ -35,11 +36,19 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Exec(commands::exec::Exec),
+    Resume(commands::resume::Resume),
     Runs(commands::runs::Runs),
     Show(commands::show::Show),
     Sessions(commands::sessions::Sessions),
     Feed(commands::feed::Feed),
     Events(commands::events::Events),
+    Allow(commands::decide::Allow),
+    Deny(commands::decide::Deny),
+    Rules(commands::rules::Rules),
+    Cancel(commands::cancel::Cancel),
+    Signal(commands::signal::Signal),
+    Fork(commands::fork::Fork),
+    Sweep(commands::sweep::Sweep),
     Ingest(commands::ingest::Ingest),
     Import(commands::import::Import),
     Export(commands::export::Export),
@@ -92,11 +101,19 @@ fn main() -> ExitCode {
 fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
     match command {
         Command::Exec(command) => command.run(ledger, output),
+        Command::Resume(command) => command.run(ledger, output),
         Command::Runs(command) => command.run(ledger, output),
         Command::Show(command) => command.run(ledger, output),
         Command::Sessions(command) => command.run(ledger, output),
         Command::Feed(command) => command.run(ledger, output),
         Command::Events(command) => command.run(ledger, output),
+        Command::Allow(command) => command.run(ledger, output),
+        Command::Deny(command) => command.run(ledger, output),
+        Command::Rules(command) => command.run(ledger, output),
+        Command::Cancel(command) => command.run(ledger, output),
+        Command::Signal(command) => command.run(ledger, output),
+        Command::Fork(command) => command.run(ledger, output),
+        Command::Sweep(command) => command.run(ledger, output),
         Command::Ingest(command) => command.run(ledger, output),
         Command::Import(command) => command.run(ledger, output),
         Command::Export(command) => command.run(ledger, output),

@@ -305,7 +305,7 @@ fn a_damaged_ledger_and_one_of_a_newer_program_are_left_as_they_are() {
     assert!(said.contains("newer than") && said.contains("waits in"), "{said}");
     let ran = room.run(["events"]);
     assert_eq!(ran.code, Some(3), "{ran:?}");
-    room.sqlite().execute_batch("PRAGMA user_version = 1").unwrap();
+    room.sqlite().execute_batch("PRAGMA user_version = 2").unwrap();
     assert_eq!(numbers(&room, "s"), [0, 1]);
 
     let whole = std::fs::read(room.ledger()).unwrap();

@@ -155,6 +155,16 @@ const RUN_PREFIX: &str = "run/";
 const REQUEST_PREFIX: &str = "request/";
 const RULES_PREFIX: &str = "rules/";
 
+impl RequestId {
+    /// The question about a call: the harness's name of it, behind its session's.
+    ///
+    /// # Errors
+    /// [`IdError`] when both together are too long.
+    pub fn of_call(adapter_session_id: &AdapterSessionId, name: &str) -> Result<Self, IdError> {
+        Self::new(format!("{adapter_session_id}:{name}"))
+    }
+}
+
 impl StreamName {
     /// The stream of a session's harness events.
     pub fn session(id: &SessionId) -> Self {
@@ -182,6 +192,11 @@ impl StreamName {
     /// The question whose stream this is, if it is one.
     pub fn request_id(&self) -> Option<RequestId> {
         self.0.strip_prefix(REQUEST_PREFIX).and_then(|id| RequestId::new(id).ok())
+    }
+
+    /// The workflow whose decisions stand in it, if any do and it has a name.
+    pub fn rules_workflow(&self) -> Option<&str> {
+        self.0.strip_prefix(RULES_PREFIX).filter(|name| !name.is_empty())
     }
 
     /// Whether decisions that hold for every run of a workflow stand in it.

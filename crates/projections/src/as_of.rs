@@ -5,7 +5,7 @@ use runledger_store::{EventFilter, LogReader, Read};
 
 use crate::error::ProjectionError;
 use crate::objects::{Iteration, Run};
-use crate::views::workflow_runs::WORKFLOW_KINDS;
+use crate::views::workflow_runs::RUN_KINDS;
 
 /// The run and its iterations as of `position`; `None` when it had not begun.
 ///
@@ -18,7 +18,7 @@ pub fn run_at(
 ) -> Result<Option<(Run, Vec<Iteration>)>, ProjectionError> {
     let filter = EventFilter {
         stream: Some(StreamName::run(run_id)),
-        kinds: Some(WORKFLOW_KINDS.to_vec()),
+        kinds: Some(RUN_KINDS.to_vec()),
         ..EventFilter::default()
     };
     let events = reader.read(&filter, Position::START, position, usize::MAX, Read::Facts)?.events;
@@ -28,13 +28,11 @@ pub fn run_at(
     let first_position = events.first().map_or(position, |event| event.position);
     let mut iterations: Vec<IterationState> = Vec::new();
     for event in &events {
-        match IterationState::initial(event) {
-            Some(iteration) => {
-                if !iterations.iter().any(|known| known.iteration == iteration.iteration) {
-                    iterations.push(iteration);
-                }
-            }
-            None => iterations.iter_mut().for_each(|iteration| iteration.evolve(event)),
+        iterations.iter_mut().for_each(|iteration| iteration.evolve(event));
+        if let Some(iteration) = IterationState::initial(event)
+            && !iterations.iter().any(|known| known.iteration == iteration.iteration)
+        {
+            iterations.push(iteration);
         }
     }
     iterations.sort_by_key(|iteration| iteration.iteration);

@@ -38,7 +38,7 @@ pub use checkpoint::Checkpoint;
 pub use error::ProjectionError;
 pub use feed_queries::{FeedCursor, FeedFilter, FeedPage, SessionFeed};
 pub use file::projections_path;
-pub use objects::{AdapterSession, Iteration, Run, Session};
+pub use objects::{AdapterSession, Iteration, Run, RunTimer, Session};
 pub use projection::{Kinds, Projection, Table, Target};
 pub use projections::{Projections, registered};
 pub use projector::Projector;

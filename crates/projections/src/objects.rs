@@ -1,8 +1,8 @@
 //! What queries answer with: runs, iterations and sessions, as the command line's JSON has them.
 
 use runledger_events::{
-    AdapterSessionId, Continuation, EventId, IterationState, Owner, Position, RunId, RunState, RunStatus, SessionId,
-    TimestampMs, Tokens, TrackerFacts, WorkflowState,
+    AdapterSessionId, Continuation, EventId, IterationState, Owner, Position, RequestId, Retry, RunId, RunState,
+    RunStatus, SessionId, TimerKind, TimestampMs, Tokens, TrackerFacts, WorkflowState,
 };
 use serde::Serialize;
 
@@ -30,8 +30,22 @@ pub struct Run {
     pub attempt: u32,
     pub deadline_at: Option<TimestampMs>,
     pub owner: Option<Owner>,
+    pub forked_from: Option<RunId>,
+    pub retries: u32,
+    pub waiting_for: Option<RequestId>,
+    pub paused: bool,
+    pub timer: Option<RunTimer>,
     pub first_position: Position,
     pub last_position: Position,
+}
+
+/// The timer that a run's next iteration waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunTimer {
+    /// What it is for.
+    pub timer: TimerKind,
+    /// When it is due.
+    pub due_at: TimestampMs,
 }
 
 impl Run {
@@ -58,6 +72,11 @@ impl Run {
             attempt: state.attempt,
             deadline_at: state.deadline_at,
             owner: state.owner,
+            forked_from: state.forked_from,
+            retries: state.carried.retries,
+            waiting_for: state.waiting_for,
+            paused: state.pause_requested,
+            timer: state.timer.map(|timer| RunTimer { timer: timer.timer, due_at: timer.due_at }),
             first_position,
             last_position: state.last_position,
         }
@@ -69,9 +88,12 @@ impl Run {
 #[allow(missing_docs, reason = "the fields are those of IterationState")]
 pub struct Iteration {
     pub iteration: u32,
+    pub attempt: u32,
+    pub retry: Option<Retry>,
     pub continuation: Continuation,
     pub started_at: TimestampMs,
     pub ended_at: Option<TimestampMs>,
+    pub waiting_for: Option<RequestId>,
     pub outcome: Option<runledger_events::IterationOutcome>,
     pub exit_code: Option<i32>,
     pub error: Option<String>,
@@ -87,9 +109,12 @@ impl From<IterationState> for Iteration {
     fn from(state: IterationState) -> Self {
         Self {
             iteration: state.iteration,
+            attempt: state.attempt,
+            retry: state.retry,
             continuation: state.continuation,
             started_at: state.started_at,
             ended_at: state.ended_at,
+            waiting_for: state.waiting_for,
             outcome: state.outcome,
             exit_code: state.exit_code,
             error: state.error,

@@ -170,6 +170,16 @@ impl Queries {
         }
     }
 
+    /// The runs that were started within a run, the oldest first.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn children(&self, run_id: &RunId) -> Result<Vec<Run>, ProjectionError> {
+        let condition = "WHERE parent_run_id = ?1 ORDER BY first_position";
+        workflow_runs::select(&*self.connection()?, condition, [run_id.as_str()])
+            .map_err(|source| self.failed(workflow_runs::NAME, &source))
+    }
+
     /// Sessions with their adapter sessions, those with the latest event first.
     ///
     /// # Errors

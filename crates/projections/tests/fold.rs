@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use runledger_events::{
-    AdapterSessionId, EventKind, IterationState, KindFacts, RecordedEvent, RunId, SessionId, Tokens, WorkflowIteration,
-    WorkflowState,
+    AdapterSessionId, EventKind, IterationState, KindFacts, Position, RecordedEvent, RunId, SessionId, Tokens,
+    WorkflowIteration, WorkflowState,
 };
-use runledger_projections::{Iteration, Projections, Run, RunFilter, RunMatch, Session};
+use runledger_projections::{Iteration, Projections, Run, RunFilter, RunMatch, Session, run_at};
 use runledger_testkit::TempLedger;
-use support::{NAMES, Story, Told, all, dump, fresh_dump, is_workflow, open, queries, tell};
+use support::{NAMES, Story, Told, all, dump, fresh_dump, is_of_run, open, queries, tell};
 
 /// What is told next.
 #[derive(Debug, Clone)]
@@ -21,8 +21,8 @@ enum Next {
     Legal { run: u8, choice: u8 },
     /// What hardly ever may.
     Stray { run: u8, choice: u8, more: u8 },
-    /// A request to end the run.
-    Cancel { run: u8 },
+    /// A signal to the run, or a decision that holds for it.
+    Decision { run: u8, choice: u8 },
     /// A harness event, of a run or not.
     Harness { session: u8, adapter: Option<u8>, run: Option<u8>, choice: u8 },
     /// The end of a batch: what was told so far is projected.
@@ -34,7 +34,7 @@ fn next() -> impl Strategy<Value = Next> {
     prop_oneof![
         6 => (run.clone(), any::<u8>()).prop_map(|(run, choice)| Next::Legal { run, choice }),
         2 => (run.clone(), any::<u8>(), any::<u8>()).prop_map(|(run, choice, more)| Next::Stray { run, choice, more }),
-        1 => run.clone().prop_map(|run| Next::Cancel { run }),
+        1 => (run.clone(), any::<u8>()).prop_map(|(run, choice)| Next::Decision { run, choice }),
         3 => (0_u8..3, proptest::option::weighted(0.8, 0_u8..4), proptest::option::weighted(0.3, run), any::<u8>())
             .prop_map(|(session, adapter, run, choice)| Next::Harness { session, adapter, run, choice }),
         2 => Just(Next::Cut),
@@ -50,7 +50,7 @@ fn tell_all(ledger: &TempLedger, projections: &mut Projections, nexts: &[Next]) 
         batch.push(match next {
             Next::Legal { run, choice } => story.next_of_run(&name(*run), *choice),
             Next::Stray { run, choice, more } => story.stray_of_run(&name(*run), *choice, *more),
-            Next::Cancel { run } => story.cancel_of_run_or_start(&name(*run)),
+            Next::Decision { run, choice } => story.decision_of_run_or_start(&name(*run), *choice),
             Next::Harness { session, adapter, run, choice } => story.harness(
                 &format!("s{session}"),
                 adapter.map(|adapter| format!("a{adapter}")).as_deref(),
@@ -76,7 +76,7 @@ fn tell_all(ledger: &TempLedger, projections: &mut Projections, nexts: &[Next]) 
 /// Runs with their iterations, by id: each stream folded by itself.
 fn naive_runs(events: &[RecordedEvent]) -> BTreeMap<RunId, (Run, Vec<Iteration>)> {
     let mut streams: BTreeMap<RunId, Vec<&RecordedEvent>> = BTreeMap::new();
-    for event in events.iter().filter(|event| is_workflow(event)) {
+    for event in events.iter().filter(|event| is_of_run(event)) {
         streams.entry(event.stream.run_id().unwrap()).or_default().push(event);
     }
     streams
@@ -193,6 +193,34 @@ fn counted(session: &Session) -> Counted {
         starts: usize::try_from(session.runs).unwrap(),
         span: (session.first_at.0, session.last_at.0, session.first_position.0, session.last_position.0),
         adapters: adapters.collect(),
+    }
+}
+
+#[test]
+fn a_run_as_of_a_position_is_what_the_read_model_had_there() {
+    for seed in 0..6 {
+        // Given a log that is projected event by event
+        let ledger = TempLedger::new();
+        let mut projections = open(&ledger.path);
+        projections.catch_up().unwrap();
+        let queries = queries(&ledger.path);
+        let mut seen = Vec::new();
+        for told in Story::default().mixed(120, 3, seed) {
+            let position = tell(&ledger.log, &[told]);
+            projections.catch_up().unwrap();
+            for run in queries.runs(&RunFilter::default()).unwrap() {
+                let RunMatch::One(run, iterations) = queries.run(run.id.as_str()).unwrap() else { panic!("no run") };
+                seen.push((position, *run, iterations));
+            }
+        }
+        // When, then
+        for (position, run, iterations) in &seen {
+            let then = run_at(projections.reader(), &run.id, *position).unwrap().unwrap();
+            assert_eq!((&then.0, &then.1), (run, iterations), "at {position}, seed {seed}");
+        }
+        let has = |what: fn(&(Position, Run, Vec<Iteration>)) -> bool| seen.iter().any(what);
+        assert!(seed > 0 || has(|(_, run, _)| run.retries > 0 && run.paused), "the story has what it is about");
+        assert!(seed > 0 || has(|(.., iterations)| iterations.iter().any(|iteration| iteration.attempt > 1)));
     }
 }
 

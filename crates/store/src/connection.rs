@@ -54,7 +54,7 @@ pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connec
     Ok(connection)
 }
 
-/// Opens the file for reading; it has to be there, in today's schema.
+/// Opens the file for reading; it has to be there, in a schema that is read as it is.
 pub(crate) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     let newest = schema::NEWEST;
     let busy_timeout = OpenOptions::default().busy_timeout;
@@ -67,7 +67,7 @@ pub(crate) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     let connection = schema::open_probe(path, busy_timeout)?;
     match schema::look(path, &connection)? {
         Found::Missing | Found::Empty => return Err(missing()),
-        Found::Version(found) if found < newest => {
+        Found::Version(found) if found < schema::OLDEST_READ => {
             return Err(OpenError::Older { path: path.to_owned(), found, newest });
         }
         Found::Version(_) => {}

@@ -23,6 +23,7 @@ mod exported;
 mod follow;
 mod group_commit;
 mod log;
+mod lookups;
 mod new_event;
 mod reader;
 mod row;

@@ -148,6 +148,24 @@ impl LogReader {
             .map(Option::unwrap_or_default)
     }
 
+    /// The streams with events whose names begin so, in the order of their names.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the file cannot be read.
+    pub fn stream_names(&self, beginning: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        // No character comes after this one, so the names between stand together in the index.
+        let end = format!("{beginning}\u{10ffff}");
+        let names: Vec<String> = self
+            .connection
+            .prepare_cached("SELECT name FROM streams WHERE name >= ?1 AND name < ?2 AND version > 0 ORDER BY name")
+            .and_then(|mut statement| {
+                statement.query_map([beginning.as_str(), end.as_str()], |row| row.get(0))?.collect()
+            })
+            .map_err(|source| self.storage(&source))?;
+        let name = |name| StreamName::new(name).map_err(|source| ReadError::Name { position: Position::START, source });
+        names.into_iter().map(name).collect()
+    }
+
     /// A whole stream, or the rest of it after a version, in order.
     ///
     /// # Errors
@@ -295,7 +313,7 @@ impl LogReader {
         Ok(())
     }
 
-    fn raw(&self, row: &Row<'_>, read: Read, with_proof: bool) -> Result<RawEvent, ReadError> {
+    pub(crate) fn raw(&self, row: &Row<'_>, read: Read, with_proof: bool) -> Result<RawEvent, ReadError> {
         let position = Position(row.get(0).map_err(|source| self.storage(&source))?);
         let column = |column: &'static str| move |_: rusqlite::Error| ReadError::Column { position, column };
         let name = |source| ReadError::Name { position, source };
@@ -351,7 +369,7 @@ impl LogReader {
         })
     }
 
-    fn stream_name(&self, key: i64, position: Position) -> Result<StreamName, ReadError> {
+    pub(crate) fn stream_name(&self, key: i64, position: Position) -> Result<StreamName, ReadError> {
         if let Some(name) = self.names.borrow().get(&key) {
             return Ok(name.clone());
         }
@@ -387,7 +405,7 @@ impl LogReader {
         StorageError::sqlite(&self.path, "reading", source)
     }
 
-    fn query_optional<T>(
+    pub(crate) fn query_optional<T>(
         &self,
         sql: &str,
         parameters: impl rusqlite::Params,
@@ -412,14 +430,8 @@ pub(crate) fn log_id(path: &Path, connection: &Connection) -> Result<LogId, Stor
     })
 }
 
-fn select(
-    filter: &EventFilter,
-    after: Position,
-    up_to: Position,
-    read: Read,
-    with_proof: bool,
-) -> (String, Vec<Value>) {
-    let integer = |position: Position| Value::Integer(i64::try_from(position.0).unwrap_or(i64::MAX));
+/// The beginning of a statement whose rows [`LogReader::raw`] reads.
+pub(crate) fn columns(read: Read, with_proof: bool) -> String {
     let mut sql =
         "SELECT position, stream_key, stream_version, event_id, kind, occurred_at, recorded_at, session_key, \
                    run_key, adapter_session_id, causation_id, correlation_id, facts"
@@ -430,6 +442,34 @@ fn select(
     if read == Read::All {
         sql.push_str(", content");
     }
+    sql
+}
+
+/// Whether the index of runs and permissions has events of this kind.
+fn is_of_runs_or_permissions(kind: &EventKind) -> bool {
+    use EventKind as K;
+    let is_other = matches!(
+        kind,
+        K::Decision
+            | K::RelayRequest
+            | K::RelayWithdrawn
+            | K::TimerScheduled
+            | K::TimerFired
+            | K::PermissionRequest
+            | K::PermissionDenied
+    );
+    is_other || kind.is_workflow()
+}
+
+fn select(
+    filter: &EventFilter,
+    after: Position,
+    up_to: Position,
+    read: Read,
+    with_proof: bool,
+) -> (String, Vec<Value>) {
+    let integer = |position: Position| Value::Integer(i64::try_from(position.0).unwrap_or(i64::MAX));
+    let mut sql = columns(read, with_proof);
     sql.push_str(" FROM runtime_events WHERE position > ?1 AND position <= ?2");
     let mut parameters = vec![integer(after), integer(up_to)];
     let mut stream = |column: &str, name: Option<String>| {
@@ -449,9 +489,15 @@ fn select(
             let _ = write!(sql, "{}?{}", if index == 0 { "" } else { ", " }, parameters.len());
         }
         sql.push(')');
-        // With these very words the partial index applies.
+        // With the very words of an index it applies.
+        let is_of_all = filter.stream.is_none() && filter.session.is_none() && filter.run.is_none();
         if kinds.iter().all(EventKind::is_workflow) {
             sql.push_str(" AND kind GLOB 'workflow.*'");
+        } else if is_of_all && kinds.iter().all(is_of_runs_or_permissions) {
+            sql.push_str(
+                " AND (kind GLOB 'workflow.*' OR kind = 'decision' OR kind GLOB 'relay.*' OR kind GLOB 'timer.*' \
+                 OR kind GLOB 'permission.*')",
+            );
         }
     }
     let order = if filter.stream.is_some() { " ORDER BY stream_version" } else { " ORDER BY position" };

@@ -18,19 +18,27 @@ const APPLICATION_ID: i64 = 0x524C_4447;
 /// The schema version that this program writes, counted in `PRAGMA user_version`.
 ///
 /// - 1: release 0.1.
-pub(crate) const NEWEST: i64 = 1;
+/// - 2: two more indexes.
+pub(crate) const NEWEST: i64 = 2;
+
+/// The oldest schema version that is read as it is: tables and columns are those of today, so that nobody has to write
+/// before somebody may read. What it lacks are indexes.
+pub(crate) const OLDEST_READ: i64 = 1;
 
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
-    Migrations::new(vec![M::up_with_hook(
-        include_str!("../../../migrations/log/0001_log.sql"),
-        |transaction: &rusqlite::Transaction<'_>| {
-            transaction.execute(
-                "INSERT INTO ledger (id, log_id, created_at) VALUES (1, ?1, ?2)",
-                (uuid::Uuid::now_v7().to_string(), crate::write::now().0),
-            )?;
-            Ok(())
-        },
-    )])
+    Migrations::new(vec![
+        M::up_with_hook(
+            include_str!("../../../migrations/log/0001_log.sql"),
+            |transaction: &rusqlite::Transaction<'_>| {
+                transaction.execute(
+                    "INSERT INTO ledger (id, log_id, created_at) VALUES (1, ?1, ?2)",
+                    (uuid::Uuid::now_v7().to_string(), crate::write::now().0),
+                )?;
+                Ok(())
+            },
+        ),
+        M::up(include_str!("../../../migrations/log/0002_runs_and_permissions.sql")),
+    ])
 });
 
 /// What a file is, seen without changing it.
@@ -134,7 +142,7 @@ pub(crate) fn migrate(path: &Path, connection: &mut Connection) -> Result<(), St
     sqlite::migrate(path, connection, &MIGRATIONS, NEWEST)
 }
 
-/// How the tables, indexes and triggers of a file differ from those that the migrations make.
+/// How the tables, indexes and triggers of a file differ from those that the migrations up to its version make.
 pub(crate) fn differences(path: &Path, connection: &Connection) -> Result<Vec<String>, StorageError> {
     let storage = |source: rusqlite::Error| StorageError::sqlite(path, "comparing the schema", &source);
     let objects = |connection: &Connection| -> rusqlite::Result<BTreeMap<String, String>> {
@@ -144,7 +152,9 @@ pub(crate) fn differences(path: &Path, connection: &Connection) -> Result<Vec<St
             .collect()
     };
     let mut reference = Connection::open_in_memory().map_err(storage)?;
-    MIGRATIONS.to_latest(&mut reference).map_err(|error| StorageError::Sqlite {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(storage)?;
+    let version = usize::try_from(version).unwrap_or_default();
+    MIGRATIONS.to_version(&mut reference, version).map_err(|error| StorageError::Sqlite {
         path: path.to_owned(),
         doing: "making a schema to compare with",
         detail: error.to_string(),

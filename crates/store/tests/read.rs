@@ -156,6 +156,105 @@ fn workflow_kinds_are_found_by_themselves_and_among_others() {
 }
 
 #[test]
+fn runs_and_permissions_are_found_by_their_index_and_as_without_it() {
+    // Given a log with all kinds, among them those of an index
+    let place = Place::new();
+    let log = place.log();
+    let known = EventKind::KNOWN.iter().filter(|kind| !kind.as_str().contains('.') || kind.as_str().contains("perm"));
+    let kinds: Vec<&str> = known.map(EventKind::as_str).chain(["x.other", "permission.other"]).collect();
+    for (n, kind) in kinds.iter().enumerate() {
+        let text = format!(r#"{{"id":"e{n}","kind":"{kind}","eventId":"e0","data":{{"eventId":"e0"}}}}"#);
+        append_one(&log, "session/a", json(&text, belonging(Some("a"), Some("r"))));
+    }
+    let reader = place.reader();
+    let read_kinds = |wanted: &[&str]| {
+        let kinds = Some(wanted.iter().map(|kind| EventKind::parse(kind)).collect());
+        numbers(&read(&reader, &EventFilter { kinds, ..EventFilter::default() }, 0, 999, 999).events)
+    };
+    // When, then
+    for wanted in [
+        vec!["decision"],
+        vec!["decision", "permission.request"],
+        vec!["permission.denied", "permission.request", "workflow.end"],
+        vec!["decision", "setup"],
+        vec!["permission.other", "decision"],
+    ] {
+        let expected: Vec<usize> = (1..=kinds.len()).filter(|n| wanted.contains(&kinds[n - 1])).collect();
+        assert_eq!(read_kinds(&wanted), expected, "{wanted:?}");
+    }
+    let plan: String = place
+        .sqlite()
+        .query_row(
+            "EXPLAIN QUERY PLAN SELECT position FROM runtime_events WHERE position > 0 AND position <= 9
+             AND kind IN ('decision', 'workflow.end') AND (kind GLOB 'workflow.*' OR kind = 'decision'
+             OR kind GLOB 'relay.*' OR kind GLOB 'timer.*' OR kind GLOB 'permission.*') ORDER BY position",
+            [],
+            |row| row.get(3),
+        )
+        .unwrap();
+    assert!(plan.contains("runtime_events_of_runs_and_permissions"), "{plan}");
+}
+
+#[test]
+fn the_run_of_a_harness_session_is_the_one_that_used_it_last() {
+    // Given
+    let place = Place::new();
+    let log = place.log();
+    let named = |adapter: &str| Metadata { adapter_session_id: adapter.parse().ok(), ..Metadata::default() };
+    let session = |n: u32, adapter: &str| {
+        json(
+            &format!(
+                r#"{{"id":"s{n}-{adapter}","kind":"workflow.iteration","data":{{"phase":"session","iteration":{n},"adapter_session_id":"{adapter}"}}}}"#
+            ),
+            named(adapter),
+        )
+    };
+    append_one(&log, "run/r1", session(1, "a"));
+    append_one(&log, "run/r1", session(1, "b"));
+    append_one(&log, "run/r2", session(1, "a"));
+    append_one(&log, "run/r1", prompt_with("p", "x", named("a")));
+    append_one(&log, "session/a", session(2, "a"));
+    append_one(&log, "session/a", session(2, "c"));
+    // When, then
+    let reader = place.reader();
+    let run = |adapter: &str| {
+        let found = reader.run_of_adapter_session(&adapter.parse().unwrap()).unwrap();
+        found.map(|run| run.to_string())
+    };
+    assert_eq!(run("a").as_deref(), Some("r2"), "words about a run in a session's stream do not count");
+    assert_eq!(run("b").as_deref(), Some("r1"));
+    assert_eq!((run("c"), run("none")), (None, None));
+    let plan: String = place
+        .sqlite()
+        .query_row(
+            "EXPLAIN QUERY PLAN SELECT position, stream_key FROM runtime_events WHERE adapter_session_id = 'a'
+             AND kind GLOB 'workflow.*' AND adapter_session_id IS NOT NULL ORDER BY position DESC",
+            [],
+            |row| row.get(3),
+        )
+        .unwrap();
+    assert!(plan.contains("runtime_events_of_workflows_by_adapter_session (adapter_session_id=?)"), "{plan}");
+}
+
+#[test]
+fn a_stream_is_read_backwards_from_its_end_or_from_before_a_version() {
+    let place = place_with(20);
+    let reader = place.reader();
+    let back = |name: &str, before: Option<u64>, limit: usize| {
+        numbers(&reader.read_stream_back(&stream(name), before.map(StreamVersion), limit, Read::Facts).unwrap())
+    };
+    // Given its order forwards: 3, 4, 5, 8, 9, 10, 13, 14, 15, 18, 19, 20
+    assert_eq!(back("session/a", None, 3), [20, 19, 18]);
+    assert_eq!(back("session/a", Some(10), 2), [15, 14], "those of version 10 and later are left out");
+    assert_eq!(back("session/a", Some(3), 99), [4, 3]);
+    assert_eq!(back("session/a", Some(1), 99), [0; 0]);
+    assert_eq!(back("session/a", None, 99).len(), 12);
+    assert_eq!((back("session/none", None, 9), back("session/a", None, 0)), (vec![], vec![]));
+    let whole = reader.read_stream_back(&stream("session/b"), None, 1, Read::All).unwrap();
+    assert!(whole[0].content.json().unwrap().contains(r#""n":16"#));
+}
+
+#[test]
 fn an_answer_begins_behind_a_position_and_ends_with_another() {
     let place = place_with(10);
     let reader = place.reader();

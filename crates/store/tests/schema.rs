@@ -222,8 +222,17 @@ fn a_log_that_release_0_1_wrote_opens_reads_and_verifies() {
     let (sql, lines) = frozen();
     let place = Place::new();
     sqlite(&place.path()).execute_batch(&sql).unwrap();
-    // When
+    // When it is only read, it is left as it is
+    let reader = place.reader();
+    assert_eq!(reader.schema_version().unwrap(), 1);
+    assert_eq!(exported(&reader), lines);
+    assert_verifies(&reader);
+    assert_eq!(reader.run_of_adapter_session(&"a1".parse().unwrap()).unwrap(), None, "without its index too");
+    drop(reader);
+    assert_eq!(place.reader().schema_version().unwrap(), 1);
+    // When it is opened for writing
     let log = place.log();
+    assert_eq!(place.reader().schema_version().unwrap(), 2);
     // Then
     assert_eq!(log.log_id().as_str(), "0199f000-0000-7000-8000-000000000001");
     let reader = place.reader();

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runledger_events::{
-    Continuation, KindFacts, LogId, RecordedEvent, RunState, StreamName, StreamVersion, Tokens, WorkflowIteration,
-    WorkflowState,
+    Continuation, KindFacts, LogId, Position, RecordedEvent, RunState, StreamName, StreamVersion, Tokens,
+    WorkflowIteration, WorkflowState,
 };
-use runledger_store::{AppendError, ExpectedVersion, NewEvent, ReadError, Receipt, StorageError};
+use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, ReadError, Receipt, StorageError};
 use runledger_workflow::{
     CancelHandle, HarnessError, Journal, LedgerJournal, RunError, RunSpec, Runner, Stop, TransportCheck, Turn,
     TurnResult, WorkflowConfig,
@@ -65,6 +65,10 @@ impl Journal for NotingJournal {
 
     fn read_stream(&self, stream: &StreamName, after: StreamVersion) -> Result<Vec<RecordedEvent>, ReadError> {
         self.inner.read_stream(stream, after)
+    }
+
+    fn read(&self, filter: &EventFilter, after: Position) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.inner.read(filter, after)
     }
 
     fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, StorageError> {
@@ -210,6 +214,7 @@ fn play(
             stream_tool_uses,
             pre_tool_use_events: transport["preToolUseEvents"].as_u64().unwrap(),
         }),
+        deferred_tool_use_id: None,
     })
 }
 

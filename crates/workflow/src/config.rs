@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use runledger_events::{FailureRetry, PermissionPolicy, RunPolicy};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::value::RawValue;
@@ -30,6 +31,15 @@ pub struct WorkflowConfig {
     /// Environment variables for the harness.
     #[serde(default, deserialize_with = "environment")]
     pub env: BTreeMap<String, String>,
+    /// What its tools may do, and who is asked.
+    #[serde(default)]
+    pub permissions: Option<PermissionPolicy>,
+    /// What follows on a failed turn.
+    #[serde(default)]
+    pub retry: Option<FailureRetry>,
+    /// The pause between two iterations, in milliseconds.
+    #[serde(default, rename = "iteration_delay_ms")]
+    pub iteration_delay_ms: Option<u64>,
     /// The whole file, as it was.
     #[serde(skip)]
     pub json: Option<Box<RawValue>>,
@@ -120,16 +130,155 @@ impl WorkflowConfig {
 
     /// Reads a workflow's JSON.
     ///
+    /// A field that is not known is kept, but for those within `permissions` and `retry`: a rule that is not read as it
+    /// was meant would let through what it was to stop.
+    ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with it, and where.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
-        let mut config: Self = serde_json::from_str(json)?;
+        let mut track = serde_path_to_error::Track::new();
+        let mut unknown = Vec::new();
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let config = serde_ignored::deserialize(
+            serde_path_to_error::Deserializer::new(&mut reader, &mut track),
+            |path: serde_ignored::Path<'_>| unknown.push(path.to_string().replace(".?", "")),
+        );
+        let config: Result<Self, serde_json::Error> = config.and_then(|config: Self| reader.end().map(|()| config));
+        let mut config = config.map_err(|error| match track.path().to_string().as_str() {
+            "." => error,
+            path => serde_json::Error::custom(format!("{path}: {error}")),
+        })?;
+        let strict = unknown.iter().find(|path| path.starts_with("permissions.") || path.starts_with("retry."));
+        if let Some(path) = strict {
+            let help = "see docs/permissions.md for the fields that there are";
+            return Err(serde_json::Error::custom(format!("{path}: there is no such field; {help}")));
+        }
+        config.permissions.iter().try_for_each(check)?;
         config.json = Some(serde_json::from_str(json)?);
         Ok(config)
+    }
+
+    /// Permissions, retries and delays, where it says anything of them.
+    pub fn policy(&self) -> Option<RunPolicy> {
+        let Self { permissions, retry, iteration_delay_ms, .. } = self;
+        let is_said = permissions.is_some() || retry.is_some() || iteration_delay_ms.is_some();
+        is_said.then(|| RunPolicy {
+            permissions: permissions.clone(),
+            retry: retry.clone(),
+            iteration_delay_ms: iteration_delay_ms.unwrap_or(0),
+        })
     }
 
     /// The loop, where there is one and it is on.
     pub fn active_loop(&self) -> Option<&LoopConfig> {
         self.loop_config.as_ref().filter(|config| config.enabled)
+    }
+}
+
+/// Refuses rules and channels that could never do what they were written for.
+fn check(policy: &PermissionPolicy) -> Result<(), serde_json::Error> {
+    let refused = |path: String, what: &str| Err(serde_json::Error::custom(format!("permissions.{path}: {what}")));
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let when = &rule.when;
+        if let Err(error) = rule.check() {
+            return refused(format!("rules[{index}]"), &error.to_string());
+        }
+        if when.iteration_from == Some(0) || when.iteration_to == Some(0) {
+            return refused(format!("rules[{index}].when"), "iterations count from 1");
+        }
+        if let (Some(from), Some(to)) = (when.iteration_from, when.iteration_to)
+            && from > to
+        {
+            return refused(format!("rules[{index}].when"), "iteration_from is greater than iteration_to");
+        }
+        if when.cwd.as_deref().is_some_and(|cwd| cwd.trim().is_empty()) {
+            return refused(format!("rules[{index}].when.cwd"), "it is empty; give a folder, or a glob of folders");
+        }
+    }
+    for (index, channel) in policy.channels.iter().enumerate() {
+        if channel.command.first().is_none_or(|program| program.trim().is_empty()) {
+            return refused(format!("channels[{index}].command"), "it names no program; give one, and its arguments");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use runledger_events::{OnAsk, OnTimeout, RuleAction};
+
+    use super::*;
+
+    fn with(more: &str) -> Result<WorkflowConfig, String> {
+        WorkflowConfig::parse(&format!(r#"{{"name":"w",{more}}}"#)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_workflow_that_says_nothing_of_permissions_or_retries_has_no_policy() {
+        assert_eq!(with(r#""plugins":[],"unheard_of":{"permissions":1}"#).unwrap().policy(), None);
+    }
+
+    #[test]
+    fn permissions_retries_and_delays_are_read_with_their_defaults() {
+        let config = with(
+            r#""permissions":{"rules":[{"tool":"Bash(git push:*)","action":"ask","reason":"pushes are looked at"},
+                {"tool":"Read","action":"allow","ask_timeout_ms":null,"when":{"state":["running"],"subagent":true}}]},
+                "retry":{"max":3,"backoff_ms":500},"iteration_delay_ms":1000"#,
+        );
+        let policy = config.unwrap().policy().unwrap();
+        let permissions = policy.permissions.unwrap();
+        assert_eq!((permissions.ask_timeout_ms, permissions.on_timeout), (Some(300_000), OnTimeout::Deny));
+        assert_eq!((permissions.on_ask, permissions.rules[0].action), (OnAsk::Wait, RuleAction::Ask));
+        assert_eq!(permissions.ask_timeout_ms(Some(&permissions.rules[0])), Some(300_000));
+        assert_eq!(permissions.ask_timeout_ms(Some(&permissions.rules[1])), None);
+        assert_eq!((policy.retry.unwrap().max, policy.iteration_delay_ms), (3, 1000));
+        let none = with(r#""permissions":{"ask_timeout_ms":null,"on_ask":"defer"}"#).unwrap();
+        assert_eq!(none.permissions.unwrap().ask_timeout_ms, None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_permissions_is_said_with_its_place() {
+        for (json, words) in [
+            (
+                r#""permissions":{"rules":[{"tol":"Bash","action":"allow"}]}"#,
+                "permissions.rules[0]: missing field `tool`",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"alow"}]}"#,
+                "permissions.rules[0].action: unknown variant",
+            ),
+            (r#""permissions":{"rule":[]}"#, "permissions.rule: there is no such field"),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"allow","wen":{}}]}"#,
+                "permissions.rules.0.wen: there is no such field",
+            ),
+            (r#""permissions":{"ask_timeout_ms":-1}"#, "permissions.ask_timeout_ms: invalid value"),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"deny","when":{"iteration_from":3,"iteration_to":2}}]}"#,
+                "permissions.rules[0].when: iteration_from is greater",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"deny","when":{"iteration_from":0}}]}"#,
+                "iterations count from 1",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Read","action":"allow"},{"tool":"Bash(git","action":"deny"}]}"#,
+                "permissions.rules[1]: pattern `Bash(git`, character 5: the parenthesis is not closed; accepted are",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"deny","when":{"cwd":"src/["}}]}"#,
+                "permissions.rules[0]: pattern `src/[`, character 5",
+            ),
+            (r#""permissions":{"channels":[{"command":[]}]}"#, "permissions.channels[0].command: it names no program"),
+            (r#""permissions":{"on_deny":{"retry":{"max":1,"fedback":""}}}"#, "there is no such field"),
+            (r#""retry":{"max":1,"backof_ms":1}"#, "retry.backof_ms: there is no such field"),
+            (r#""retry":{}"#, "retry: missing field `max`"),
+            (r#""iteration_delay_ms":"1s""#, "iteration_delay_ms: invalid type"),
+        ] {
+            let error = with(json).unwrap_err();
+            assert!(error.contains(words), "{json}: {error}");
+        }
     }
 }

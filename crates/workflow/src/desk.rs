@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use runledger_events::{
-    AdapterSessionId, EventId, KindFacts, Metadata, Position, RunId, RunState, RuntimeEvent, SessionId, StreamName,
-    StreamVersion, TimestampMs, WorkflowIteration, WorkflowState, event_json,
+    AdapterSessionId, EventId, KindFacts, Metadata, Position, ProcessId, RunId, RunState, RuntimeEvent, SessionId,
+    StreamName, StreamVersion, TimestampMs, WorkflowIteration, WorkflowState, event_json,
 };
 use runledger_store::{AppendError, ExpectedVersion, NewEvent, Receipt};
 use uuid::Uuid;
 
 use crate::cancel::CancelHandle;
-use crate::decide::{Command, Decided, Rejected, StopCause, decide};
+use crate::decide::{Command, Decided, Rejected, StopCause, TakeOver, decide};
 use crate::error::RunError;
 use crate::harness::{Stop, TurnDesk};
 use crate::journal::Journal;
@@ -41,6 +41,10 @@ pub(crate) struct RunWriter {
     patience: Duration,
     /// The event that the harness's events follow from: the iteration's start.
     cause: Option<EventId>,
+    /// The last iteration begun, and where it began first.
+    iteration_start: (u32, Position),
+    /// Where the iteration before began first.
+    previous_start: Position,
 }
 
 impl RunWriter {
@@ -63,19 +67,75 @@ impl RunWriter {
             term,
             patience,
             cause: None,
+            iteration_start: (0, Position::START),
+            previous_start: Position::START,
         }
+    }
+
+    /// A run that is there already, as a process finds it that is to drive it from now on. Its owner is still another's.
+    pub(crate) fn load(journal: Box<dyn Journal>, run_id: RunId, patience: Duration) -> Result<Self, RunError> {
+        let unknown = SessionId::new(run_id.as_str())?;
+        let mut writer = Self::begin(journal, run_id, unknown, u64::MAX, patience);
+        writer.catch_up()?;
+        if let Some(state) = &writer.state {
+            writer.session_id = state.session_id.clone();
+            writer.term = state.term();
+        }
+        Ok(writer)
+    }
+
+    /// Makes it this process's, from the decision in `take_over` on.
+    pub(crate) fn take_over(&mut self, take_over: TakeOver) -> Result<(), RunError> {
+        self.term = take_over.owner.term;
+        self.step(&Command::TakeOver(Box::new(take_over)))
+    }
+
+    pub(crate) fn state(&self) -> Option<&WorkflowState> {
+        self.state.as_ref()
+    }
+
+    pub(crate) fn journal(&self) -> &dyn Journal {
+        self.journal.as_ref()
+    }
+
+    pub(crate) fn run_id(&self) -> &RunId {
+        &self.run_id
+    }
+
+    /// Where the last iteration begun began first: what it asked came since.
+    pub(crate) fn asked_since(&self) -> Position {
+        self.iteration_start.1
+    }
+
+    /// Where the turn before the next one began: what it was not told came since.
+    pub(crate) fn untold_since(&self) -> Position {
+        let is_again = self.state.as_ref().is_some_and(|state| state.iteration_was_cut);
+        if is_again { self.previous_start } else { self.iteration_start.1 }
     }
 
     pub(crate) fn is_over(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.state == RunState::Done)
     }
 
-    pub(crate) fn iteration(&self) -> u32 {
-        self.state.as_ref().map_or(0, |state| state.iteration)
-    }
-
     pub(crate) fn cancel_requested(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.cancel_requested)
+    }
+
+    pub(crate) fn pause_requested(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.pause_requested)
+    }
+
+    /// Reads what others have written to the run since, if they have.
+    pub(crate) fn look(&mut self) -> Result<(), RunError> {
+        match self.journal.stream_version(&self.stream) {
+            Ok(version) if version > self.version => self.catch_up(),
+            Ok(_) => Ok(()),
+            // The log can be looked at again; what has to be written will tell if it cannot.
+            Err(error) => {
+                tracing::debug!(%error, "the run's stream cannot be looked at");
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn into_outcome(self) -> Result<RunOutcome, RunError> {
@@ -132,8 +192,12 @@ impl RunWriter {
                     }
                 }
             }
-            if let KindFacts::WorkflowIteration(WorkflowIteration::Start(_)) = &event.facts.data {
+            if let KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) = &event.facts.data {
                 self.cause = Some(event.id.clone());
+                if start.iteration != self.iteration_start.0 {
+                    self.previous_start = self.iteration_start.1;
+                    self.iteration_start = (start.iteration, event.position);
+                }
             }
         }
         match &self.state {
@@ -227,6 +291,9 @@ impl RunWriter {
                 KindFacts::WorkflowIteration(WorkflowIteration::Session(session)) => {
                     Some(session.adapter_session_id.clone())
                 }
+                KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred)) => {
+                    deferred.adapter_session_id.clone()
+                }
                 KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => end.adapter_session_id.clone(),
                 _ => None,
             };
@@ -243,7 +310,7 @@ impl RunWriter {
     }
 }
 
-fn new_id() -> Result<EventId, RunError> {
+pub(crate) fn new_id() -> Result<EventId, RunError> {
     Ok(EventId::new(Uuid::now_v7().to_string())?)
 }
 
@@ -271,6 +338,12 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// The desk of a turn that goes on in a harness session which the run knows already.
+    pub(crate) fn in_session(mut self, adapter_session_id: Option<AdapterSessionId>) -> Self {
+        self.adapter_session_id = adapter_session_id;
+        self
+    }
+
     /// Why the turn was ended, if it was, and the harness session that it used.
     pub(crate) fn finish(mut self) -> Result<(Option<StopCause>, Option<AdapterSessionId>), RunError> {
         // What was asked for while the harness was ending counts too.
@@ -296,18 +369,8 @@ impl<'a> Desk<'a> {
             return Ok(());
         }
         self.looked_at = Instant::now();
-        match self.writer.journal.stream_version(&self.writer.stream) {
-            Ok(version) if version > self.writer.version => {
-                let result = self.writer.catch_up();
-                self.done(result)
-            }
-            Ok(_) => Ok(()),
-            // The log can be looked at again; what has to be written will tell if it cannot.
-            Err(error) => {
-                tracing::debug!(%error, "the run's stream cannot be looked at");
-                Ok(())
-            }
-        }
+        let result = self.writer.look();
+        self.done(result)
     }
 }
 
@@ -327,6 +390,16 @@ impl TurnDesk for Desk<'_> {
         self.adapter_session_id = Some(id.clone());
         let result = self.writer.step(&Command::NameSession(id.clone()));
         self.done(result)
+    }
+
+    fn note_process(&mut self, process: ProcessId) -> Result<(), Stop> {
+        let result = self.writer.step(&Command::NoteProcess(process));
+        self.done(result)?;
+        self.check()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.writer.pause_requested()
     }
 
     fn check(&mut self) -> Result<(), Stop> {

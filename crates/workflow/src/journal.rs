@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use runledger_events::{LogId, RecordedEvent, StreamName, StreamVersion};
+use runledger_events::{LogId, Position, RecordedEvent, StreamName, StreamVersion};
 use runledger_store::{
-    AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, OpenError, Read, ReadError, Receipt, StorageError,
+    AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenError, Read, ReadError, Receipt,
+    StorageError,
 };
 
 /// Where a runner writes what happens, and reads what others wrote to its run.
@@ -25,6 +26,12 @@ pub trait Journal: Send {
     /// # Errors
     /// As [`LogReader::read_stream`].
     fn read_stream(&self, stream: &StreamName, after: StreamVersion) -> Result<Vec<RecordedEvent>, ReadError>;
+
+    /// The events after a position that the filter takes, whole, in the order of the log.
+    ///
+    /// # Errors
+    /// As [`LogReader::read`].
+    fn read(&self, filter: &EventFilter, after: Position) -> Result<Vec<RecordedEvent>, ReadError>;
 
     /// The number of events in a stream.
     ///
@@ -66,6 +73,18 @@ impl Journal for LedgerJournal {
 
     fn read_stream(&self, stream: &StreamName, after: StreamVersion) -> Result<Vec<RecordedEvent>, ReadError> {
         self.reader.read_stream(stream, after, Read::Facts)
+    }
+
+    fn read(&self, filter: &EventFilter, after: Position) -> Result<Vec<RecordedEvent>, ReadError> {
+        let head = self.reader.head()?.position;
+        let mut events = Vec::new();
+        let mut after = after;
+        while after < head {
+            let batch = self.reader.read(filter, after, head, usize::MAX, Read::All)?;
+            events.extend(batch.events);
+            after = batch.scanned_to;
+        }
+        Ok(events)
     }
 
     fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, StorageError> {

@@ -16,6 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod asked;
 mod cancel;
 mod commands;
 mod config;
@@ -27,19 +28,33 @@ mod instructions;
 mod journal;
 mod owner;
 mod paths;
+mod plan;
+mod relay;
 mod runner;
 mod tracker;
 
 pub use cancel::CancelHandle;
-pub use commands::Commands;
+pub use commands::{
+    Cancelled, Clock, Commands, DecidedRequest, ForkPoint, Forked, RulesError, Signal, Withdrawer, WorkflowGrants,
+};
 pub use config::{LoopConfig, WorkflowConfig};
-pub use decide::{Command, Decided, Extra, Rejected, StopCause, TrackerReading, TransportCheck, TurnReport, decide};
-pub use error::{ConfigError, HarnessError, RunError};
+pub use decide::{
+    Command, Decided, Deferral, Denial, Extra, Rejected, StopCause, TakeOver, TrackerReading, TransportCheck,
+    TurnReport, decide,
+};
+pub use error::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 pub use harness::claude::ClaudeHarness;
 pub use harness::codex::CodexHarness;
 pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
-pub use owner::{current_owner, is_alive};
-pub use runner::{RunOutcome, RunSpec, Runner};
+pub use owner::{current_owner, current_process, is_alive, is_process_alive};
+pub use plan::RunSpec;
+pub use relay::{
+    Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,
+    RelayAnswer, RelayCoordinator, RelayError, RelayLogError, RelayOutcome, RelayVerdict, Relayed, RunChannels,
+    RunRelay, Settled, StopToken, Stopper, TerminalChannel, UnfitVerdict, UserQuestion, VerdictSource, WithdrawError,
+    current_user,
+};
+pub use runner::{ResumeSpec, RunOutcome, Runner};
 pub use tracker::{SKELETON_MARKER, Verdict};

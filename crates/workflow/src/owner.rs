@@ -1,15 +1,40 @@
-//! Who drives a run: this process on this host, told apart from a later one with the same process id.
+//! Who drives a run: this process on this host, told apart from a later one with the same process id; and the end of a
+//! harness that a runner left behind.
 
-use runledger_events::{LogId, Owner};
+use std::time::{Duration, Instant};
+
+use runledger_events::{LogId, Owner, ProcessId, RunId};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+
+/// How long a harness that was left behind has to end itself.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// This process as the owner of a run, in this term.
 pub fn current_owner(term: u64, log_id: LogId) -> Owner {
-    let pid = std::process::id();
-    Owner { term, log_id, host: host(), boot_id: boot_id(), pid, pid_started_at: started_at(pid) }
+    let ProcessId { host, boot_id, pid, pid_started_at } = current_process();
+    Owner { term, log_id, host, boot_id, pid, pid_started_at }
+}
+
+/// This process.
+pub fn current_process() -> ProcessId {
+    process_of(std::process::id())
+}
+
+/// A process of this host, by its id.
+pub(crate) fn process_of(pid: u32) -> ProcessId {
+    ProcessId { host: host(), boot_id: boot_id(), pid, pid_started_at: started_at(pid) }
 }
 
 /// Whether an owner's process still runs; `None` where that cannot be known from here.
 pub fn is_alive(owner: &Owner) -> Option<bool> {
+    let Owner { host, boot_id, pid, pid_started_at, .. } = owner;
+    let process =
+        ProcessId { host: host.clone(), boot_id: boot_id.clone(), pid: *pid, pid_started_at: *pid_started_at };
+    is_process_alive(&process)
+}
+
+/// Whether a process still runs; `None` where that cannot be known from here.
+pub fn is_process_alive(owner: &ProcessId) -> Option<bool> {
     if owner.host != host() {
         return None;
     }
@@ -35,14 +60,69 @@ fn boot_id() -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// When a process began, in clock ticks since the boot: field 22 of its `stat`, counted behind the name's parenthesis.
+/// When a process began, in clock ticks since the boot: field 22 of its `stat`.
 fn started_at(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let behind_name = &stat[stat.rfind(')')? + 1..];
-    let mut fields = behind_name.split_ascii_whitespace();
     // A zombie has ended; only its parent has not looked yet.
-    if fields.next()? == "Z" {
+    if stat_field(pid, 0)? == "Z" {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    stat_field(pid, 19)?.parse().ok()
+}
+
+/// A field of a process's `stat`, counted from 0 behind the name's parenthesis.
+fn stat_field(pid: u32, index: usize) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let behind_name = &stat[stat.rfind(')')? + 1..];
+    behind_name.split_ascii_whitespace().nth(index).map(str::to_owned)
+}
+
+/// Ends what a runner that is gone left behind: its harness, with all that is in its process group.
+///
+/// The group's number may be another's by now, so one is only ended whose leader is the process that was noted, or which
+/// has a process in it that says in its environment that it is of this run. Nothing is done on another host or boot.
+pub(crate) fn end_left_behind(harness: &ProcessId, run_id: &RunId) {
+    if harness.host != host() || harness.boot_id.is_none() || harness.boot_id != boot_id() {
+        return;
+    }
+    let Some(group) = i32::try_from(harness.pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let is_leader = harness.pid_started_at.is_some() && started_at(harness.pid) == harness.pid_started_at;
+    if !is_leader && !has_member_of(harness.pid, run_id) {
+        return;
+    }
+    let send = |signal| {
+        if let Err(error) = kill_process_group(group, signal) {
+            tracing::debug!(%error, "the process group is gone already");
+        }
+    };
+    send(Signal::TERM);
+    // One that was paused hears of it only when it goes on.
+    send(Signal::CONT);
+    let told = Instant::now();
+    while told.elapsed() < GRACE && test_kill_process_group(group).is_ok() && has_live_member(harness.pid) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    send(Signal::KILL);
+}
+
+/// Whether a process of this group is of the run, by its environment.
+fn has_member_of(group: u32, run_id: &RunId) -> bool {
+    let mark = format!("RUNLEDGER_RUN_ID={run_id}");
+    members(group).any(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    })
+}
+
+/// Whether a process of this group has not ended; a zombie has.
+fn has_live_member(group: u32) -> bool {
+    members(group).any(|pid| started_at(pid).is_some())
+}
+
+/// The processes of a process group.
+fn members(group: u32) -> impl Iterator<Item = u32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(move |pid| stat_field(*pid, 2).and_then(|field| field.parse().ok()) == Some(group))
 }

@@ -1,92 +1,72 @@
-//! The runner: carries one run from start to end, turn by turn, and writes every step as it happens.
+//! The runner: carries one run to its end, turn by turn, and writes every step as it happens.
 //!
 //! Invariants: every event of the run's stream is appended under `Exact`, so a step that does not follow on what is
-//! there is decided anew; a newer owner's term ends this runner; a step is done once it is on disk, never before.
+//! there is decided anew; a newer owner's term ends this runner; a step is done once it is on disk, never before; what
+//! comes next follows from the folded state alone, so a run that is taken up goes on as it would have.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use runledger_events::{
-    Continuation, Owner, Position, RunId, RunStatus, SessionId, TimestampMs, WorkflowStart, WorkflowState,
+    Position, RecordedEvent, RequestId, RequestStatus, RunId, RunState, RunStatus, SessionId, StreamName,
+    StreamVersion, TimestampMs, WorkflowState,
 };
-use uuid::Uuid;
+use runledger_store::EventFilter;
 
 use crate::cancel::CancelHandle;
 use crate::config::WorkflowConfig;
-use crate::decide::{Command, Extra, StopCause, TurnReport};
-use crate::desk::{Desk, RunWriter};
-use crate::error::{ConfigError, HarnessError, RunError};
-use crate::harness::{Harness, Instructions, Turn, TurnResult};
-use crate::instructions::{compose, substitute};
+use crate::decide::{Command, Deferral, Extra, StopCause, TakeOver, TurnReport};
+use crate::desk::{Desk, RunWriter, now};
+use crate::error::{HarnessError, ResumeError, RunError};
+use crate::harness::{Harness, Turn, TurnResult};
 use crate::journal::Journal;
-use crate::owner::current_owner;
-use crate::{instructions, paths, tracker};
+use crate::owner::{current_owner, end_left_behind, is_alive};
+use crate::plan::{Plan, RunSpec, recorded_program};
+use crate::{asked, paths, tracker};
 
-/// What a run is to be.
+/// How often a runner that waits looks at its run.
+const WAIT_LOOK: Duration = Duration::from_millis(50);
+
+/// How a run that is there already is to be taken up.
 #[derive(Debug, Clone)]
-pub struct RunSpec {
-    /// The user's prompt.
-    pub prompt: String,
-    /// Where the harness works.
-    pub project_dir: PathBuf,
-    /// The workflow; none for a single turn with the prompt as it is.
-    pub workflow: Option<WorkflowConfig>,
-    /// The ledger session; a new one where there is none.
-    pub session_id: Option<SessionId>,
-    /// The run whose harness started this one. A sub-run is best given a session of its own.
-    pub parent_run_id: Option<RunId>,
-    /// How the first turn continues what the harness did before; later ones begin anew.
-    pub continuation: Continuation,
-    /// How long the run may take.
-    pub timeout: Option<Duration>,
+pub struct ResumeSpec {
     /// The ledger, for the harness's environment.
     pub ledger: Option<PathBuf>,
     /// How long appends may keep failing before the run is stopped.
     pub append_patience: Duration,
+    /// Whether the runner stays where a turn ended for a question, until that is answered.
+    pub waits_for_answers: bool,
+    /// Whether the run is taken from an owner that is at work, or of which nothing can be known from here.
+    pub takes_over: bool,
 }
 
-impl RunSpec {
-    /// A run of `prompt` in `project_dir`: one turn, no time limit, a new session.
-    pub fn new(prompt: impl Into<String>, project_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            prompt: prompt.into(),
-            project_dir: project_dir.into(),
-            workflow: None,
-            session_id: None,
-            parent_run_id: None,
-            continuation: Continuation::Fresh,
-            timeout: None,
-            ledger: None,
-            append_patience: Duration::from_secs(30),
-        }
+impl Default for ResumeSpec {
+    fn default() -> Self {
+        Self { ledger: None, append_patience: Duration::from_secs(30), waits_for_answers: false, takes_over: false }
     }
 }
 
-/// How a run ended.
+/// How a run ended, or where it waits for an answer.
 #[derive(Debug, Clone)]
 pub struct RunOutcome {
-    /// The run's final state.
+    /// The run's state.
     pub state: WorkflowState,
     /// The position of its first event.
     pub first_position: Position,
 }
 
-/// A run that is ready to begin. Nothing was written to the log yet.
+/// A run that is ready to begin, or to be taken up. Nothing was written to the log yet.
 pub struct Runner {
     harness: Box<dyn Harness>,
-    spec: RunSpec,
-    run_id: RunId,
-    session_id: SessionId,
-    tracker: Option<TrackerPlace>,
-    instructions: Option<Instructions>,
+    plan: Plan,
     is_prepared: bool,
+    takes_up: Option<TakesUp>,
     cancel: CancelHandle,
 }
 
-/// Where the tracker is.
-struct TrackerPlace {
-    relative: String,
-    path: PathBuf,
+/// What a runner that takes a run up found.
+struct TakesUp {
+    spec: ResumeSpec,
 }
 
 impl Runner {
@@ -94,60 +74,71 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::Config`] for a project directory that is none, a path outside it, or instructions that cannot be read.
-    pub fn new(harness: Box<dyn Harness>, mut spec: RunSpec) -> Result<Self, RunError> {
-        spec.project_dir = spec
-            .project_dir
-            .canonicalize()
-            .map_err(|source| ConfigError::ProjectDir { path: spec.project_dir.clone(), source })?;
-        if !spec.project_dir.is_dir() {
-            let source = std::io::ErrorKind::NotADirectory.into();
-            return Err(ConfigError::ProjectDir { path: spec.project_dir, source }.into());
-        }
-        let run_id = RunId::new(Uuid::now_v7().to_string())?;
-        let session_id = match spec.session_id.take() {
-            Some(session_id) => session_id,
-            None => SessionId::new(Uuid::now_v7().to_string())?,
+    pub fn new(harness: Box<dyn Harness>, spec: RunSpec) -> Result<Self, RunError> {
+        let plan = Plan::new(spec)?;
+        Ok(Self { harness, plan, is_prepared: false, takes_up: None, cancel: CancelHandle::default() })
+    }
+
+    /// A runner that takes up a run which is there already: one that was interrupted, whose owner is gone, or that waits
+    /// for an answer. `harness` makes the harness from the name and the program that the run recorded.
+    ///
+    /// Nothing is written. [`Runner::run`] makes this process the owner first, and then ends what the owner before left
+    /// behind.
+    ///
+    /// # Errors
+    /// - [`RunError::Resume`]: there is no such run, it is over, its owner is at work, or what it was to do was erased.
+    /// - [`RunError::Config`], [`RunError::Harness`]: its project directory or harness is not there any more.
+    pub fn resume(
+        journal: &dyn Journal,
+        run_id: &RunId,
+        spec: ResumeSpec,
+        harness: impl FnOnce(&str, Vec<String>, &std::path::Path) -> Result<Box<dyn Harness>, HarnessError>,
+    ) -> Result<Self, RunError> {
+        let read = |source| RunError::Read { run_id: run_id.clone(), source };
+        let filter = EventFilter { stream: Some(StreamName::run(run_id)), ..EventFilter::default() };
+        let events = journal.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY).map_err(read)?;
+        let Some((state, _)) = WorkflowState::fold(&events) else {
+            return Err(ResumeError::Unknown { run_id: run_id.clone() }.into());
         };
-        let tracker = match spec.workflow.as_ref().and_then(WorkflowConfig::active_loop) {
-            None => None,
-            Some(config) => {
-                let relative = substitute(&config.tracker_path, session_id.as_str(), None);
-                let path = paths::inside(&spec.project_dir, &relative, "trackerPath")?;
-                Some(TrackerPlace { relative, path })
-            }
+        may_be_taken_up(&state, spec.takes_over)?;
+        let first = first_event(journal, &filter, &events).map_err(read)?;
+        let first = first.ok_or_else(|| ResumeError::Unknown { run_id: run_id.clone() })?;
+        let own = RunSpec {
+            ledger: spec.ledger.clone(),
+            append_patience: spec.append_patience,
+            waits_for_answers: spec.waits_for_answers,
+            ..RunSpec::new("", ".")
         };
-        let instructions = match &spec.workflow {
-            None => None,
-            Some(workflow) => {
-                let tracker_path = tracker.as_ref().map(|place| place.relative.as_str());
-                compose(workflow, &spec.project_dir, session_id.as_str(), tracker_path)?
-            }
-        };
-        Ok(Self {
-            harness,
-            spec,
-            run_id,
-            session_id,
-            tracker,
-            instructions,
-            is_prepared: false,
-            cancel: CancelHandle::default(),
-        })
+        let plan = Plan::recorded(&first, &state, own)?;
+        let name = state.harness.as_deref().unwrap_or("command");
+        let harness = harness(name, recorded_program(&first), &plan.spec.project_dir)?;
+        let takes_up = Some(TakesUp { spec });
+        Ok(Self { harness, plan, is_prepared: false, takes_up, cancel: CancelHandle::default() })
     }
 
     /// The run's id.
     pub fn run_id(&self) -> &RunId {
-        &self.run_id
+        &self.plan.run_id
     }
 
     /// The run's session.
     pub fn session_id(&self) -> &SessionId {
-        &self.session_id
+        &self.plan.session_id
     }
 
     /// The tracker's path, relative to the project directory.
     pub fn tracker_path(&self) -> Option<&str> {
-        self.tracker.as_ref().map(|tracker| tracker.relative.as_str())
+        self.plan.tracker.as_ref().map(|tracker| tracker.relative.as_str())
+    }
+
+    /// Where the harness works.
+    pub fn project_dir(&self) -> &std::path::Path {
+        &self.plan.spec.project_dir
+    }
+
+    /// What the run's permissions are, where it has any.
+    pub fn permissions(&self) -> Option<runledger_events::PermissionPolicy> {
+        self.plan.spec.workflow.as_ref().and_then(WorkflowConfig::policy).and_then(|policy| policy.permissions)
     }
 
     /// Ends this run from another thread.
@@ -161,196 +152,283 @@ impl Runner {
     /// # Errors
     /// [`RunError::Config`] names the file that cannot be written.
     pub fn prepare(&mut self) -> Result<(), RunError> {
-        if self.is_prepared {
-            return Ok(());
+        if !self.is_prepared {
+            self.plan.write_files()?;
+            self.is_prepared = true;
         }
-        if let Some(place) = &self.tracker {
-            tracker::create(&place.path, &place.relative, self.session_id.as_str(), &self.spec.prompt)?;
-        }
-        if let Some(instructions) = &self.instructions {
-            instructions::write(instructions)?;
-        }
-        self.is_prepared = true;
         Ok(())
     }
 
-    /// Carries the run to its end, and writes every step to the journal.
+    /// Carries the run to its end, or to a question that nobody is to wait for, and writes every step to the journal.
     ///
     /// # Errors
     /// - [`RunError::Config`]: tracker or instructions cannot be written; nothing is in the log.
     /// - [`RunError::Fenced`]: another owner has the run.
+    /// - [`RunError::Resume`]: it may not be taken up any more; nothing was written.
     /// - [`RunError::Append`]: the log took no more; what was acknowledged is there, and the run can be resumed.
     pub fn run(mut self, journal: Box<dyn Journal>) -> Result<RunOutcome, RunError> {
+        let writer = match self.takes_up.take() {
+            None => self.begin(journal)?,
+            Some(TakesUp { spec }) => self.take_up(journal, &spec)?,
+        };
+        let deadline = writer.state().and_then(|state| state.deadline_at).map(until);
+        Carrier { plan: self.plan, harness: self.harness, cancel: self.cancel, deadline }.carry(writer)
+    }
+
+    fn begin(&mut self, journal: Box<dyn Journal>) -> Result<RunWriter, RunError> {
         self.prepare()?;
-        let instructions = self.instructions.take();
-        let deadline = self.spec.timeout.map(|timeout| Instant::now() + timeout);
         let owner = current_owner(1, journal.log_id());
         let mut writer = RunWriter::begin(
             journal,
-            self.run_id.clone(),
-            self.session_id.clone(),
+            self.plan.run_id.clone(),
+            self.plan.session_id.clone(),
             owner.term,
-            self.spec.append_patience,
+            self.plan.spec.append_patience,
         );
-        writer.step(&start(
-            &self.spec,
-            &self.run_id,
-            &self.session_id,
-            self.tracker.as_ref(),
-            self.harness.name(),
-            owner,
-        )?)?;
+        writer.step(&self.plan.start(self.harness.as_ref(), owner)?)?;
+        Ok(writer)
+    }
 
-        let mut continuation = self.spec.continuation.clone();
+    /// Makes this process the owner, then ends the harness that the owner before may have left behind.
+    fn take_up(&mut self, journal: Box<dyn Journal>, spec: &ResumeSpec) -> Result<RunWriter, RunError> {
+        let log_id = journal.log_id();
+        let mut writer = RunWriter::load(journal, self.plan.run_id.clone(), spec.append_patience)?;
+        let unknown = || ResumeError::Unknown { run_id: self.plan.run_id.clone() };
+        let before = writer.state().ok_or_else(unknown)?.clone();
+        may_be_taken_up(&before, spec.takes_over)?;
+        self.prepare()?;
+        let owner = current_owner(before.term() + 1, log_id);
+        let waits = before.waiting_for.is_some();
+        let reason = format!("taken up by process {} on {}", owner.pid, owner.host);
+        // What an owner that is gone had open is begun again; one that waits for an answer is left to wait.
+        writer.take_over(TakeOver { owner, is_forced: !waits, reason })?;
+        if let Some(process) = &before.harness_process {
+            end_left_behind(process, &self.plan.run_id);
+        }
+        Ok(writer)
+    }
+}
+
+/// Whether the run is one to take up: neither over, nor driven by a process that is at work.
+fn may_be_taken_up(state: &WorkflowState, takes_over: bool) -> Result<(), ResumeError> {
+    let run_id = || state.run_id.clone();
+    if state.state == RunState::Done {
+        return Err(ResumeError::Over { run_id: run_id(), status: state.status });
+    }
+    let owner = state.owner.as_ref().filter(|_| state.state != RunState::Idle && !takes_over);
+    match owner.map(|owner| (owner, is_alive(owner))) {
+        Some((owner, Some(true))) => {
+            Err(ResumeError::Alive { run_id: run_id(), host: owner.host.clone(), pid: owner.pid })
+        }
+        Some((owner, None)) => {
+            Err(ResumeError::OwnerUnknown { run_id: run_id(), host: owner.host.clone(), pid: owner.pid })
+        }
+        Some((_, Some(false))) | None => Ok(()),
+    }
+}
+
+/// A stream's first event, whole.
+fn first_event(
+    journal: &dyn Journal,
+    filter: &EventFilter,
+    events: &[RecordedEvent],
+) -> Result<Option<RecordedEvent>, runledger_store::ReadError> {
+    let Some(first) = events.first() else {
+        return Ok(None);
+    };
+    let before = Position(first.position.0.saturating_sub(1));
+    Ok(journal.read(filter, before)?.into_iter().next())
+}
+
+/// The moment as this process's own clock has it, which never goes back.
+fn until(deadline_at: TimestampMs) -> Instant {
+    let left = u64::try_from(deadline_at.0.saturating_sub(now().0)).unwrap_or(0);
+    Instant::now() + Duration::from_millis(left)
+}
+
+/// What drives a run whose owner this process is.
+struct Carrier {
+    plan: Plan,
+    harness: Box<dyn Harness>,
+    cancel: CancelHandle,
+    deadline: Option<Instant>,
+}
+
+/// What comes next.
+enum Next {
+    /// A turn.
+    Turn(Box<Turn>),
+    /// Look again.
+    Again,
+    /// Nothing, until somebody answers a question.
+    Leave,
+}
+
+impl Carrier {
+    fn carry(mut self, mut writer: RunWriter) -> Result<RunOutcome, RunError> {
         loop {
-            if let Some(cause) = stop_cause(&writer, &self.cancel, deadline) {
+            if let Some(cause) = self.stop_cause(&writer) {
                 writer.step(&Command::Stop(cause))?;
             }
             if writer.is_over() {
+                if self.has_permissions(&writer) {
+                    asked::withdraw(&writer, true, "its run is over")?;
+                }
                 return writer.into_outcome();
             }
-            let iteration = writer.iteration() + 1;
-            let turn = Turn {
-                iteration,
-                prompt: prompt(&self.spec, self.tracker.as_ref(), iteration),
-                continuation: std::mem::replace(&mut continuation, Continuation::Fresh),
-                instructions: instructions.clone(),
-                model: self.spec.workflow.as_ref().and_then(|workflow| workflow.model.clone()),
-                env: environment(&self.spec, &self.run_id, &self.session_id, self.tracker.as_ref(), iteration),
-                project_dir: self.spec.project_dir.clone(),
-            };
-            writer.step(&begin_iteration(&turn, instructions.as_ref())?)?;
-            if writer.is_over() {
-                continue;
+            match self.next(&mut writer)? {
+                Next::Turn(turn) => self.turn(&mut writer, &turn)?,
+                Next::Again => {}
+                Next::Leave => return writer.into_outcome(),
             }
-            let mut desk = Desk::new(&mut writer, &self.cancel, deadline);
-            let result = self.harness.run_turn(&turn, &mut desk);
-            let (stopped, adapter_session_id) = desk.finish()?;
-            let mut report = report(result, stopped, adapter_session_id);
-            if let (Some(place), Some(workflow)) = (&self.tracker, &self.spec.workflow)
-                && let Some(config) = workflow.active_loop()
-            {
-                // The agent may have put a link in its place.
-                let reading = paths::inside(&self.spec.project_dir, &place.relative, "trackerPath")
-                    .map_err(|error| error.to_string())
-                    .and_then(|_| {
-                        tracker::read(&place.path, config)
-                            .map_err(|error| format!("tracker {}: {error}", place.relative))
-                    });
-                match reading {
-                    Ok(reading) => report.tracker = reading,
-                    Err(unreadable) => {
-                        report.error.get_or_insert(unreadable);
-                    }
-                }
-            }
-            writer.step(&Command::EndIteration(Box::new(report)))?;
         }
     }
+
+    fn stop_cause(&self, writer: &RunWriter) -> Option<StopCause> {
+        if writer.is_over() {
+            None
+        } else if self.cancel.is_cancelled() || writer.cancel_requested() {
+            Some(StopCause::Cancelled)
+        } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            Some(StopCause::TimedOut)
+        } else {
+            None
+        }
+    }
+
+    fn has_permissions(&self, writer: &RunWriter) -> bool {
+        let policy = writer.state().and_then(|state| state.policy.as_deref());
+        policy.is_some_and(|policy| policy.permissions.is_some())
+    }
+
+    /// What comes next, by the state that the run's events fold to.
+    fn next(&mut self, writer: &mut RunWriter) -> Result<Next, RunError> {
+        let Some(state) = writer.state().cloned() else {
+            return Ok(Next::Leave);
+        };
+        if let Some(request_id) = &state.waiting_for {
+            return self.after_question(writer, &state, request_id);
+        }
+        let is_due = state.timer.as_ref().is_none_or(|timer| timer.due_at <= now());
+        if state.pause_requested || !is_due {
+            return wait(writer);
+        }
+        let read = |source| RunError::Read { run_id: state.run_id.clone(), source };
+        let retry = state.last_end.as_ref().filter(|end| end.retry.is_some());
+        let denied = match retry {
+            Some(end) => asked::denied_before(writer, end.position).map_err(read)?,
+            None => Vec::new(),
+        };
+        let signals = asked::signals(writer).map_err(read)?;
+        let turn = self.plan.turn(&state, self.harness.as_ref(), &denied, &signals);
+        writer.step(&begin_iteration(&turn)?)?;
+        // The run may have ended in between, or with this step.
+        let has_begun = writer.state().is_some_and(|state| state.iteration_is_open);
+        Ok(if has_begun { Next::Turn(Box::new(turn)) } else { Next::Again })
+    }
+
+    /// Once a question is answered, or cannot be any more, the harness makes the call: its hook hears the answer.
+    fn after_question(
+        &mut self,
+        writer: &mut RunWriter,
+        state: &WorkflowState,
+        request_id: &RequestId,
+    ) -> Result<Next, RunError> {
+        let read = |source| RunError::Read { run_id: state.run_id.clone(), source };
+        let question = asked::question(writer, request_id).map_err(read)?;
+        let waits =
+            question.is_some_and(|question| question.status == RequestStatus::Pending && !question.is_overdue(now()));
+        if waits || state.pause_requested {
+            return if self.plan.spec.waits_for_answers { wait(writer) } else { Ok(Next::Leave) };
+        }
+        let turn = self.plan.deferred_turn(state);
+        writer.step(&Command::Continue)?;
+        Ok(Next::Turn(Box::new(turn)))
+    }
+
+    fn turn(&mut self, writer: &mut RunWriter, turn: &Turn) -> Result<(), RunError> {
+        let known =
+            writer.state().filter(|_| turn.makes_deferred_call).and_then(|state| state.iteration_session.clone());
+        let mut desk = Desk::new(writer, &self.cancel, self.deadline).in_session(known);
+        let result = self.harness.run_turn(turn, &mut desk);
+        let (stopped, adapter_session_id) = desk.finish()?;
+        let deferred = result.as_ref().ok().and_then(|result| result.deferred_tool_use_id.clone());
+        let mut report = report(result, stopped, adapter_session_id);
+        if let Some(name) = deferred.filter(|_| stopped.is_none() && report.error.is_none()) {
+            match self.deferral(writer, &report, &name)? {
+                Some(deferral) => return writer.step(&Command::Defer(Box::new(deferral))),
+                None => {
+                    let error =
+                        format!("a hook that is not of this ledger deferred the call {name}; nobody can answer it");
+                    report.error = Some(error);
+                }
+            }
+        }
+        self.read_tracker(&mut report);
+        if self.has_permissions(writer) {
+            let read = |source| RunError::Read { run_id: self.plan.run_id.clone(), source };
+            report.denied = asked::denied(writer).map_err(read)?;
+            asked::withdraw(writer, false, "its turn is over")?;
+        }
+        report.at = now();
+        writer.step(&Command::EndIteration(Box::new(report)))
+    }
+
+    /// The question that the turn was ended for, where it is one of this ledger.
+    fn deferral(&self, writer: &RunWriter, report: &TurnReport, name: &str) -> Result<Option<Deferral>, RunError> {
+        let Some(adapter_session_id) = &report.adapter_session_id else {
+            return Ok(None);
+        };
+        let request_id = RequestId::of_call(adapter_session_id, name)?;
+        let read = |source| RunError::Read { run_id: self.plan.run_id.clone(), source };
+        let question = asked::question(writer, &request_id).map_err(read)?;
+        Ok(question.map(|_| Deferral {
+            request_id,
+            tokens: report.tokens,
+            adapter_session_id: report.adapter_session_id.clone(),
+        }))
+    }
+
+    fn read_tracker(&self, report: &mut TurnReport) {
+        let config = self.plan.spec.workflow.as_ref().and_then(WorkflowConfig::active_loop);
+        let (Some(place), Some(config)) = (&self.plan.tracker, config) else {
+            return;
+        };
+        // The agent may have put a link in its place.
+        let reading = paths::inside(&self.plan.spec.project_dir, &place.relative, "trackerPath")
+            .map_err(|error| error.to_string())
+            .and_then(|_| {
+                tracker::read(&place.path, config).map_err(|error| format!("tracker {}: {error}", place.relative))
+            });
+        match reading {
+            Ok(reading) => report.tracker = reading,
+            Err(unreadable) => {
+                report.error.get_or_insert(unreadable);
+            }
+        }
+    }
+}
+
+/// Waits a moment, then reads what others wrote to the run.
+fn wait(writer: &mut RunWriter) -> Result<Next, RunError> {
+    std::thread::sleep(WAIT_LOOK);
+    writer.look()?;
+    Ok(Next::Again)
 }
 
 impl std::fmt::Debug for Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runner").field("run_id", &self.run_id).field("spec", &self.spec).finish_non_exhaustive()
+        f.debug_struct("Runner").field("plan", &self.plan).finish_non_exhaustive()
     }
 }
 
-fn stop_cause(writer: &RunWriter, cancel: &CancelHandle, deadline: Option<Instant>) -> Option<StopCause> {
-    if writer.is_over() {
-        None
-    } else if cancel.is_cancelled() || writer.cancel_requested() {
-        Some(StopCause::Cancelled)
-    } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-        Some(StopCause::TimedOut)
-    } else {
-        None
-    }
-}
-
-fn start(
-    spec: &RunSpec,
-    run_id: &RunId,
-    session_id: &SessionId,
-    tracker: Option<&TrackerPlace>,
-    harness: &str,
-    owner: Owner,
-) -> Result<Command, RunError> {
-    let workflow = spec.workflow.as_ref();
-    let deadline_at = spec.timeout.map(|timeout| {
-        let timeout = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
-        TimestampMs(crate::desk::now().0.saturating_add(timeout))
-    });
-    let start = WorkflowStart {
-        run_id: run_id.clone(),
-        session_id: session_id.clone(),
-        workflow_name: workflow.map(|workflow| workflow.name.clone()),
-        harness: Some(harness.to_owned()),
-        // The limit as it is written, though a loop that is off makes one turn.
-        max_iterations: workflow
-            .and_then(|workflow| workflow.loop_config.as_ref())
-            .map_or(1, |config| config.max_iterations),
-        tracker_path: tracker.map(|place| place.relative.clone()),
-        parent_run_id: spec.parent_run_id.clone(),
-        forked_at: None::<Position>,
-        attempt: 1,
-        deadline_at,
-        owner: Some(owner),
-        forked_from: None,
-        iteration: 0,
-        policy: None,
-    };
-    let mut extra =
-        Extra::default().with("prompt", &spec.prompt)?.with("project_dir", &spec.project_dir.to_string_lossy())?;
-    if let Some(json) = workflow.and_then(|workflow| workflow.json.as_ref()) {
-        extra = extra.with("workflow", json)?;
-    }
-    Ok(Command::Start { start: Box::new(start), extra })
-}
-
-fn begin_iteration(turn: &Turn, instructions: Option<&Instructions>) -> Result<Command, RunError> {
+fn begin_iteration(turn: &Turn) -> Result<Command, RunError> {
     let mut extra = Extra::default().with("prompt", &turn.prompt)?;
     // They are the same in every turn, so the first one tells them.
-    if let Some(instructions) = instructions.filter(|_| turn.iteration == 1) {
+    if let Some(instructions) = turn.instructions.as_ref().filter(|_| turn.iteration == 1) {
         extra = extra.with("instructions", &instructions.text)?;
     }
     Ok(Command::BeginIteration { continuation: turn.continuation.clone(), extra })
-}
-
-fn prompt(spec: &RunSpec, tracker: Option<&TrackerPlace>, iteration: u32) -> String {
-    let Some(workflow) = &spec.workflow else {
-        return spec.prompt.clone();
-    };
-    match (tracker, workflow.active_loop()) {
-        (Some(place), Some(config)) if iteration > 1 => {
-            config.continue_prompt.replace("{trackerPath}", &place.relative)
-        }
-        _ => workflow.prompt_template.replace("{input}", &spec.prompt),
-    }
-}
-
-fn environment(
-    spec: &RunSpec,
-    run_id: &RunId,
-    session_id: &SessionId,
-    tracker: Option<&TrackerPlace>,
-    iteration: u32,
-) -> std::collections::BTreeMap<String, String> {
-    let mut env = spec.workflow.as_ref().map(|workflow| workflow.env.clone()).unwrap_or_default();
-    let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
-    set("RUNLEDGER_RUN_ID", run_id.to_string());
-    set("RUNLEDGER_SESSION", session_id.to_string());
-    set("RUNLEDGER_ITERATION", iteration.to_string());
-    if let Some(place) = tracker {
-        set("RUNLEDGER_TRACKER", place.path.to_string_lossy().into_owned());
-    }
-    if let Some(ledger) = &spec.ledger {
-        set("RUNLEDGER_DB", absolute(ledger).to_string_lossy().into_owned());
-    }
-    env
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn report(
@@ -366,8 +444,8 @@ fn report(
             tokens: result.tokens,
             transport: result.transport,
             adapter_session_id,
-            tracker: None,
             stopped,
+            ..TurnReport::default()
         },
         Err(error) => {
             TurnReport { error: Some(error.to_string()), adapter_session_id, stopped, ..TurnReport::default() }
@@ -376,8 +454,13 @@ fn report(
 }
 
 impl RunOutcome {
-    /// The final status.
+    /// How the run stands: its final status, or running where it waits for an answer.
     pub fn status(&self) -> RunStatus {
         self.state.status
+    }
+
+    /// The question that it waits for, where it does.
+    pub fn waiting_for(&self) -> Option<&RequestId> {
+        self.state.waiting_for.as_ref()
     }
 }

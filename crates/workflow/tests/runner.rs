@@ -13,7 +13,9 @@ use runledger_events::{
     RecordedEvent, RunId, RunState, RunStatus, RuntimeEvent, SessionId, StreamName, StreamVersion, TimestampMs, Tokens,
     TrackerFacts, WorkflowStart, WorkflowState, WorkflowTransition, event_json,
 };
-use runledger_store::{AppendError, EventLog, ExpectedVersion, NewEvent, Read, ReadError, Receipt, StorageError};
+use runledger_store::{
+    AppendError, EventFilter, EventLog, ExpectedVersion, NewEvent, Read, ReadError, Receipt, StorageError,
+};
 use runledger_testkit::{ScriptedHarness, TempLedger};
 use runledger_workflow::{
     Command, Extra, Journal, LedgerJournal, RunError, RunSpec, Runner, Stop, StopCause, TrackerReading, Turn, TurnDesk,
@@ -76,6 +78,10 @@ impl Journal for RefusingJournal {
 
     fn read_stream(&self, stream: &StreamName, after: StreamVersion) -> Result<Vec<RecordedEvent>, ReadError> {
         self.inner.read_stream(stream, after)
+    }
+
+    fn read(&self, filter: &EventFilter, after: Position) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.inner.read(filter, after)
     }
 
     fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, StorageError> {

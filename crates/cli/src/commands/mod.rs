@@ -1,17 +1,25 @@
 //! The commands, one a file.
 
+pub(crate) mod cancel;
+pub(crate) mod decide;
+pub(crate) mod drive;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod feed;
+pub(crate) mod fork;
 pub(crate) mod hook;
 pub(crate) mod import;
 pub(crate) mod ingest;
 pub(crate) mod rebuild_projections;
+pub(crate) mod resume;
+pub(crate) mod rules;
 pub(crate) mod runs;
 pub(crate) mod sessions;
 pub(crate) mod show;
+pub(crate) mod signal;
 pub(crate) mod status;
+pub(crate) mod sweep;
 pub(crate) mod verify;
 
 use runledger_events::SessionId;

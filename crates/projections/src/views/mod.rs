@@ -60,6 +60,11 @@ pub(crate) fn from_json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> rus
     serde_json::from_str(text).map_err(|error| damaged(index, error))
 }
 
+/// A JSON column's value, where there is one.
+pub(crate) fn optional_from_json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<T>> {
+    if row.get_ref(index)? == rusqlite::types::ValueRef::Null { Ok(None) } else { from_json(row, index).map(Some) }
+}
+
 /// A value that its column cannot hold.
 pub(crate) fn damaged(index: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())

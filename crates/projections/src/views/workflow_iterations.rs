@@ -1,14 +1,15 @@
-//! `workflow_iterations`: the iterations of runs, as their `workflow.iteration` events tell it.
+//! `workflow_iterations`: the iterations of runs, as their `workflow.iteration` events tell it, and the transition that
+//! cuts off those that are open.
 
 use std::collections::HashMap;
 
 use runledger_events::{
-    AdapterSessionId, EventId, EventKind, IterationState, KindFacts, Position, RecordedEvent, RunId, TimestampMs,
-    WorkflowIteration,
+    AdapterSessionId, EventId, EventKind, IterationState, KindFacts, Position, RecordedEvent, RequestId, RunId,
+    RunState, TimestampMs, WorkflowIteration,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{TOKEN_COLUMNS, damaged, figure, from_json, sqlite, to_json, tokens};
+use super::{TOKEN_COLUMNS, damaged, figure, from_json, optional_from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::Iteration;
 use crate::projection::{Kinds, Projection, Table, Target};
@@ -23,12 +24,13 @@ impl Projection for WorkflowIterations {
         NAME
     }
 
+    /// 2: attempts, retries, questions that are waited for, interruptions.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn kinds(&self) -> Kinds {
-        Kinds::Only(&[EventKind::WorkflowIteration])
+        Kinds::Only(&[EventKind::WorkflowIteration, EventKind::WorkflowTransition])
     }
 
     fn tables(&self) -> &'static [Table] {
@@ -40,14 +42,26 @@ impl Projection for WorkflowIterations {
     }
 
     fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
         let mut touched: HashMap<(RunId, u32), Option<IterationState>> = HashMap::new();
         for event in events {
-            let (Some(run_id), Some(iteration)) = (event.stream.run_id(), iteration_of(event)) else {
+            let Some(run_id) = event.stream.run_id() else {
+                continue;
+            };
+            if cuts_off(event) {
+                for state in load_open(target, &run_id).map_err(failed)? {
+                    touched.entry((run_id.clone(), state.iteration)).or_insert(Some(state));
+                }
+                let of_run = touched.iter_mut().filter(|((id, _), _)| *id == run_id);
+                of_run.filter_map(|(_, state)| state.as_mut()).for_each(|state| state.evolve(event));
+                continue;
+            }
+            let Some(iteration) = iteration_of(event) else {
                 continue;
             };
             let key = (run_id, iteration);
             if !touched.contains_key(&key) {
-                let stored = load(target, &key.0, iteration).map_err(|source| sqlite(target, NAME, &source))?;
+                let stored = load(target, &key.0, iteration).map_err(failed)?;
                 touched.insert(key.clone(), stored);
             }
             match touched.get_mut(&key) {
@@ -73,22 +87,37 @@ impl Projection for WorkflowIterations {
     }
 }
 
+/// Whether it interrupts what is open of its run.
+fn cuts_off(event: &RecordedEvent) -> bool {
+    matches!(&event.facts.data, KindFacts::WorkflowTransition(transition) if transition.to == RunState::Idle)
+}
+
 fn iteration_of(event: &RecordedEvent) -> Option<u32> {
     match &event.facts.data {
         KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => Some(start.iteration),
         KindFacts::WorkflowIteration(WorkflowIteration::Session(session)) => Some(session.iteration),
+        KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred)) => Some(deferred.iteration),
+        KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued)) => Some(continued.iteration),
         KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => Some(end.iteration),
         _ => None,
     }
 }
 
 const COLUMNS: &str = "iteration, continuation, started_at, start_position, start_event_id, ended_at, end_position, \
-                       outcome, exit_code, error, tracker, adapter_session_id";
+                       outcome, exit_code, error, tracker, adapter_session_id, attempt, retry, waiting_for";
+/// The first of the token columns, which stand behind these.
+const TOKENS: usize = 15;
 
 fn load(target: &Target<'_>, run_id: &RunId, iteration: u32) -> rusqlite::Result<Option<IterationState>> {
     let sql =
         format!("SELECT {COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE run_id = ?1 AND iteration = ?2", target.table(NAME));
     target.connection.prepare_cached(&sql)?.query_row((run_id.as_str(), iteration), state).optional()
+}
+
+fn load_open(target: &Target<'_>, run_id: &RunId) -> rusqlite::Result<Vec<IterationState>> {
+    let sql =
+        format!("SELECT {COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE run_id = ?1 AND ended_at IS NULL", target.table(NAME));
+    target.connection.prepare_cached(&sql)?.query_map([run_id.as_str()], state)?.collect()
 }
 
 /// The iterations of a run, read from the view, in order.
@@ -104,11 +133,11 @@ fn state(row: &Row<'_>) -> rusqlite::Result<IterationState> {
     let outcome = outcome
         .map(|word| serde_json::from_value(serde_json::Value::String(word)).map_err(|error| damaged(7, error)))
         .transpose()?;
-    let has_tracker = row.get_ref(10)? != rusqlite::types::ValueRef::Null;
+    let waiting_for = row.get::<_, Option<String>>(14)?.map(RequestId::new).transpose();
     Ok(IterationState {
-        attempt: 1,
-        retry: None,
-        waiting_for: None,
+        attempt: row.get(12)?,
+        retry: optional_from_json(row, 13)?,
+        waiting_for: waiting_for.map_err(|error| damaged(14, error))?,
         iteration: row.get(0)?,
         continuation: from_json(row, 1)?,
         started_at: TimestampMs(row.get(2)?),
@@ -119,24 +148,26 @@ fn state(row: &Row<'_>) -> rusqlite::Result<IterationState> {
         outcome,
         exit_code: row.get(8)?,
         error: row.get(9)?,
-        tracker: if has_tracker { Some(from_json(row, 10)?) } else { None },
+        tracker: optional_from_json(row, 10)?,
         adapter_session_id: row
             .get::<_, Option<String>>(11)?
             .map(AdapterSessionId::new)
             .transpose()
             .map_err(|error| damaged(11, error))?,
-        tokens: tokens(row, 12)?,
+        tokens: tokens(row, TOKENS)?,
     })
 }
 
 fn store(target: &Target<'_>, run_id: &RunId, state: &IterationState) -> Result<(), ProjectionError> {
     let sql = format!(
         "INSERT OR REPLACE INTO {} (run_id, {COLUMNS}, {TOKEN_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21, ?22, ?23)",
         target.table(NAME)
     );
     let continuation = to_json(NAME, &state.continuation)?;
     let tracker = state.tracker.as_ref().map(|tracker| to_json(NAME, tracker)).transpose()?;
+    let retry = state.retry.as_ref().map(|retry| to_json(NAME, retry)).transpose()?;
     let tokens = &state.tokens;
     target
         .connection
@@ -156,6 +187,9 @@ fn store(target: &Target<'_>, run_id: &RunId, state: &IterationState) -> Result<
                 state.error,
                 tracker,
                 state.adapter_session_id.as_ref().map(|id| id.as_str()),
+                state.attempt,
+                retry,
+                state.waiting_for.as_ref().map(RequestId::as_str),
                 figure(tokens.input),
                 figure(tokens.output),
                 figure(tokens.cache_read),

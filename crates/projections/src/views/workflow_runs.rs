@@ -1,13 +1,16 @@
-//! `workflow_runs`: what the runs are, as their `workflow.*` events tell it.
+//! `workflow_runs`: what the runs are, as their own events tell it. All that the fold knows survives in a row, so that a
+//! batch goes on where the one before ended.
 
 use std::collections::HashMap;
 
 use runledger_events::{
-    EventKind, Position, RecordedEvent, RunId, RunState, RunStatus, SessionId, TimestampMs, WorkflowState,
+    AdapterSessionId, Carried, EventKind, LastEnd, Position, ProcessId, RecordedEvent, RequestId, RunId, RunPolicy,
+    RunState, RunStatus, SessionId, Timer, TimestampMs, WorkflowState,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
 
-use super::{TOKEN_COLUMNS, damaged, figure, from_json, sqlite, to_json, tokens};
+use super::{TOKEN_COLUMNS, damaged, figure, from_json, optional_from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::Run;
 use crate::projection::{Kinds, Projection, Table, Target};
@@ -17,21 +20,29 @@ pub(crate) struct WorkflowRuns;
 
 pub(crate) const NAME: &str = "workflow_runs";
 
-/// The four kinds that the runner writes.
-pub(crate) const WORKFLOW_KINDS: &[EventKind] =
-    &[EventKind::WorkflowStart, EventKind::WorkflowTransition, EventKind::WorkflowIteration, EventKind::WorkflowEnd];
+/// The kinds that say something of a run's state: signals to it and grants for it are decisions.
+pub(crate) const RUN_KINDS: &[EventKind] = &[
+    EventKind::WorkflowStart,
+    EventKind::WorkflowTransition,
+    EventKind::WorkflowIteration,
+    EventKind::WorkflowEnd,
+    EventKind::Decision,
+    EventKind::TimerScheduled,
+    EventKind::TimerFired,
+];
 
 impl Projection for WorkflowRuns {
     fn name(&self) -> &'static str {
         NAME
     }
 
+    /// 2: signals, grants, timers, retries and forks; all that the fold knows.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn kinds(&self) -> Kinds {
-        Kinds::Only(WORKFLOW_KINDS)
+        Kinds::Only(RUN_KINDS)
     }
 
     fn tables(&self) -> &'static [Table] {
@@ -66,7 +77,7 @@ impl Projection for WorkflowRuns {
             }
         }
         for (state, first_position) in touched.into_values().flatten() {
-            store(target, &Run::new(state, first_position))?;
+            store(target, state, first_position)?;
         }
         Ok(())
     }
@@ -80,9 +91,25 @@ impl Projection for WorkflowRuns {
     }
 }
 
+/// What the fold of a run knows beside what the other columns hold.
+#[derive(Serialize, Deserialize)]
+struct More {
+    cancel_requested: bool,
+    policy: Option<Box<RunPolicy>>,
+    carried: Carried,
+    iteration_was_cut: bool,
+    iteration_session: Option<AdapterSessionId>,
+    harness_process: Option<ProcessId>,
+    last_end: Option<LastEnd>,
+    timer: Option<Timer>,
+}
+
 const COLUMNS: &str = "run_id, session_id, workflow_name, harness, status, state, iteration, iteration_is_open, \
                        max_iterations, started_at, ended_at, stop_reason, tracker_path, adapter_session_ids, \
-                       parent_run_id, forked_at, attempt, deadline_at, owner, first_position, last_position";
+                       parent_run_id, forked_at, attempt, deadline_at, owner, first_position, last_position, \
+                       forked_from, waiting_for, is_paused, more";
+/// The first of the token columns, which stand behind these.
+const TOKENS: usize = 25;
 
 fn load(target: &Target<'_>, run_id: &RunId) -> rusqlite::Result<Option<(WorkflowState, Position)>> {
     let sql = format!("SELECT {COLUMNS}, {TOKEN_COLUMNS} FROM {} WHERE run_id = ?1", target.table(NAME));
@@ -105,6 +132,8 @@ fn state(row: &Row<'_>) -> rusqlite::Result<(WorkflowState, Position)> {
     let run = |index: usize| -> rusqlite::Result<Option<RunId>> {
         row.get::<_, Option<String>>(index)?.map(RunId::new).transpose().map_err(|error| damaged(index, error))
     };
+    let waiting_for = row.get::<_, Option<String>>(22)?.map(RequestId::new).transpose();
+    let more: More = from_json(row, 24)?;
     let state = WorkflowState {
         run_id: RunId::new(row.get::<_, String>(0)?).map_err(|error| damaged(0, error))?,
         session_id: SessionId::new(row.get::<_, String>(1)?).map_err(|error| damaged(1, error))?,
@@ -124,40 +153,51 @@ fn state(row: &Row<'_>) -> rusqlite::Result<(WorkflowState, Position)> {
         forked_at: row.get::<_, Option<u64>>(15)?.map(Position),
         attempt: row.get(16)?,
         deadline_at: row.get::<_, Option<i64>>(17)?.map(TimestampMs),
-        owner: if row.get_ref(18)? == rusqlite::types::ValueRef::Null { None } else { Some(from_json(row, 18)?) },
-        // A request to end is the runner's business, and no column here.
-        cancel_requested: false,
-        pause_requested: false,
-        forked_from: None,
-        policy: None,
-        carried: runledger_events::Carried::default(),
-        iteration_was_cut: false,
-        iteration_session: None,
-        waiting_for: None,
-        harness_process: None,
-        last_end: None,
-        timer: None,
+        owner: optional_from_json(row, 18)?,
+        cancel_requested: more.cancel_requested,
+        pause_requested: row.get(23)?,
+        forked_from: run(21)?,
+        policy: more.policy,
+        carried: more.carried,
+        iteration_was_cut: more.iteration_was_cut,
+        iteration_session: more.iteration_session,
+        waiting_for: waiting_for.map_err(|error| damaged(22, error))?,
+        harness_process: more.harness_process,
+        last_end: more.last_end,
+        timer: more.timer,
         last_position: Position(row.get(20)?),
-        tokens: tokens(row, 21)?,
+        tokens: tokens(row, TOKENS)?,
     };
     Ok((state, Position(row.get(19)?)))
 }
 
-fn store(target: &Target<'_>, run: &Run) -> Result<(), ProjectionError> {
+fn store(target: &Target<'_>, run: WorkflowState, first_position: Position) -> Result<(), ProjectionError> {
+    let places: Vec<String> = (1..=33).map(|number| format!("?{number}")).collect();
     let sql = format!(
-        "INSERT OR REPLACE INTO {} ({COLUMNS}, {TOKEN_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24, ?25, ?26, ?27, ?28)",
-        target.table(NAME)
+        "INSERT OR REPLACE INTO {} ({COLUMNS}, {TOKEN_COLUMNS}, retries) VALUES ({})",
+        target.table(NAME),
+        places.join(", ")
     );
     let adapter_session_ids = to_json(NAME, &run.adapter_session_ids)?;
     let owner = run.owner.as_ref().map(|owner| to_json(NAME, owner)).transpose()?;
+    let retries = run.carried.retries;
+    let more = More {
+        cancel_requested: run.cancel_requested,
+        policy: run.policy,
+        carried: run.carried,
+        iteration_was_cut: run.iteration_was_cut,
+        iteration_session: run.iteration_session,
+        harness_process: run.harness_process,
+        last_end: run.last_end,
+        timer: run.timer,
+    };
+    let more = to_json(NAME, &more)?;
     target
         .connection
         .prepare_cached(&sql)
         .and_then(|mut statement| {
             statement.execute(rusqlite::params![
-                run.id.as_str(),
+                run.run_id.as_str(),
                 run.session_id.as_str(),
                 run.workflow_name,
                 run.harness,
@@ -176,8 +216,12 @@ fn store(target: &Target<'_>, run: &Run) -> Result<(), ProjectionError> {
                 run.attempt,
                 run.deadline_at.map(|at| at.0),
                 owner,
-                run.first_position.0,
+                first_position.0,
                 run.last_position.0,
+                run.forked_from.as_ref().map(RunId::as_str),
+                run.waiting_for.as_ref().map(RequestId::as_str),
+                run.pause_requested,
+                more,
                 figure(run.tokens.input),
                 figure(run.tokens.output),
                 figure(run.tokens.cache_read),
@@ -185,6 +229,7 @@ fn store(target: &Target<'_>, run: &Run) -> Result<(), ProjectionError> {
                 figure(run.tokens.total),
                 figure(run.tokens.context_size),
                 figure(run.tokens.context_window_size),
+                retries,
             ])
         })
         .map_err(|source| sqlite(target, NAME, &source))?;

@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{
-    AdapterSessionId, Carried, Content, Continuation, EventId, EventKind, IterationEnd, IterationOutcome,
-    IterationSession, IterationStart, KindFacts, LogId, Metadata, Owner, Position, RecordedEvent, RunId, RunState,
-    RunStatus, RuntimeEvent, SessionId, StreamName, StreamVersion, TimestampMs, Tokens, TrackerFacts, WorkflowEnd,
+    AdapterSessionId, Carried, Content, Continuation, EventId, EventKind, FailureRetry, IterationContinued,
+    IterationDeferred, IterationEnd, IterationOutcome, IterationProcess, IterationSession, IterationStart, KindFacts,
+    LogId, Metadata, Owner, PermissionPolicy, PermissionRule, Position, ProcessId, RecordedEvent, RequestId, Retry,
+    RetryReason, RuleAction, RuleConditions, RunId, RunPolicy, RunState, RunStatus, RuntimeEvent, SessionId,
+    StreamName, StreamVersion, SubagentCondition, Timer, TimerKind, TimestampMs, Tokens, TrackerFacts, WorkflowEnd,
     WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, event_json,
 };
 use runledger_projections::{
@@ -102,7 +104,10 @@ impl Story {
         }
         let pick = |n: usize, of: u8| usize::from(of) % n;
         let iteration = u32::from(more % 4);
-        let facts = match choice % 6 {
+        let facts = match choice % 9 {
+            6 => deferred(iteration, more),
+            7 => continued(iteration, more),
+            8 => KindFacts::TimerFired(timer(iteration, more)),
             0 => start(run, &Self::session_of(run), more),
             1 => KindFacts::WorkflowTransition(WorkflowTransition {
                 from: RunState::ALL[pick(5, more)],
@@ -160,13 +165,18 @@ impl Story {
         Told { stream: StreamName::session(&session), metadata, json }
     }
 
-    /// A decision that stands in a run's own stream: somebody asks for its end.
-    pub(crate) fn cancel_of_run(&mut self, run: &str) -> Told {
+    /// A decision that stands in a run's own stream: a signal, or what was decided for all of it.
+    pub(crate) fn decision_of_run(&mut self, run: &str, choice: u8) -> Told {
         let (id, at) = self.next();
+        let intent = ["workflow_cancel", "workflow_pause", "workflow_resume", "permission_allow", "permission_deny"]
+            [usize::from(choice % 5)];
+        let pattern = if intent.starts_with("permission") { r#","scope":"run","pattern":"Bash(ls:*)""# } else { "" };
         let json = format!(
-            r#"{{"id":"{id}","eventId":"x","decision":{{"type":"json","source":"user","intent":{{"kind":"workflow_cancel"}}}},"now":{at}}}"#
+            r#"{{"id":"{id}","eventId":"x","decision":{{"type":"json","source":"user","intent":{{"kind":"{intent}"}}{pattern}}},"now":{at}}}"#
         );
-        Told { stream: stream_of(run), metadata: of_run(run, &Self::session_of(run)), json }
+        let told = Told { stream: stream_of(run), metadata: of_run(run, &Self::session_of(run)), json };
+        self.take(run, &told);
+        told
     }
 
     /// A run from its start to its end.
@@ -199,7 +209,7 @@ impl Story {
                 match random.below(10) {
                     0..=4 => self.next_of_run(&run, choice),
                     5 => self.stray_of_run(&run, choice, more),
-                    6 => self.cancel_of_run_or_start(&run),
+                    6 => self.decision_of_run_or_start(&run, choice),
                     _ => {
                         let session = format!("s{}", more % 3);
                         let adapter = format!("a{}", more % 4);
@@ -211,8 +221,8 @@ impl Story {
             .collect()
     }
 
-    pub(crate) fn cancel_of_run_or_start(&mut self, run: &str) -> Told {
-        if self.runs.contains_key(run) { self.cancel_of_run(run) } else { self.next_of_run(run, 0) }
+    pub(crate) fn decision_of_run_or_start(&mut self, run: &str, choice: u8) -> Told {
+        if self.runs.contains_key(run) { self.decision_of_run(run, choice) } else { self.next_of_run(run, 0) }
     }
 
     /// Any workflow facts, in the stream of the run.
@@ -296,10 +306,45 @@ pub(crate) fn start(run: &str, session: &str, choice: u8) -> KindFacts {
         attempt: 1 + u32::from(choice % 3),
         deadline_at: has(16).then_some(TimestampMs(-5)),
         owner: has(32).then(|| owner(1)),
-        forked_from: None,
-        iteration: 0,
-        policy: None,
+        forked_from: has(64).then(|| RunId::new("origin").unwrap()),
+        iteration: if has(64) { 2 } else { 0 },
+        policy: has(128).then(policy),
     }))
+}
+
+fn policy() -> RunPolicy {
+    let rule = PermissionRule {
+        tool: "Bash(git push:*)".to_owned(),
+        action: RuleAction::Ask,
+        when: RuleConditions { subagent: Some(SubagentCondition::Any(true)), ..RuleConditions::default() },
+        reason: Some("it is public".to_owned()),
+        ask_timeout_ms: Some(None),
+        on_timeout: None,
+    };
+    let permissions = PermissionPolicy { rules: vec![rule], ask_timeout_ms: None, ..PermissionPolicy::default() };
+    let retry = Some(FailureRetry { max: 2, backoff_ms: 10 });
+    RunPolicy { permissions: Some(permissions), retry, iteration_delay_ms: 5 }
+}
+
+fn request(choice: u8) -> RequestId {
+    RequestId::new(format!("a1:t{}", choice % 3)).unwrap()
+}
+
+fn deferred(iteration: u32, choice: u8) -> KindFacts {
+    let tokens = Tokens { input: Some(u64::from(choice)), ..Tokens::default() };
+    let adapter_session_id = AdapterSessionId::new("a1").ok();
+    let deferred = IterationDeferred { iteration, request_id: request(choice), tokens, adapter_session_id };
+    KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred))
+}
+
+fn continued(iteration: u32, choice: u8) -> KindFacts {
+    let continued = IterationContinued { iteration, request_id: request(choice) };
+    KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued))
+}
+
+fn timer(iteration: u32, choice: u8) -> Timer {
+    let kind = [TimerKind::Delay, TimerKind::Backoff, TimerKind::Deadline][usize::from(choice % 3)];
+    Timer { timer: kind, due_at: TimestampMs(1_761_000_000_000 + i64::from(choice)), iteration }
 }
 
 pub(crate) fn into_running() -> KindFacts {
@@ -345,6 +390,27 @@ pub(crate) fn iteration_end(iteration: u32, choice: u8, adapter: Option<&str>) -
     }))
 }
 
+fn process(iteration: u32) -> KindFacts {
+    let process = ProcessId { host: "host".to_owned(), boot_id: None, pid: 8, pid_started_at: Some(80) };
+    KindFacts::WorkflowIteration(WorkflowIteration::Process(IterationProcess { iteration, process }))
+}
+
+/// An iteration that is another try.
+fn retried(iteration: u32, carried: &Carried, choice: u8) -> KindFacts {
+    let why = if choice.is_multiple_of(2) { RetryReason::Denied } else { RetryReason::Failed };
+    let carried = Carried {
+        retries: carried.retries + 1,
+        retries_in_a_row: carried.retries_in_a_row + 1,
+        grants: carried.grants.clone(),
+    };
+    KindFacts::WorkflowIteration(WorkflowIteration::Start(IterationStart {
+        iteration,
+        continuation: Continuation::ReuseCurrent,
+        retry: Some(Retry { why, cause: EventId::new("e1").ok() }),
+        carried,
+    }))
+}
+
 /// What may follow on this state.
 fn legal(state: &WorkflowState, choice: u8) -> KindFacts {
     let transition = |from, to, status, owner| {
@@ -355,21 +421,32 @@ fn legal(state: &WorkflowState, choice: u8) -> KindFacts {
     let takes_over = |to| transition(state.state, to, RunStatus::Running, Some(owner(state.term() + 1)));
     let breaks_off = transition(state.state, RunState::Idle, RunStatus::Interrupted, None);
     let adapter = format!("a{}", choice % 4);
+    let next = if state.iteration_was_cut { state.iteration } else { state.iteration + 1 };
     match state.state {
         RunState::Idle => takes_over(RunState::Starting),
         RunState::Starting => on(RunState::Running),
         RunState::Running if state.iteration_is_open => match choice % 8 {
             0 => breaks_off,
             1 => takes_over(RunState::Running),
-            2 | 3 => iteration_session(state.iteration, &adapter),
+            _ if state.waiting_for.is_some() => {
+                let request_id = state.waiting_for.clone().unwrap();
+                let continued = IterationContinued { iteration: state.iteration, request_id };
+                KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued))
+            }
+            2 => process(state.iteration),
+            3 if choice & 8 != 0 => deferred(state.iteration, choice),
+            3 => iteration_session(state.iteration, &adapter),
             4 => iteration_end(state.iteration, choice, None),
             _ => iteration_end(state.iteration, choice, Some(&adapter)),
         },
         RunState::Running => match choice % 8 {
             0 => breaks_off,
             1 => on(RunState::Completing),
-            2 => iteration_start(state.iteration + 1, Continuation::Resume { handle: adapter }),
-            _ => iteration_start(state.iteration + 1, Continuation::Fresh),
+            2 => iteration_start(next, Continuation::Resume { handle: adapter }),
+            3 => retried(next, &state.carried, choice / 8),
+            4 if state.timer.is_some() => KindFacts::TimerFired(state.timer.clone().unwrap()),
+            4 => KindFacts::TimerScheduled(timer(state.iteration, choice / 8)),
+            _ => iteration_start(next, Continuation::Fresh),
         },
         RunState::Completing => KindFacts::WorkflowEnd(WorkflowEnd {
             status: RunStatus::ALL[1 + usize::from(choice % 5)],
@@ -566,13 +643,9 @@ pub(crate) fn registered_with(name: &str, version: u32) -> Vec<Box<dyn Projectio
         .collect()
 }
 
-/// Whether a kind is one of the four that the runner writes.
-pub(crate) fn is_workflow(event: &RecordedEvent) -> bool {
-    matches!(
-        event.kind,
-        EventKind::WorkflowStart
-            | EventKind::WorkflowTransition
-            | EventKind::WorkflowIteration
-            | EventKind::WorkflowEnd
-    )
+/// Whether it may say something of a run's state: of one of these kinds, in its stream.
+pub(crate) fn is_of_run(event: &RecordedEvent) -> bool {
+    let is_workflow = event.kind.is_workflow();
+    let is_other = matches!(event.kind, EventKind::Decision | EventKind::TimerScheduled | EventKind::TimerFired);
+    event.stream.run_id().is_some() && (is_workflow || is_other)
 }

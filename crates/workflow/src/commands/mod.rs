@@ -1,8 +1,21 @@
 //! What anybody may do to a run, or to a question of it, from any process: each is one look at the log and one append.
 
+mod clock;
+mod fork;
+mod relay;
+mod rules;
+mod signals;
+
 use std::sync::Arc;
 
+use runledger_events::TimestampMs;
 use runledger_store::{EventLog, LogReader, OpenError};
+
+pub use clock::Clock;
+pub use fork::{ForkPoint, Forked};
+pub use relay::{DecidedRequest, Withdrawer};
+pub use rules::{RulesError, WorkflowGrants};
+pub use signals::{Cancelled, Signal};
 
 /// The write half's commands on one ledger.
 ///
@@ -12,6 +25,7 @@ use runledger_store::{EventLog, LogReader, OpenError};
 pub struct Commands {
     log: Arc<EventLog>,
     reader: LogReader,
+    clock: Clock,
 }
 
 impl Commands {
@@ -21,7 +35,19 @@ impl Commands {
     /// As [`LogReader::open`].
     pub fn open(log: Arc<EventLog>) -> Result<Self, OpenError> {
         let reader = log.reader()?;
-        Ok(Self { log, reader })
+        Ok(Self { log, reader, clock: Clock::default() })
+    }
+
+    /// The same by another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The time, by its clock.
+    pub(crate) fn now(&self) -> TimestampMs {
+        self.clock.now()
     }
 
     /// The log.

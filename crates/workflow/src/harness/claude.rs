@@ -30,6 +30,10 @@ impl Harness for ClaudeHarness {
         "claude"
     }
 
+    fn resumes_sessions(&self) -> bool {
+        true
+    }
+
     fn run_turn(&mut self, turn: &Turn, desk: &mut dyn TurnDesk) -> Result<TurnResult, HarnessError> {
         let mut stream = ClaudeStream::new();
         let program = self.program.display().to_string();
@@ -57,6 +61,7 @@ impl Harness for ClaudeHarness {
             last_stderr: ended.last_stderr,
             tokens: stream.tokens(),
             transport: None,
+            deferred_tool_use_id: outcome.and_then(|outcome| outcome.deferred_tool_use_id.clone()),
         })
     }
 }

@@ -46,6 +46,10 @@ impl Harness for CodexHarness {
         "codex"
     }
 
+    fn resumes_sessions(&self) -> bool {
+        true
+    }
+
     fn run_turn(&mut self, turn: &Turn, desk: &mut dyn TurnDesk) -> Result<TurnResult, HarnessError> {
         // Two processes of one thread may write the same lines, and each tells facts of its own.
         let mut output = CodexJson::of_process(&Uuid::now_v7().to_string());
@@ -65,6 +69,7 @@ impl Harness for CodexHarness {
             last_stderr: ended.last_stderr,
             tokens: self.cost(&turn, &output),
             transport: None,
+            deferred_tool_use_id: None,
         })
     }
 }
@@ -145,6 +150,7 @@ mod tests {
             model: None,
             env: Default::default(),
             project_dir: ".".into(),
+            makes_deferred_call: false,
         }
     }
 

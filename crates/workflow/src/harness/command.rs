@@ -43,6 +43,11 @@ impl Harness for CommandHarness {
         "command"
     }
 
+    fn program(&self) -> Vec<String> {
+        let program = self.program.to_string_lossy().into_owned();
+        std::iter::once(program).chain(self.arguments.iter().cloned()).collect()
+    }
+
     fn run_turn(&mut self, turn: &Turn, desk: &mut dyn TurnDesk) -> Result<TurnResult, HarnessError> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_remove("RUNLEDGER_INSTRUCTIONS");

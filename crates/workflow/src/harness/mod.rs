@@ -9,7 +9,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use runledger_events::{AdapterSessionId, Continuation, RuntimeEvent, Tokens};
+use runledger_events::{AdapterSessionId, Continuation, ProcessId, RuntimeEvent, Tokens};
 
 use crate::decide::TransportCheck;
 use crate::error::HarnessError;
@@ -31,6 +31,8 @@ pub struct Turn {
     pub env: BTreeMap<String, String>,
     /// Where it works.
     pub project_dir: PathBuf,
+    /// Whether it is to make the call that the turn before was ended for; such a turn has no prompt.
+    pub makes_deferred_call: bool,
 }
 
 /// Instructions for the harness, in a file and as text.
@@ -55,6 +57,8 @@ pub struct TurnResult {
     pub tokens: Tokens,
     /// What stream and hooks saw of each other, where the harness has both.
     pub transport: Option<TransportCheck>,
+    /// The harness's own name of the call that it ended for, where a hook deferred one.
+    pub deferred_tool_use_id: Option<String>,
 }
 
 /// Why a turn has to end before it is done.
@@ -82,17 +86,36 @@ pub trait TurnDesk {
     /// As [`TurnDesk::record`].
     fn name_session(&mut self, id: &AdapterSessionId) -> Result<(), Stop>;
 
+    /// Notes the harness's process, which leads a process group of its own, as soon as it runs.
+    ///
+    /// # Errors
+    /// As [`TurnDesk::record`].
+    fn note_process(&mut self, process: ProcessId) -> Result<(), Stop>;
+
     /// To be called at least every 100 ms.
     ///
     /// # Errors
     /// As [`TurnDesk::record`].
     fn check(&mut self) -> Result<(), Stop>;
+
+    /// Whether the harness is to rest until further notice. What it was told last; [`TurnDesk::check`] looks anew.
+    fn is_paused(&self) -> bool;
 }
 
 /// An agent program.
 pub trait Harness: Send {
     /// Its name, as the run records it.
     fn name(&self) -> &str;
+
+    /// Its program and arguments, where the name alone does not say what to run.
+    fn program(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether it can take up a session of its own again, by its id.
+    fn resumes_sessions(&self) -> bool {
+        false
+    }
 
     /// Makes one turn, from prompt to end. When the desk says stop, it ends every process it started, and returns.
     ///

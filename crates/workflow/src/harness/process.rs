@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use super::{Stop, Turn, TurnDesk};
 use crate::error::HarnessError;
+use crate::owner::process_of;
 
 /// How often the desk is asked whether to go on.
 const TICK: Duration = Duration::from_millis(50);
@@ -77,7 +78,8 @@ pub(super) fn run(
             return Err(spawn_failed(source));
         }
     };
-    let result = attend(&mut child, &output, desk, &mut take);
+    let noted = desk.note_process(process_of(child.id()));
+    let result = attend(&mut child, &output, desk, &mut take, noted);
     let (status, stopped) = match result {
         Ok(ended) => ended,
         Err(source) => {
@@ -144,7 +146,10 @@ fn attend(
     output: &Receiver<Output>,
     desk: &mut dyn TurnDesk,
     take: &mut impl FnMut(Option<&[u8]>, &mut dyn TurnDesk) -> Result<(), Stop>,
+    noted: Result<(), Stop>,
 ) -> Result<(Option<ExitStatus>, Option<Stop>), std::io::Error> {
+    let mut noted = Some(noted);
+    let mut is_paused = false;
     let mut ended: Option<(ExitStatus, Instant)> = None;
     let mut checked_at = Instant::now();
     let mut late = Late::default();
@@ -167,10 +172,17 @@ fn attend(
                 Ok(())
             }
         };
+        if let Some(noted) = noted.take() {
+            step = step.and(noted);
+        }
         // A harness that never pauses is asked too.
         if step.is_ok() && checked_at.elapsed() >= TICK {
             step = desk.check();
             checked_at = Instant::now();
+        }
+        if desk.is_paused() != is_paused {
+            is_paused = !is_paused;
+            signal_group(child, if is_paused { Signal::STOP } else { Signal::CONT });
         }
         if let Err(stop) = step {
             let status = match stop {
@@ -223,15 +235,10 @@ impl Late {
 
 /// Ends the process group: as the signal says, and for good after a moment, or as soon as there is no more time.
 fn end_group(child: &mut Child, signal: Signal, mut is_urgent: impl FnMut() -> bool) -> Option<ExitStatus> {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let send = |signal| {
-        if let Some(group) = group
-            && let Err(error) = kill_process_group(group, signal)
-        {
-            tracing::debug!(%error, "the harness's process group is gone already");
-        }
-    };
-    send(signal);
+    let group = group_of(child);
+    signal_group(child, signal);
+    // One that was paused hears of it only when it goes on.
+    signal_group(child, Signal::CONT);
     let told = Instant::now();
     let mut status = None;
     while told.elapsed() < GRACE && !is_urgent() {
@@ -248,8 +255,21 @@ fn end_group(child: &mut Child, signal: Signal, mut is_urgent: impl FnMut() -> b
         std::thread::sleep(Duration::from_millis(10));
     }
     // Children of the harness that did not listen go with it.
-    send(Signal::KILL);
+    signal_group(child, Signal::KILL);
     status.or_else(|| child.wait().ok())
+}
+
+fn group_of(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+/// Sends a signal to the process group.
+fn signal_group(child: &Child, signal: Signal) {
+    if let Some(group) = group_of(child)
+        && let Err(error) = kill_process_group(group, signal)
+    {
+        tracing::debug!(%error, "the harness's process group is gone already");
+    }
 }
 
 fn read_lines(stdout: impl Read, line_bytes_max: u64, lines: &Sender<Output>) {

@@ -1,0 +1,104 @@
+//! What an agent asks its user, and which answer is to which question.
+
+use std::collections::BTreeMap;
+
+use runledger_events::Fields;
+
+use super::error::UnfitVerdict;
+
+/// One question of an agent to its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserQuestion {
+    /// The question.
+    pub question: String,
+    /// A word for it.
+    pub header: Option<String>,
+    /// What can be chosen.
+    pub options: Vec<String>,
+    /// Whether several may be.
+    pub is_multiple: bool,
+}
+
+impl UserQuestion {
+    /// The questions in the input of the tool that asks them; none where it is of another shape.
+    pub fn of_input(tool_input_json: &str) -> Vec<Self> {
+        let fields = Fields::parse(tool_input_json).ok();
+        let questions = fields.as_ref().and_then(|fields| fields.list("questions")).unwrap_or_default();
+        questions.into_iter().filter_map(Self::read).collect()
+    }
+
+    fn read(json: &str) -> Option<Self> {
+        let fields = Fields::parse(json).ok()?;
+        let options = fields.list("options").unwrap_or_default();
+        let labels = options.into_iter().filter_map(|json| Fields::parse(json).ok()?.text("label"));
+        Some(Self {
+            question: fields.text("question")?,
+            header: fields.text("header"),
+            options: labels.collect(),
+            is_multiple: fields.bool("multiSelect").unwrap_or(false),
+        })
+    }
+
+    fn is_called(&self, name: &str, number: usize) -> bool {
+        self.question == name || self.header.as_deref() == Some(name) || name.parse() == Ok(number)
+    }
+}
+
+/// The answers under the questions' own text, in their order. Of a tool whose input is of another shape, as they are.
+pub(crate) fn answers_in_order(
+    questions: &[UserQuestion],
+    answers: &BTreeMap<String, String>,
+) -> Result<Vec<(String, String)>, UnfitVerdict> {
+    let asked = || questions.iter().map(|asked| asked.question.as_str()).collect::<Vec<_>>().join(" / ");
+    if questions.is_empty() {
+        return Ok(answers.iter().map(|(name, answer)| (name.clone(), answer.clone())).collect());
+    }
+    let number_of = |name: &str| {
+        let exact = questions.iter().position(|asked| asked.question == name);
+        exact.or_else(|| questions.iter().enumerate().position(|(index, asked)| asked.is_called(name, index + 1)))
+    };
+    let mut in_order = BTreeMap::new();
+    for (name, answer) in answers {
+        let index = number_of(name).ok_or_else(|| UnfitVerdict::NotAsked { name: name.clone(), asked: asked() })?;
+        in_order.insert(index, answer.clone());
+    }
+    let found =
+        questions.iter().enumerate().map(|(index, asked)| Some((asked.question.clone(), in_order.remove(&index)?)));
+    found.collect::<Option<Vec<_>>>().ok_or_else(|| UnfitVerdict::NotAnswered(asked()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    const INPUT: &str = r#"{"questions":[
+        {"question":"Which colour?","header":"Colour","options":[{"label":"Red","description":"r"},{"label":"Blue"}]},
+        {"question":"Which sizes?","header":"Size","options":[{"label":"S"},{"label":"L"}],"multiSelect":true}]}"#;
+
+    fn answers(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, answer)| (name.to_string(), answer.to_string())).collect()
+    }
+
+    #[test]
+    fn answers_go_by_text_header_or_number_and_come_under_the_text_in_order() {
+        let questions = UserQuestion::of_input(INPUT);
+        assert_eq!(questions[1].options, ["S", "L"]);
+        assert!(questions[1].is_multiple && !questions[0].is_multiple);
+        for pairs in [[("Which sizes?", "S, L"), ("Colour", "Red")], [("2", "S, L"), ("1", "Red")]] {
+            let found = answers_in_order(&questions, &answers(&pairs)).unwrap();
+            let expected = [("Which colour?", "Red"), ("Which sizes?", "S, L")];
+            assert_eq!(found, expected.map(|(name, answer)| (name.to_owned(), answer.to_owned())));
+        }
+    }
+
+    #[test]
+    fn an_answer_to_what_was_not_asked_and_a_question_left_open_are_refused() {
+        let questions = UserQuestion::of_input(INPUT);
+        let stray = answers_in_order(&questions, &answers(&[("Shape", "round")])).unwrap_err();
+        assert!(matches!(stray, UnfitVerdict::NotAsked { name, .. } if name == "Shape"));
+        let open = answers_in_order(&questions, &answers(&[("Colour", "Red")])).unwrap_err();
+        assert_eq!(open, UnfitVerdict::NotAnswered("Which colour? / Which sizes?".to_owned()));
+    }
+}
