@@ -28,6 +28,7 @@ mod instructions;
 mod journal;
 mod owner;
 mod paths;
+mod permissions;
 mod plan;
 mod relay;
 mod runner;
@@ -48,7 +49,8 @@ pub use harness::codex::CodexHarness;
 pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
-pub use owner::{current_owner, current_process, is_alive, is_process_alive};
+pub use owner::{current_owner, current_process, is_alive, is_process_alive, process_of};
+pub use permissions::{ContextError, PermissionContext};
 pub use plan::RunSpec;
 pub use relay::{
     Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,
