@@ -12,6 +12,8 @@ use crate::output::{Output, message};
 
 /// How long a client waits for a hook, in seconds. It takes milliseconds, and seldom more than 0.3 s in trouble.
 const TIMEOUT_S: u32 = 10;
+/// The same where somebody may be asked: as long as anybody waits for an answer. After that the tool would run.
+const TIMEOUT_OF_ASKING_S: u32 = 86_400;
 /// The same at a session's end, where a client waits for all hooks 1.5 s unless a hook asks for more.
 const TIMEOUT_AT_END_S: u32 = 5;
 
@@ -51,6 +53,9 @@ const CLAUDE_EVENTS: [&str; 32] = [
     "ElicitationResult",
 ];
 
+/// What makes our own failures deny.
+const FAIL_CLOSED: &str = "--fail-closed";
+
 const CODEX_EVENTS: [&str; 13] = [
     "SessionStart",
     "SessionEnd",
@@ -82,8 +87,14 @@ impl Client {
             Self::Claude => &CLAUDE_EVENTS,
             Self::Codex => &CODEX_EVENTS,
         };
-        let timeout_s = |event: &str| if event == "SessionEnd" { TIMEOUT_AT_END_S } else { TIMEOUT_S };
-        events.iter().map(|event| Observed { event, timeout_s: timeout_s(event) }).collect()
+        let observed = |event: &&'static str| match *event {
+            "SessionEnd" => Observed { event, timeout_s: TIMEOUT_AT_END_S, timeout_min_s: 0 },
+            "PreToolUse" | "PermissionRequest" => {
+                Observed { event, timeout_s: TIMEOUT_OF_ASKING_S, timeout_min_s: TIMEOUT_OF_ASKING_S }
+            }
+            event => Observed { event, timeout_s: TIMEOUT_S, timeout_min_s: 0 },
+        };
+        events.iter().map(observed).collect()
     }
 }
 
@@ -115,16 +126,20 @@ impl Target {
 #[command(after_help = "Examples:
   runledger hook install
   runledger hook install --project --dry-run
+  runledger hook install --fail-closed
   runledger hook install --harness codex")]
 pub(crate) struct Install {
     #[command(flatten)]
     target: Target,
+    /// Deny a call where its run's rules cannot be read, or nobody can be asked
+    #[arg(long)]
+    fail_closed: bool,
 }
 
 impl Install {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let file = self.target.file()?;
-        let command = command(ledger)?;
+        let command = command(ledger, self.fail_closed)?;
         let new = with_entries(file.text(), &self.target.harness.observed(), &command, &is_own)
             .map_err(|error| file.refused(&error))?;
         file.replace(&new, self.target.dry_run, output)?;
@@ -139,7 +154,7 @@ impl Install {
 }
 
 /// What the client is to run, for a shell.
-fn command(ledger: &LedgerArg) -> anyhow::Result<String> {
+fn command(ledger: &LedgerArg, fails_closed: bool) -> anyhow::Result<String> {
     let text = |path: &Path| {
         let text = path.to_str().map(str::to_owned);
         text.ok_or_else(|| CouldNotStart(format!("{}: settings take paths in UTF-8 only", path.display())))
@@ -149,6 +164,7 @@ fn command(ledger: &LedgerArg) -> anyhow::Result<String> {
         words.extend(["--db".to_owned(), text(&std::path::absolute(ledger)?)?]);
     }
     words.push("hook".to_owned());
+    words.extend(fails_closed.then(|| FAIL_CLOSED.to_owned()));
     Ok(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
 }
 
@@ -168,17 +184,21 @@ fn quoted(word: &str) -> String {
 
 /// Whether a command is one that `install` writes, whatever program of ours wrote it and whatever the ledger is.
 pub(crate) fn is_own(command: &str) -> bool {
-    let Some(words) = words(command) else {
-        return false;
-    };
+    own_ledger(command).is_some()
+}
+
+/// The ledger that a command of ours names, if it names one; nothing where it is none of ours.
+pub(crate) fn own_ledger(command: &str) -> Option<Option<PathBuf>> {
+    let words = words(command)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (program, rest) = match words.as_slice() {
-        [program, "--db", _, rest @ ..] | [program, rest @ ..] => (*program, rest),
-        [] => return false,
+    let (program, ledger, rest) = match words.as_slice() {
+        [program, "--db", ledger, rest @ ..] => (*program, Some(PathBuf::from(ledger)), rest),
+        [program, rest @ ..] => (*program, None, rest),
+        [] => return None,
     };
     let is_ours = Path::new(program).file_stem().is_some_and(|name| name == "runledger")
         || std::env::current_exe().is_ok_and(|own| own == Path::new(program));
-    is_ours && rest == ["hook"]
+    (is_ours && matches!(rest, ["hook"] | ["hook", FAIL_CLOSED])).then_some(ledger)
 }
 
 /// The words of a plain command, or nothing where it is more than that.
@@ -221,6 +241,8 @@ mod tests {
             let mut words = vec![quoted(program)];
             words.extend(ledger.into_iter().flat_map(|ledger| ["--db".to_owned(), quoted(ledger)]));
             words.push("hook".to_owned());
+            assert_eq!(own_ledger(&words.join(" ")), Some(ledger.map(PathBuf::from)), "{words:?}");
+            words.push("--fail-closed".to_owned());
             assert!(is_own(&words.join(" ")), "{words:?}");
         }
     }
@@ -236,6 +258,7 @@ mod tests {
             "FOO=1 runledger hook",
             "runledger status",
             "runledger hook install",
+            "runledger hook --fail-closed more",
             "notify 'runledger hook'",
             "runledger 'hook",
         ] {

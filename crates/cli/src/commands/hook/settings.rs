@@ -26,6 +26,8 @@ pub(crate) enum SettingsError {
 pub(crate) struct Observed {
     pub(crate) event: &'static str,
     pub(crate) timeout_s: u32,
+    /// An entry of ours with less than this is of an older program, and brought up to date.
+    pub(crate) timeout_min_s: u32,
 }
 
 /// The members of an object in their order, their values as they are written.
@@ -98,6 +100,7 @@ pub(crate) fn with_entries(
                     Some(own) => own == command && !std::mem::replace(&mut is_there, true),
                 });
             }
+            groups.iter_mut().for_each(|group| group.bring_up_to_date(&style, observed));
             if !is_there {
                 groups.push(Group::new(&style, command, observed.timeout_s));
             }
@@ -181,13 +184,7 @@ struct Group {
 
 impl Group {
     fn new(style: &Style, command: &str, timeout_s: u32) -> Self {
-        #[derive(serde::Serialize)]
-        struct Entry<'a> {
-            r#type: &'a str,
-            command: &'a str,
-            timeout: u32,
-        }
-        let entry = style.pretty(&Entry { r#type: "command", command, timeout: timeout_s }, 5);
+        let entry = entry(style, command, timeout_s);
         let hooks = vec![(entry, Some(command.to_owned()))];
         Self { members: Vec::new(), hooks_at: 0, hooks, raw: String::new(), is_changed: true }
     }
@@ -227,6 +224,20 @@ impl Group {
         self.is_changed |= self.hooks.len() != before;
     }
 
+    /// Writes our hooks anew, where they are, if the client would not wait long enough for them.
+    fn bring_up_to_date(&mut self, style: &Style, observed: &Observed) {
+        for (hook, own) in &mut self.hooks {
+            let Some(command) = own.as_deref() else {
+                continue;
+            };
+            let timeout = Members::parse(hook, "a hook").ok().and_then(|hook| hook.get("timeout")?.parse::<f64>().ok());
+            if timeout.unwrap_or_default() < f64::from(observed.timeout_min_s) {
+                *hook = entry(style, command, observed.timeout_s);
+                self.is_changed = true;
+            }
+        }
+    }
+
     /// Whether nothing is left in it that anybody else put in.
     fn is_gone(&self) -> bool {
         self.is_changed && self.hooks.is_empty()
@@ -241,6 +252,28 @@ impl Group {
         members.insert(self.hooks_at.min(members.len()), ("hooks".to_owned(), style.list(&hooks, 4)));
         style.object(&members, 3)
     }
+}
+
+/// One hook of ours.
+fn entry(style: &Style, command: &str, timeout_s: u32) -> String {
+    #[derive(serde::Serialize)]
+    struct Entry<'a> {
+        r#type: &'a str,
+        command: &'a str,
+        timeout: u32,
+    }
+    style.pretty(&Entry { r#type: "command", command, timeout: timeout_s }, 5)
+}
+
+/// The commands of an event's hooks in a settings file, as far as it can be read.
+pub(crate) fn commands_of(text: &str, event: &str) -> Vec<String> {
+    let commands = || {
+        let top = Members::parse(text.trim_start_matches('\u{feff}').trim(), "it").ok()?;
+        let hooks = Members::parse(top.get("hooks")?, "`hooks`").ok()?;
+        let groups = Group::parse_all(event, hooks.get(event)?, &|_| true).ok()?;
+        Some(groups.into_iter().flat_map(|group| group.hooks).filter_map(|(_, command)| command).collect())
+    };
+    commands().unwrap_or_default()
 }
 
 /// How a file is written: its indentation and line breaks.

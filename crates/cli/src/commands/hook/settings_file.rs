@@ -132,21 +132,28 @@ fn visible(line: &str) -> String {
 
 /// The settings file that the client reads.
 fn path(client: Client, scope: Scope) -> anyhow::Result<PathBuf> {
+    match (client, scope) {
+        (client, Scope::User) => user_path(client),
+        (Client::Claude, Scope::Project) => Ok(std::env::current_dir()
+            .map_err(|error| CouldNotStart(format!("the current folder cannot be told: {error}")))?
+            .join(".claude/settings.json")),
+        (Client::Codex, Scope::Project) => {
+            Err(Usage("Codex has hooks of the user only: leave out --project".to_owned()).into())
+        }
+    }
+}
+
+/// The user's own settings file of a client.
+pub(crate) fn user_path(client: Client) -> anyhow::Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = |folder: &str, variable_name: &str| {
         variable(variable_name)
             .or_else(|| variable("HOME").map(|home| home.join(folder)))
             .ok_or_else(|| Usage(format!("neither HOME nor {variable_name} is set")))
     };
-    Ok(match (client, scope) {
-        (Client::Claude, Scope::Project) => std::env::current_dir()
-            .map_err(|error| CouldNotStart(format!("the current folder cannot be told: {error}")))?
-            .join(".claude/settings.json"),
-        (Client::Claude, Scope::User) => home(".claude", "CLAUDE_CONFIG_DIR")?.join("settings.json"),
-        (Client::Codex, Scope::User) => home(".codex", "CODEX_HOME")?.join("hooks.json"),
-        (Client::Codex, Scope::Project) => {
-            return Err(Usage("Codex has hooks of the user only: leave out --project".to_owned()).into());
-        }
+    Ok(match client {
+        Client::Claude => home(".claude", "CLAUDE_CONFIG_DIR")?.join("settings.json"),
+        Client::Codex => home(".codex", "CODEX_HOME")?.join("hooks.json"),
     })
 }
 
