@@ -42,6 +42,8 @@ enum Command {
     Sessions(commands::sessions::Sessions),
     Feed(commands::feed::Feed),
     Events(commands::events::Events),
+    Pending(commands::pending::Pending),
+    Context(commands::context::Context),
     Allow(commands::decide::Allow),
     Deny(commands::decide::Deny),
     Rules(commands::rules::Rules),
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() && commands::hook::is_payload_hook(std::env::args_os().skip(1)) => {
             output::message(error.to_string().lines().next().unwrap_or("error: usage"));
-            return Exit::No.into();
+            return commands::hook::refused(std::env::args_os().skip(1)).into();
         }
         // Usage errors exit with 2, as clap does it; help and version with 0.
         Err(error) => error.exit(),
@@ -107,6 +109,8 @@ fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Re
         Command::Sessions(command) => command.run(ledger, output),
         Command::Feed(command) => command.run(ledger, output),
         Command::Events(command) => command.run(ledger, output),
+        Command::Pending(command) => command.run(ledger, output),
+        Command::Context(command) => command.run(ledger, output),
         Command::Allow(command) => command.run(ledger, output),
         Command::Deny(command) => command.run(ledger, output),
         Command::Rules(command) => command.run(ledger, output),

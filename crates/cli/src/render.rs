@@ -58,8 +58,8 @@ pub(crate) fn lines(table: &Table, is_terminal: bool) -> Vec<String> {
     table.header().into_iter().chain(table.row_iter()).map(row).collect()
 }
 
-/// A status, in its colour.
-pub(crate) fn status_cell(status: RunStatus, owner_is_gone: bool) -> Cell {
+/// A run's status, in its colour, with what keeps it from going on.
+pub(crate) fn status_cell(status: RunStatus, held_by: Option<&str>) -> Cell {
     let color = match status {
         RunStatus::Completed => Color::Green,
         RunStatus::Running => Color::Cyan,
@@ -67,8 +67,8 @@ pub(crate) fn status_cell(status: RunStatus, owner_is_gone: bool) -> Cell {
         RunStatus::Failed => Color::Red,
         RunStatus::Cancelled => Color::Magenta,
     };
-    if owner_is_gone {
-        return Cell::new(format!("{status}, owner gone")).fg(Color::Yellow);
+    if let Some(held_by) = held_by {
+        return Cell::new(format!("{status}, {held_by}")).fg(Color::Yellow);
     }
     Cell::new(status).fg(color)
 }

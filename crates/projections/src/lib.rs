@@ -27,6 +27,8 @@ mod projections;
 mod projector;
 mod queries;
 mod rebuild;
+mod request_queries;
+mod run_tree;
 mod verify;
 mod views;
 
@@ -44,5 +46,8 @@ pub use projections::{Projections, registered};
 pub use projector::Projector;
 pub use queries::{ProjectionStatus, Queries, RunFilter, RunMatch};
 pub use rebuild::{RebuildProgress, Rebuilt};
+pub use request_queries::RequestFilter;
+pub use run_tree::RunNode;
 pub use verify::{RowDifference, Verified};
 pub use views::feed::{AgentRun, FeedActor, FeedCause, FeedEvent, FeedLevel, FeedUi, RunCounters, WorkflowContext};
+pub use views::permission_requests::{PermissionRequest, RequestContext};

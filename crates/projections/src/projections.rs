@@ -16,6 +16,7 @@ use crate::file;
 use crate::projection::{Kinds, Projection, Target};
 use crate::views::feed::Feed;
 use crate::views::feed_search::FeedSearch;
+use crate::views::permission_requests::PermissionRequests;
 use crate::views::sessions::Sessions;
 use crate::views::workflow_iterations::WorkflowIterations;
 use crate::views::workflow_runs::WorkflowRuns;
@@ -28,7 +29,14 @@ const WAL_PAGES: u32 = 1000;
 
 /// The read models of this release.
 pub fn registered() -> Vec<Box<dyn Projection>> {
-    vec![Box::new(WorkflowRuns), Box::new(WorkflowIterations), Box::new(Sessions), Box::new(Feed), Box::new(FeedSearch)]
+    vec![
+        Box::new(WorkflowRuns),
+        Box::new(WorkflowIterations),
+        Box::new(Sessions),
+        Box::new(PermissionRequests),
+        Box::new(Feed),
+        Box::new(FeedSearch),
+    ]
 }
 
 /// The read models of one ledger, for writing.

@@ -117,6 +117,11 @@ impl Queries {
         &self.path
     }
 
+    /// The log that they are of.
+    pub(crate) fn log_id(&self) -> &LogId {
+        &self.log_id
+    }
+
     /// Runs, the newest first.
     ///
     /// # Errors

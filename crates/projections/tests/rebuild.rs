@@ -136,8 +136,8 @@ fn rebuild_of_one_run_mends_its_rows_and_no_others() {
             "UPDATE workflow_runs_{runs} SET status = 'completed', iteration = 9 WHERE run_id IN ('a', 'b');
              DELETE FROM workflow_iterations_{iterations} WHERE run_id = 'a' AND iteration = 2;
              UPDATE workflow_iterations_{iterations} SET error = 'x' WHERE iteration = 3;
-             INSERT INTO workflow_iterations_{iterations} (run_id, iteration, continuation, started_at, start_position,
-                 start_event_id) VALUES ('a', 7, '{{}}', 0, 0, 'x');"
+             INSERT INTO workflow_iterations_{iterations} (run_id, iteration, attempt, continuation, started_at,
+                 start_position, start_event_id) VALUES ('a', 7, 1, '{{}}', 0, 0, 'x');"
         ))
         .unwrap();
     let checkpoints = dump_of_table(&sqlite(&ledger.path), "checkpoints");
@@ -150,7 +150,7 @@ fn rebuild_of_one_run_mends_its_rows_and_no_others() {
     let differing: Vec<String> = {
         let now = dump(&ledger.path);
         let lines = now.lines().zip(whole.lines()).filter(|(now, whole)| now != whole);
-        lines.map(|(now, _)| now.split(" continuation").next().unwrap().to_owned()).collect()
+        lines.map(|(now, _)| now.split(" attempt").next().unwrap().to_owned()).collect()
     };
     assert_eq!(differing.len(), 3, "{differing:?}");
     assert!(differing[0].starts_with(r#" run_id="b""#), "{differing:?}");
@@ -185,8 +185,8 @@ fn rebuild_of_one_run_removes_a_row_that_the_log_does_not_tell_of_only_with_its_
              SELECT 'ghost', session_id, workflow_name, harness, status, state, iteration, iteration_is_open,
                  max_iterations, started_at, ended_at, stop_reason, tracker_path, tokens_input, tokens_output,
                  tokens_cache_read, tokens_cache_write, tokens_total, tokens_context_size, tokens_context_window_size,
-                 adapter_session_ids, parent_run_id, forked_at, attempt, deadline_at, owner, first_position,
-                 last_position
+                 adapter_session_ids, parent_run_id, forked_at, attempt, deadline_at, owner, forked_from, retries,
+                 waiting_for, is_paused, more, first_position, last_position
              FROM workflow_runs_{generation} LIMIT 1"
         ))
         .unwrap();
@@ -377,8 +377,8 @@ fn changed_counts_the_rows_that_were_damaged() {
                  WHERE run_id IN ('run-1', 'run-2');
              DELETE FROM workflow_runs_{runs} WHERE run_id = 'run-3';
              DELETE FROM workflow_iterations_{iterations} WHERE run_id = 'run-1' AND iteration = 1;
-             INSERT INTO workflow_iterations_{iterations} (run_id, iteration, continuation, started_at, start_position,
-                 start_event_id) VALUES ('ghost', 1, '{{}}', 0, 0, 'x');
+             INSERT INTO workflow_iterations_{iterations} (run_id, iteration, attempt, continuation, started_at,
+                 start_position, start_event_id) VALUES ('ghost', 1, 1, '{{}}', 0, 0, 'x');
              UPDATE sessions_{sessions} SET tokens_input = 1 WHERE session_id = 's0';
              UPDATE adapter_sessions_{sessions} SET model = 'x' WHERE adapter_session_id = 'a1';"
         ))
@@ -389,7 +389,7 @@ fn changed_counts_the_rows_that_were_damaged() {
     // When
     let changed = NAMES.map(|name| projections.rebuild(name, &mut |_| {}).unwrap().changed.unwrap());
     // Then
-    assert_eq!(changed, [3, 2, 1 + adapters, 0, 0]);
+    assert_eq!(changed, [3, 2, 1 + adapters, 0, 0, 0]);
     assert_eq!(dump(&ledger.path), whole);
 }
 

@@ -95,8 +95,8 @@ fn an_added_row_is_named_wherever_its_key_stands() {
     for key in ["", "r1x", "ü"] {
         sqlite(&ledger.path)
             .execute(
-                "INSERT INTO workflow_iterations_2 (run_id, iteration, continuation, started_at, start_position,
-                     start_event_id) VALUES (?1, 1, '{}', 0, 0, 'x')",
+                "INSERT INTO workflow_iterations_2 (run_id, iteration, attempt, continuation, started_at,
+                     start_position, start_event_id) VALUES (?1, 1, 1, '{}', 0, 0, 'x')",
                 [key],
             )
             .unwrap();

@@ -50,7 +50,7 @@ pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
 pub use owner::{current_owner, current_process, is_alive, is_process_alive, process_of};
-pub use permissions::{ContextError, PermissionContext};
+pub use permissions::{RunContext, find_run};
 pub use plan::RunSpec;
 pub use relay::{
     Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,

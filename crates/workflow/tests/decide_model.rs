@@ -5,14 +5,15 @@
 
 use proptest::prelude::*;
 use runledger_events::{
-    AdapterSessionId, Continuation, DenyRetry, EventId, FailureRetry, KindFacts, LogId, Metadata, OnDeny, Owner,
-    PermissionPolicy, ProcessId, RequestId, RunId, RunPolicy, RunState, RunStatus, RuntimeEvent, SessionId, StreamName,
-    StreamVersion, TimestampMs, Tokens, TrackerFacts, WorkflowStart, WorkflowState, event_json,
+    AdapterSessionId, Continuation, DenyRetry, EventId, FailureRetry, LogId, Metadata, OnDeny, Owner, PermissionPolicy,
+    ProcessId, RequestId, RunId, RunPolicy, RunState, RunStatus, RuntimeEvent, SessionId, StreamName, StreamVersion,
+    TimestampMs, Tokens, TrackerFacts, WorkflowStart, WorkflowState, event_json,
 };
 use runledger_store::{ExpectedVersion, NewEvent, Read};
 use runledger_testkit::TempLedger;
 use runledger_workflow::{
-    Command, Decided, Deferral, Denial, Extra, StopCause, TakeOver, TrackerReading, TurnReport, Verdict, decide,
+    Command, Decided, Deferral, Denial, Extra, RunContext, StopCause, TakeOver, TrackerReading, TurnReport, Verdict,
+    decide,
 };
 
 /// What somebody does.
@@ -22,6 +23,8 @@ enum Step {
     Do(Command),
     /// It decides and dies before the log has it.
     DieDeciding(Command),
+    /// Somebody decides something for the whole run.
+    Grant(bool),
 }
 
 /// A run as one would keep it in one's head.
@@ -45,6 +48,7 @@ struct Model {
     timer: bool,
     term: u64,
     sessions: usize,
+    grants: Vec<bool>,
 }
 
 const MAX_ITERATIONS: u32 = 3;
@@ -67,6 +71,7 @@ impl Model {
             timer: false,
             term: 1,
             sessions: 0,
+            grants: Vec::new(),
         }
     }
 
@@ -198,6 +203,7 @@ impl Model {
             timer: state.timer.is_some(),
             term: state.term(),
             sessions: state.adapter_session_ids.len(),
+            grants: state.carried.grants.iter().map(|grant| grant.is_allowed).collect(),
         }
     }
 }
@@ -292,8 +298,9 @@ fn commands() -> impl Strategy<Value = Command> {
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    (commands(), proptest::bool::weighted(0.15))
-        .prop_map(|(command, dies)| if dies { Step::DieDeciding(command) } else { Step::Do(command) })
+    let command = (commands(), proptest::bool::weighted(0.15))
+        .prop_map(|(command, dies)| if dies { Step::DieDeciding(command) } else { Step::Do(command) });
+    prop_oneof![12 => command, 1 => any::<bool>().prop_map(Step::Grant)]
 }
 
 /// Appends what was decided, as the runner does.
@@ -308,33 +315,30 @@ fn append(ledger: &TempLedger, version: &mut StreamVersion, decided: &[Decided])
     *version = receipts.last().unwrap().stream_version;
 }
 
+/// Appends a decision that holds for the run, as somebody else does.
+fn grant(ledger: &TempLedger, version: &mut StreamVersion, is_allowed: bool) {
+    let intent = if is_allowed { "permission_allow" } else { "permission_deny" };
+    let json = format!(
+        r#"{{"kind":"decision","data":{{"eventId":"e","decision":{{"source":"user","scope":"run","pattern":"Bash(make:*)","intent":{{"kind":"{intent}"}}}}}}}}"#
+    );
+    let event = NewEvent::new(RuntimeEvent::from_json(&json).unwrap(), Metadata::default()).unwrap();
+    let stream = StreamName::new("run/r").unwrap();
+    *version = ledger.log.append(&stream, ExpectedVersion::Any, vec![event]).unwrap()[0].stream_version;
+}
+
 /// The state as the log has it.
 fn fold(ledger: &TempLedger) -> WorkflowState {
     let stream = StreamName::new("run/r").unwrap();
     let events = ledger.log.reader().unwrap().read_stream(&stream, StreamVersion::EMPTY, Read::Facts).unwrap();
     let (state, illegal) = WorkflowState::fold(&events).unwrap();
     assert_eq!(illegal, [], "nothing that was decided is illegal");
-    // Whoever begins to read at the last iteration's start knows what a permission needs.
-    let begun = events.iter().rposition(|event| {
-        matches!(&event.facts.data, KindFacts::WorkflowIteration(runledger_events::WorkflowIteration::Start(_)))
-    });
-    if let Some(begun) = begun {
-        let mut bounded = WorkflowState::at(&events[0], &events[begun]).unwrap();
-        events[begun + 1..].iter().for_each(|event| assert_eq!(bounded.evolve(event), Ok(())));
-        let known = |state: &WorkflowState| {
-            (
-                state.state,
-                state.status,
-                state.iteration,
-                state.iteration_is_open,
-                state.waiting_for.clone(),
-                state.carried.clone(),
-                state.max_iterations,
-                state.policy.clone(),
-            )
-        };
-        assert_eq!(known(&bounded), known(&state));
-    }
+    // A hook reads a bounded part of the stream, and knows of permissions what the whole tells.
+    let bounded = RunContext::read(&ledger.log.reader().unwrap(), &RunId::new("r").unwrap()).unwrap().unwrap().state;
+    let known = |state: &WorkflowState| {
+        let iteration = (state.iteration, state.iteration_is_open, state.waiting_for.clone(), state.max_iterations);
+        (state.state, state.status, iteration, state.carried.clone(), state.policy.clone())
+    };
+    assert_eq!(known(&bounded), known(&state));
     state
 }
 
@@ -352,7 +356,14 @@ proptest! {
         for step in steps {
             let state = fold(&ledger);
             prop_assert_eq!(&Model::of(&state), &model);
-            let (Step::Do(command) | Step::DieDeciding(command)) = &step;
+            let command = match &step {
+                Step::Do(command) | Step::DieDeciding(command) => command,
+                Step::Grant(is_allowed) => {
+                    grant(&ledger, &mut version, *is_allowed);
+                    model.grants.push(*is_allowed);
+                    continue;
+                }
+            };
             let decided = decide(Some(&state), command);
             let mut after = model.clone();
             prop_assert_eq!(decided.is_ok(), after.apply(command), "{:?} in {:?}", command, model);

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub(crate) mod cancel;
+pub(crate) mod context;
 pub(crate) mod decide;
 pub(crate) mod drive;
 pub(crate) mod events;
@@ -11,9 +12,11 @@ pub(crate) mod fork;
 pub(crate) mod hook;
 pub(crate) mod import;
 pub(crate) mod ingest;
+pub(crate) mod pending;
 pub(crate) mod rebuild_projections;
 pub(crate) mod resume;
 pub(crate) mod rules;
+pub(crate) mod run_tree;
 pub(crate) mod runs;
 pub(crate) mod sessions;
 pub(crate) mod show;

@@ -7,16 +7,21 @@ use runledger_projections::{Run, RunFilter};
 use runledger_workflow::is_alive;
 use serde::Serialize;
 
+use crate::commands::run_tree;
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
 use crate::render;
+
+pub(crate) const NONE: &str = "no runs; `runledger exec` makes one";
+pub(crate) const NO_SUCH: &str = "no such runs";
 
 /// List workflow runs, the newest first
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   runledger runs
   runledger runs --status failed --limit 5
+  runledger runs --tree            with sub-runs and forks under their origin
   runledger runs --json | jq -r 'select(.tokens.total > 100000) | .id'")]
 pub(crate) struct Runs {
     /// Those of this session alone
@@ -28,6 +33,9 @@ pub(crate) struct Runs {
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Each with its sub-runs and forks, and what it cost with its sub-runs
+    #[arg(long)]
+    tree: bool,
 }
 
 fn status(word: &str) -> Result<RunStatus, String> {
@@ -57,6 +65,19 @@ impl RunView {
         self.owner_alive == Some(false)
     }
 
+    /// What keeps it from going on, in words.
+    pub(crate) fn held_by(&self) -> Option<&'static str> {
+        if self.run.status != RunStatus::Running {
+            return None;
+        }
+        // One that waits for a decision needs no owner meanwhile.
+        match (&self.run.waiting_for, self.run.paused) {
+            (Some(_), _) => Some("waiting"),
+            (None, true) => Some("paused"),
+            (None, false) => self.owner_is_gone().then_some("owner gone"),
+        }
+    }
+
     /// How long it took, or has taken.
     pub(crate) fn duration(&self) -> String {
         match self.run.ended_at {
@@ -69,6 +90,9 @@ impl RunView {
 impl Runs {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let filter = RunFilter { session: self.session.clone(), status: self.status, limit: self.limit };
+        if self.tree {
+            return run_tree::tell(ledger.queries()?.run_tree(&filter)?, output);
+        }
         let runs = ledger.queries()?.runs(&filter)?;
         if output.is_json() {
             for run in runs {
@@ -78,7 +102,7 @@ impl Runs {
         }
         if runs.is_empty() {
             let is_filtered = self.session.is_some() || self.status.is_some();
-            message(if is_filtered { "no such runs" } else { "no runs; `runledger exec` makes one" });
+            message(if is_filtered { NO_SUCH } else { NONE });
             return Ok(Exit::Done);
         }
         let heads = ["RUN", "WORKFLOW", "STATUS", "ITER", "STARTED", "TOOK", "TOKENS", "REASON"];
@@ -89,7 +113,7 @@ impl Runs {
         }
         for run in runs.into_iter().map(RunView::new) {
             let name = render::short(run.run.workflow_name.as_deref().unwrap_or("–"), 24);
-            let status = render::status_cell(run.run.status, run.owner_is_gone());
+            let status = render::status_cell(run.run.status, run.held_by());
             let iteration = format!("{} of {}", run.run.iteration, run.run.max_iterations);
             let started = render::time_in(&table, run.run.started_at);
             let reason = Cell::new(render::short(run.run.stop_reason.as_deref().unwrap_or(""), 60));

@@ -1,8 +1,8 @@
 //! `show`: one run with its iterations, now or as of a position.
 
 use clap::Args;
-use runledger_events::{Continuation, Position};
-use runledger_projections::{Iteration, run_at};
+use runledger_events::{Continuation, Position, RunId};
+use runledger_projections::{Iteration, Run, run_at};
 use serde::Serialize;
 
 use crate::commands::runs::RunView;
@@ -25,12 +25,20 @@ pub(crate) struct Show {
     at: Option<u64>,
 }
 
-/// A run with its iterations.
+/// A run with its iterations, and the runs that it was forked off, one off the other.
 #[derive(Serialize)]
 struct RunWithIterations {
     #[serde(flatten)]
     run: RunView,
+    lineage: Vec<Fork>,
     iterations: Vec<Iteration>,
+}
+
+/// A run that was forked off, and where.
+#[derive(Serialize)]
+struct Fork {
+    run_id: RunId,
+    forked_at: Option<Position>,
 }
 
 impl Show {
@@ -42,23 +50,31 @@ impl Show {
             (run, iterations) = run_at(&ledger.open_for_reading()?, &run.id, Position(at))?
                 .ok_or_else(|| No(format!("run {} had not begun at position {at}; it begins at {begun}", run.id)))?;
         }
+        let lineage = lineage(&run, queries.lineage(&run)?);
         let mut run = RunView::new(run);
         if self.at.is_some() {
             // Whether its owner lives now says nothing about then.
             run.owner_alive = None;
         }
         if output.is_json() {
-            output.json(&RunWithIterations { run, iterations })?;
+            output.json(&RunWithIterations { run, lineage, iterations })?;
             return Ok(Exit::Done);
         }
-        tell(&run, &iterations, output)?;
+        tell(&run, &lineage, &iterations, output)?;
         Ok(Exit::Done)
     }
 }
 
-fn tell(view: &RunView, iterations: &[Iteration], output: &mut Output) -> anyhow::Result<()> {
+/// The forks that lead to a run, its own first; the last may be off a run that this log does not have.
+fn lineage(run: &Run, origins: Vec<Run>) -> Vec<Fork> {
+    let runs = std::iter::once(run).chain(&origins);
+    runs.filter_map(|run| Some(Fork { run_id: run.forked_from.clone()?, forked_at: run.forked_at })).collect()
+}
+
+fn tell(view: &RunView, lineage: &[Fork], iterations: &[Iteration], output: &mut Output) -> anyhow::Result<()> {
     let run = &view.run;
-    let gone = if view.owner_is_gone() { ", but the process that drove it is gone" } else { "" };
+    let is_waiting = run.waiting_for.is_some();
+    let gone = if view.owner_is_gone() && !is_waiting { ", but the process that drove it is gone" } else { "" };
     let mut facts = vec![
         ("run", run.id.to_string()),
         ("session", run.session_id.to_string()),
@@ -69,7 +85,29 @@ fn tell(view: &RunView, iterations: &[Iteration], output: &mut Output) -> anyhow
     if let Some(reason) = &run.stop_reason {
         facts.push(("reason", reason.clone()));
     }
-    facts.push(("iteration", format!("{} of {}", run.iteration, run.max_iterations)));
+    if let Some(request) = &run.waiting_for {
+        facts.push(("waits for", format!("{request} (runledger context {request})")));
+    }
+    if run.paused {
+        facts.push(("paused", "it waits for the signal resume".to_owned()));
+    }
+    if let Some(timer) = &run.timer {
+        facts.push(("timer", format!("{}, due {}", timer.timer.as_str(), render::time(timer.due_at))));
+    }
+    if let Some(parent) = &run.parent_run_id {
+        facts.push(("part of", parent.to_string()));
+    }
+    if !lineage.is_empty() {
+        let at = |fork: &Fork| fork.forked_at.map(|at| format!(" at {at}")).unwrap_or_default();
+        let forks: Vec<String> = lineage.iter().map(|fork| format!("{}{}", fork.run_id, at(fork))).collect();
+        facts.push(("forked from", forks.join(", forked from ")));
+    }
+    let retries = match run.retries {
+        0 => String::new(),
+        1 => ", 1 of them a retry".to_owned(),
+        retries => format!(", {retries} of them retries"),
+    };
+    facts.push(("iteration", format!("{} of {}{retries}", run.iteration, run.max_iterations)));
     facts.push(("started", render::time(run.started_at)));
     if let Some(ended_at) = run.ended_at {
         facts.push(("ended", format!("{}, after {}", render::time(ended_at), view.duration())));
@@ -99,8 +137,12 @@ fn tell(view: &RunView, iterations: &[Iteration], output: &mut Output) -> anyhow
     let mut table = render::table(&heads, output.is_terminal());
     for iteration in iterations {
         table.add_row([
-            format!("{}{}", iteration.iteration, continued(&iteration.continuation)),
-            iteration.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.as_str().replace('_', " ")),
+            format!("{}{}", iteration.iteration, how(iteration)),
+            match (iteration.outcome, &iteration.waiting_for) {
+                (Some(outcome), _) => outcome.as_str().replace('_', " "),
+                (None, Some(_)) => "waiting".to_owned(),
+                (None, None) => "open".to_owned(),
+            },
             render::time_in(&table, iteration.started_at),
             iteration
                 .ended_at
@@ -121,12 +163,21 @@ fn tell(view: &RunView, iterations: &[Iteration], output: &mut Output) -> anyhow
     Ok(())
 }
 
-fn continued(continuation: &Continuation) -> &'static str {
-    match continuation {
-        Continuation::Fresh => "",
-        Continuation::Resume { .. } => " (resumed)",
-        Continuation::ReuseCurrent => " (continued)",
+/// How an iteration came to be, in words.
+fn how(iteration: &Iteration) -> String {
+    let mut words = Vec::new();
+    match &iteration.continuation {
+        Continuation::Fresh => {}
+        Continuation::Resume { .. } => words.push("resumed".to_owned()),
+        Continuation::ReuseCurrent => words.push("continued".to_owned()),
     }
+    if let Some(retry) = &iteration.retry {
+        words.push(format!("retry: {}", retry.why.as_str()));
+    }
+    if iteration.attempt > 1 {
+        words.push(format!("attempt {}", iteration.attempt));
+    }
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
 fn tokens(tokens: runledger_events::Tokens) -> String {

@@ -1,7 +1,8 @@
-//! The read models, one a file, and what they share: token columns and JSON columns.
+//! The read models, one a file or a folder, and what they share: token columns and JSON columns.
 
 pub(crate) mod feed;
 pub(crate) mod feed_search;
+pub(crate) mod permission_requests;
 pub(crate) mod sessions;
 pub(crate) mod workflow_iterations;
 pub(crate) mod workflow_runs;

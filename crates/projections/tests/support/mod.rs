@@ -21,7 +21,8 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 /// The read models of this release.
-pub(crate) const NAMES: [&str; 5] = ["workflow_runs", "workflow_iterations", "sessions", "feed_events", "feed_search"];
+pub(crate) const NAMES: [&str; 6] =
+    ["workflow_runs", "workflow_iterations", "sessions", "permission_requests", "feed_events", "feed_search"];
 
 /// The version that a read model of this release has.
 pub(crate) fn version_of(name: &str) -> u32 {
@@ -139,6 +140,11 @@ impl Story {
             4 => ("usage.update", format!(r#"{{"usage":{{"contextWindowSize":{figure}}}}}"#)),
             5 => ("user.prompt", r#"{"prompt":"secret"}"#.to_owned()),
             6 => ("tool.pre", r#"{"tool_name":"Bash","tool_use_id":"t1","tool_input":{}}"#.to_owned()),
+            _ if choice & 8 != 0 => {
+                let call = choice / 16;
+                let data = format!(r#"{{"tool_name":"Bash","tool_use_id":"t{call}","tool_input":{{"a":"secret"}}}}"#);
+                ("permission.request", data)
+            }
             _ => ("x.not-yet-known", r#"{"b":1}"#.to_owned()),
         };
         self.told_of_harness(session, adapter, run, kind, &data)

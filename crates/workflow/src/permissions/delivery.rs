@@ -7,6 +7,7 @@
 use runledger_events::{
     AdapterSessionId, EventId, EventKind, KindFacts, Metadata, ObjectText, OnAsk, Position, RecordedEvent,
     RelayRequest, RelayState, RequestId, RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion,
+    WorkflowIteration,
 };
 use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, Read, ReadError, StreamAppend};
 
@@ -15,12 +16,14 @@ use crate::owner::is_process_alive;
 use crate::relay::RelayLogError;
 use crate::relay::decision_event::new_event_id;
 
+/// Events of a run that are looked at in one step back.
+const STEP: usize = 16;
 /// The kind of the event that says that an answer reached the harness.
 const DELIVERED: &str = "relay.delivered";
 
 impl Commands {
     /// The latest question of a run on the same call that nobody waits with any more and whose answer, if it has one,
-    /// never reached the harness. `before` is where the turn of now began: what was put off since is waited for.
+    /// never reached the harness. What the turn of now has put off is waited for, and not left behind.
     ///
     /// # Errors
     /// [`ReadError`] names the position that cannot be read.
@@ -28,7 +31,6 @@ impl Commands {
         &self,
         run_id: &RunId,
         fingerprint: &str,
-        before: Position,
         except: &RequestId,
     ) -> Result<Option<RelayState>, ReadError> {
         let is_same = |request: &RelayRequest| request.fingerprint == fingerprint && request.request_id != *except;
@@ -41,13 +43,31 @@ impl Commands {
             }
             let is_left = match &request.waiter {
                 Some(waiter) => is_process_alive(waiter) == Some(false),
-                None => state.position < before,
+                None => state.position < self.turn_began_at(run_id)?,
             };
             if is_left && request.log_id == *self.log().log_id() {
                 return Ok(Some(state));
             }
         }
         Ok(None)
+    }
+
+    /// Where the last turn of a run began; the log's begin where none has.
+    fn turn_began_at(&self, run_id: &RunId) -> Result<Position, ReadError> {
+        let stream = StreamName::run(run_id);
+        let mut before: Option<StreamVersion> = None;
+        loop {
+            let events = self.reader().read_stream_back(&stream, before, STEP, Read::Facts)?;
+            let is_begin = |event: &&RecordedEvent| {
+                use WorkflowIteration::{Continued, Start};
+                matches!(event.facts.data, KindFacts::WorkflowIteration(Start(_) | Continued(_)))
+            };
+            match (events.iter().find(is_begin), events.last()) {
+                (Some(begin), _) => return Ok(begin.position),
+                (None, Some(last)) => before = Some(last.stream_version),
+                (None, None) => return Ok(Position::START),
+            }
+        }
     }
 
     /// Whether a harness session has put off another question, before this position, that is pending.

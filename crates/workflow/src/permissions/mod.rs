@@ -1,6 +1,7 @@
-//! What a permission depends on: where its run stands, and which answers were given and never reached the harness.
+//! What a decision on a permission rests on: the run that a call belongs to, where it stands, and the rules in force; and
+//! that each answer reaches a harness once.
 
 mod context;
 mod delivery;
 
-pub use context::{ContextError, PermissionContext};
+pub use context::{RunContext, find_run};

@@ -52,7 +52,7 @@ pub(crate) fn ask(path: &Path, record: &SpoolRecord, question: &Question) -> Res
     if call.is_attended && call.asking == Asking::PreToolUse {
         // A question's own dialog comes anyway.
         if let Some(rule) = question.rule.as_ref().filter(|_| !call.is_question()) {
-            let reason = words(rule, "asked", &question.context.of_ask());
+            let reason = words(rule, "asked", &question.context.ask_context());
             Answer::Ask { reason }.print(call.asking);
         }
         return Ok(());
@@ -116,8 +116,7 @@ impl Asker<'_> {
         let ask = self.ask(id.clone(), adapter_session.clone(), mode);
         let mut coordinator = self.coordinator(commands);
         if !is_there {
-            let before = self.question.context.turn_began_at;
-            let left = coordinator.commands().left_behind(run_id, &ask.fingerprint(), before, &id)?;
+            let left = coordinator.commands().left_behind(run_id, &ask.fingerprint(), &id)?;
             // Who puts a call off puts off that very call.
             let left = left.filter(|left| mode == OnAsk::Wait || left.status != RequestStatus::Pending);
             if let Some(left) = left
@@ -162,16 +161,21 @@ impl Asker<'_> {
             timeout_ms: *timeout_ms,
             on_timeout: *on_timeout,
             rule: rule.clone(),
-            context: Some(context.of_ask()),
+            context: Some(context.ask_context()),
             waiter: if mode == OnAsk::Defer { None } else { ask.waiter },
             ..ask
         }
     }
 
-    /// How the workflow wants it to wait, where this client can.
+    /// How the workflow wants questions to wait.
+    fn on_ask(&self) -> OnAsk {
+        self.question.context.policy().map_or(OnAsk::Wait, |policy| policy.on_ask)
+    }
+
+    /// The same, where this client can.
     fn wanted_mode(&self) -> OnAsk {
         let can_defer = self.why_not_deferred().is_none();
-        if self.question.context.policy().on_ask == OnAsk::Defer && can_defer { OnAsk::Defer } else { OnAsk::Wait }
+        if self.on_ask() == OnAsk::Defer && can_defer { OnAsk::Defer } else { OnAsk::Wait }
     }
 
     fn why_not_deferred(&self) -> Option<&'static str> {
@@ -188,7 +192,7 @@ impl Asker<'_> {
 
     /// The same for a new question, said where it is not as the workflow wants it.
     fn mode(&self, commands: &Commands, adapter_session: &AdapterSessionId) -> Result<OnAsk, Failure> {
-        if self.question.context.policy().on_ask != OnAsk::Defer {
+        if self.on_ask() != OnAsk::Defer {
             return Ok(OnAsk::Wait);
         }
         if let Some(why) = self.why_not_deferred() {
@@ -219,7 +223,7 @@ impl Asker<'_> {
     fn coordinator(&self, commands: Commands) -> RelayCoordinator {
         let project_dir = Path::new(&self.question.call.call.project_dir);
         let mut coordinator = RelayCoordinator::new(commands);
-        for config in &self.question.context.policy().channels {
+        for config in self.question.context.policy().map(|policy| policy.channels.as_slice()).unwrap_or_default() {
             match CommandChannel::new(config, project_dir) {
                 Ok(channel) => coordinator = coordinator.with_channel(channel),
                 Err(error) => say(&error.to_string()),

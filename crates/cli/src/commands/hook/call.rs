@@ -63,7 +63,6 @@ impl HookCall {
         let is_claude = client == Client::Claude && variable("CLAUDE_CODE_SESSION_ID").is_none_or(|id| is_own(&id));
         let of_claude = |name: &str| variable(name).filter(|_| is_claude);
         let cwd = payload.text("cwd").unwrap_or_else(|| "/".to_owned());
-        let project_dir = variable("RUNLEDGER_PROJECT_DIR").or_else(|| of_claude("CLAUDE_PROJECT_DIR"));
         Some(Self {
             asking,
             client,
@@ -76,7 +75,7 @@ impl HookCall {
             call: ToolCall {
                 tool_name: payload.text("tool_name").unwrap_or_default(),
                 tool_input: payload.raw("tool_input").unwrap_or("{}").to_owned(),
-                project_dir: project_dir.unwrap_or_else(|| cwd.clone()),
+                project_dir: of_claude("CLAUDE_PROJECT_DIR").unwrap_or_else(|| cwd.clone()),
                 cwd,
                 home: variable("HOME"),
                 agent_id: payload.text("agent_id"),

@@ -11,11 +11,14 @@ use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
 
 /// How long a client waits for a hook, in seconds. It takes milliseconds, and seldom more than 0.3 s in trouble.
-const TIMEOUT_S: u32 = 10;
-/// The same where somebody may be asked: as long as anybody waits for an answer. After that the tool would run.
-const TIMEOUT_OF_ASKING_S: u32 = 86_400;
+pub(crate) const TIMEOUT_S: u32 = 10;
+/// The same where a question may be answered by somebody else: a day. A client that ends its hook lets the tool run.
+pub(crate) const TIMEOUT_OF_QUESTIONS_S: u32 = 86_400;
 /// The same at a session's end, where a client waits for all hooks 1.5 s unless a hook asks for more.
 const TIMEOUT_AT_END_S: u32 = 5;
+
+/// The events at which a hook decides.
+const DECIDED: [&str; 2] = ["PreToolUse", "PermissionRequest"];
 
 /// Claude Code's events but WorktreeCreate: a hook on that one replaces the client's own deed.
 const CLAUDE_EVENTS: [&str; 32] = [
@@ -53,9 +56,6 @@ const CLAUDE_EVENTS: [&str; 32] = [
     "ElicitationResult",
 ];
 
-/// What makes our own failures deny.
-const FAIL_CLOSED: &str = "--fail-closed";
-
 const CODEX_EVENTS: [&str; 13] = [
     "SessionStart",
     "SessionEnd",
@@ -72,6 +72,9 @@ const CODEX_EVENTS: [&str; 13] = [
     "Interrupt",
 ];
 
+/// The option of `hook` that makes its own failures a denial.
+const FAIL_CLOSED: &str = "--fail-closed";
+
 /// Whose settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Client {
@@ -82,20 +85,39 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    fn observed(self) -> Vec<Observed> {
+    fn observed(self, commands: &Commands) -> Vec<Observed<'_>> {
         let events: &[&'static str] = match self {
             Self::Claude => &CLAUDE_EVENTS,
             Self::Codex => &CODEX_EVENTS,
         };
-        let observed = |event: &&'static str| match *event {
-            "SessionEnd" => Observed { event, timeout_s: TIMEOUT_AT_END_S, timeout_min_s: 0 },
-            "PreToolUse" | "PermissionRequest" => {
-                Observed { event, timeout_s: TIMEOUT_OF_ASKING_S, timeout_min_s: TIMEOUT_OF_ASKING_S }
-            }
-            event => Observed { event, timeout_s: TIMEOUT_S, timeout_min_s: 0 },
+        let observed = |event: &'static str| {
+            let decides = DECIDED.contains(&event);
+            let timeout_s = match event {
+                _ if decides => TIMEOUT_OF_QUESTIONS_S,
+                "SessionEnd" => TIMEOUT_AT_END_S,
+                _ => TIMEOUT_S,
+            };
+            let command = if decides { &commands.deciding } else { &commands.recording };
+            Observed { event, command, timeout_s, raises_limit: decides }
         };
-        events.iter().map(observed).collect()
+        events.iter().map(|event| observed(event)).collect()
     }
+
+    /// The command that writes its entries.
+    pub(crate) fn install_command(self) -> &'static str {
+        match self {
+            Self::Claude => "runledger hook install",
+            Self::Codex => "runledger hook install --harness codex",
+        }
+    }
+}
+
+/// What the client is to run.
+struct Commands {
+    /// Where a hook only records.
+    recording: String,
+    /// Where it decides.
+    deciding: String,
 }
 
 /// Which settings, and whether they are written.
@@ -126,12 +148,12 @@ impl Target {
 #[command(after_help = "Examples:
   runledger hook install
   runledger hook install --project --dry-run
-  runledger hook install --fail-closed
-  runledger hook install --harness codex")]
+  runledger hook install --harness codex
+  runledger hook install --fail-closed")]
 pub(crate) struct Install {
     #[command(flatten)]
     target: Target,
-    /// Deny a call where its run's rules cannot be read, or nobody can be asked
+    /// Deny a tool where the hook cannot tell what the rules say of it
     #[arg(long)]
     fail_closed: bool,
 }
@@ -139,8 +161,10 @@ pub(crate) struct Install {
 impl Install {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let file = self.target.file()?;
-        let command = command(ledger, self.fail_closed)?;
-        let new = with_entries(file.text(), &self.target.harness.observed(), &command, &is_own)
+        let recording = command(ledger)?;
+        let deciding = if self.fail_closed { format!("{recording} {FAIL_CLOSED}") } else { recording.clone() };
+        let commands = Commands { recording, deciding };
+        let new = with_entries(file.text(), &self.target.harness.observed(&commands), &is_own)
             .map_err(|error| file.refused(&error))?;
         file.replace(&new, self.target.dry_run, output)?;
         if self.target.harness == Client::Codex {
@@ -154,7 +178,7 @@ impl Install {
 }
 
 /// What the client is to run, for a shell.
-fn command(ledger: &LedgerArg, fails_closed: bool) -> anyhow::Result<String> {
+fn command(ledger: &LedgerArg) -> anyhow::Result<String> {
     let text = |path: &Path| {
         let text = path.to_str().map(str::to_owned);
         text.ok_or_else(|| CouldNotStart(format!("{}: settings take paths in UTF-8 only", path.display())))
@@ -164,7 +188,6 @@ fn command(ledger: &LedgerArg, fails_closed: bool) -> anyhow::Result<String> {
         words.extend(["--db".to_owned(), text(&std::path::absolute(ledger)?)?]);
     }
     words.push("hook".to_owned());
-    words.extend(fails_closed.then(|| FAIL_CLOSED.to_owned()));
     Ok(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
 }
 
@@ -184,21 +207,20 @@ fn quoted(word: &str) -> String {
 
 /// Whether a command is one that `install` writes, whatever program of ours wrote it and whatever the ledger is.
 pub(crate) fn is_own(command: &str) -> bool {
-    own_ledger(command).is_some()
+    own_program(command).is_some()
 }
 
-/// The ledger that a command of ours names, if it names one; nothing where it is none of ours.
-pub(crate) fn own_ledger(command: &str) -> Option<Option<PathBuf>> {
+/// The program of a command that `install` writes.
+pub(crate) fn own_program(command: &str) -> Option<PathBuf> {
     let words = words(command)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (program, ledger, rest) = match words.as_slice() {
-        [program, "--db", ledger, rest @ ..] => (*program, Some(PathBuf::from(ledger)), rest),
-        [program, rest @ ..] => (*program, None, rest),
+    let (program, rest) = match words.as_slice() {
+        [program, "--db", _, rest @ ..] | [program, rest @ ..] => (Path::new(program), rest),
         [] => return None,
     };
-    let is_ours = Path::new(program).file_stem().is_some_and(|name| name == "runledger")
-        || std::env::current_exe().is_ok_and(|own| own == Path::new(program));
-    (is_ours && matches!(rest, ["hook"] | ["hook", FAIL_CLOSED])).then_some(ledger)
+    let is_ours = program.file_stem().is_some_and(|name| name == "runledger")
+        || std::env::current_exe().is_ok_and(|own| own == program);
+    (is_ours && matches!(rest, ["hook"] | ["hook", FAIL_CLOSED])).then(|| program.to_owned())
 }
 
 /// The words of a plain command, or nothing where it is more than that.
@@ -241,9 +263,9 @@ mod tests {
             let mut words = vec![quoted(program)];
             words.extend(ledger.into_iter().flat_map(|ledger| ["--db".to_owned(), quoted(ledger)]));
             words.push("hook".to_owned());
-            assert_eq!(own_ledger(&words.join(" ")), Some(ledger.map(PathBuf::from)), "{words:?}");
-            words.push("--fail-closed".to_owned());
-            assert!(is_own(&words.join(" ")), "{words:?}");
+            assert_eq!(own_program(&words.join(" ")), Some(program.into()), "{words:?}");
+            words.push(FAIL_CLOSED.to_owned());
+            assert_eq!(own_program(&words.join(" ")), Some(program.into()), "{words:?}");
         }
     }
 
@@ -258,7 +280,10 @@ mod tests {
             "FOO=1 runledger hook",
             "runledger status",
             "runledger hook install",
-            "runledger hook --fail-closed more",
+            "runledger hook install --fail-closed",
+            "runledger hook --fail-closed | tee log",
+            "runledger hook --fail-closed --json",
+            "runledger --fail-closed hook",
             "notify 'runledger hook'",
             "runledger 'hook",
         ] {

@@ -6,10 +6,11 @@
 use std::path::Path;
 
 use runledger_events::{
-    AdapterSessionId, AppliedRule, AskContext, EventKind, ObjectText, OnTimeout, RuleAction, RuleOrigin, RuntimeEvent,
+    AdapterSessionId, AppliedRule, AskContext, EventKind, ObjectText, OnTimeout, RuleAction, RuleOrigin, RunId,
+    RuntimeEvent,
 };
-use runledger_store::{LogReader, SpoolRecord};
-use runledger_workflow::PermissionContext;
+use runledger_store::{LogReader, ReadError, SpoolRecord};
+use runledger_workflow::{RunContext, find_run};
 
 use super::answer::Answer;
 use super::call::{HookCall, variable};
@@ -30,7 +31,7 @@ pub(crate) enum Verdict {
 /// A question that a call leads to.
 pub(crate) struct Question {
     pub(crate) call: HookCall,
-    pub(crate) context: PermissionContext,
+    pub(crate) context: RunContext,
     /// The rule that has it asked; none for what an agent asks its user.
     pub(crate) rule: Option<AppliedRule>,
     pub(crate) timeout_ms: Option<u64>,
@@ -61,6 +62,9 @@ pub(crate) fn judge(path: &Path, spools: &Spools, record: &SpoolRecord, fails_cl
         Ok(Some(context)) => {
             call.call.state = context.state.state;
             call.call.iteration = context.state.iteration;
+            if let Some(folder) = context.project_dir.as_ref().and_then(|folder| folder.to_str()) {
+                call.call.project_dir = folder.to_owned();
+            }
             by_rules(call, context, record)
         }
         Err(why) => Verdict::Unknown { call: Box::new(call), why },
@@ -76,25 +80,40 @@ fn open(path: &Path, spools: &Spools) -> Result<Option<LogReader>, String> {
     LogReader::open(path).map(Some).map_err(|error| error.to_string())
 }
 
-fn find(path: &Path, reader: &LogReader, record: &SpoolRecord) -> Result<Option<PermissionContext>, String> {
-    let run_id = record.run_id.as_ref();
-    let found = PermissionContext::find(reader, run_id, record.event.adapter_session_id());
-    let context = found.map_err(|error| error.to_string())?;
-    let other =
-        variable("RUNLEDGER_DB").and_then(|other| std::path::absolute(other).ok()).filter(|other| other != path);
-    if let (None, Some(run_id), Some(other)) = (&context, run_id, other) {
-        return Err(format!(
+/// The run that the call belongs to, where it has rules.
+fn find(path: &Path, reader: &LogReader, record: &SpoolRecord) -> Result<Option<RunContext>, String> {
+    let named = record.run_id.as_ref();
+    let words = |error: ReadError| error.to_string();
+    let Some(run_id) = find_run(reader, named, record.event.adapter_session_id()).map_err(words)? else {
+        return Ok(None);
+    };
+    let Some(context) = RunContext::read(reader, &run_id).map_err(words)? else {
+        return elsewhere(path, &run_id).map_or(Ok(None), Err);
+    };
+    // A session of a run that has ended may go on without it; what the run's own environment names is still its own.
+    let is_over = named.is_none() && context.state.status.is_final();
+    match context.policy() {
+        Some(policy) if !is_over => policy.check().map_err(|error| format!("run {run_id}: {error}"))?,
+        _ => return Ok(None),
+    }
+    Ok(Some(context))
+}
+
+/// Says so where the run that is named is in another ledger than the one that this hook writes to.
+fn elsewhere(path: &Path, run_id: &RunId) -> Option<String> {
+    let other = variable("RUNLEDGER_DB").and_then(|other| std::path::absolute(other).ok())?;
+    (other != path).then(|| {
+        format!(
             "run {run_id} is in {}, and this hook was installed with `--db {}`: install it again without `--db`",
             other.display(),
             path.display()
-        ));
-    }
-    Ok(context)
+        )
+    })
 }
 
-fn by_rules(call: HookCall, context: PermissionContext, record: &SpoolRecord) -> Verdict {
-    let policy = context.policy();
-    let Some(ruling) = context.ruling(&call.call) else {
+fn by_rules(call: HookCall, context: RunContext, record: &SpoolRecord) -> Verdict {
+    let policy = context.policy().cloned().unwrap_or_default();
+    let Some(ruling) = policy.ruling(&call.call, context.grants(), &context.standing) else {
         return if call.is_question() {
             let (timeout_ms, on_timeout) = (policy.ask_timeout_ms(None), policy.on_timeout(None));
             Verdict::Ask(Box::new(Question { call, context, rule: None, timeout_ms, on_timeout }))
@@ -112,7 +131,7 @@ fn by_rules(call: HookCall, context: PermissionContext, record: &SpoolRecord) ->
         RuleAction::Allow => true,
         RuleAction::Deny => false,
     };
-    let of_ask = context.of_ask();
+    let of_ask = context.ask_context();
     let reason = words(&ruling.rule, if is_allowed { "allowed" } else { "denied" }, &of_ask);
     let answer = if is_allowed {
         Answer::Allow { reason: Some(reason.clone()), updated_input: None }

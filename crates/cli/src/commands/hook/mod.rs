@@ -4,8 +4,8 @@ mod answer;
 mod ask;
 mod call;
 mod diff;
+pub(crate) mod enforcement;
 mod install;
-mod installed;
 mod judge;
 mod payload;
 mod record;
@@ -22,9 +22,7 @@ use crate::exit_code::{Exit, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::Output;
 
-pub(crate) use installed::is_installed;
-
-/// Record what a harness's hook is told: its payload on standard input
+/// Record what a harness's hook is told, and answer it where a run's rules say so: its payload on standard input
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   Record all that Claude Code does from now on:
@@ -37,11 +35,11 @@ pub(crate) use installed::is_installed;
 Without `install` or `uninstall` it is what a harness runs: it exits with 0 whatever happens,
 and what the ledger cannot take waits beside it for the next command")]
 pub(crate) struct Hook {
-    #[command(subcommand)]
-    action: Option<Action>,
-    /// Deny the call where its run's rules cannot be read, or nobody can be asked
+    /// Deny a tool where it cannot be told what the rules say of it; `install --fail-closed` writes this
     #[arg(long)]
     fail_closed: bool,
+    #[command(subcommand)]
+    action: Option<Action>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +66,12 @@ impl Hook {
     }
 
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        if self.fail_closed {
+            return Err(Usage(
+                "--fail-closed stands behind `install`: runledger hook install --fail-closed".to_owned(),
+            )
+            .into());
+        }
         match &self.action {
             Some(Action::Install(install)) => install.run(ledger, output),
             Some(Action::Uninstall(uninstall)) => uninstall.run(output),
@@ -76,24 +80,50 @@ impl Hook {
     }
 }
 
+/// What a command line that was refused comes to, when a harness gave it: where its failures are to deny, the call is
+/// denied, which clients take from a hook that exits with 0 alone.
+pub(crate) fn refused(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    if !arguments.into_iter().any(|argument| argument == "--fail-closed") {
+        return Exit::No;
+    }
+    record::deny_unknown("its command line is wrong", call::Asking::PreToolUse, true);
+    Exit::Done
+}
+
 /// Whether a command line that was refused is a harness's: its exit status must not be 2, which would block the tool.
-/// Where it is to fail closed the tool is denied.
 pub(crate) fn is_payload_hook(arguments: impl IntoIterator<Item = OsString>) -> bool {
     let mut arguments = arguments.into_iter();
+    let mut is_hook = false;
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--db") => drop(arguments.next()),
-            Some("hook") => {
-                let rest: Vec<OsString> = arguments.collect();
-                let is_ours = !rest.iter().any(|word| word == "install" || word == "uninstall");
-                if is_ours && rest.iter().any(|word| word == "--fail-closed") {
-                    record::deny_unknown("its command line is wrong", call::Asking::PreToolUse, true);
-                }
-                return is_ours;
-            }
             Some(option) if option.starts_with('-') => {}
-            _ => return false,
+            Some("hook") if !is_hook => is_hook = true,
+            word => return is_hook && !matches!(word, Some("install" | "uninstall")),
         }
     }
-    false
+    is_hook
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_harness_is_told_from_a_person_by_what_stands_behind_hook() {
+        let is_payload_hook = |line: &str| is_payload_hook(line.split(' ').map(OsString::from));
+        for line in [
+            "hook --bad",
+            "hook --fail-closed --bad",
+            "--db x hook --fail-closed more",
+            "hook --db",
+            "hook --db install --bad",
+            "hook hook",
+        ] {
+            assert!(is_payload_hook(line), "{line}");
+        }
+        for line in ["hook install --bad", "hook --fail-closed install", "--db hook status", "status hook", "--bad"] {
+            assert!(!is_payload_hook(line), "{line}");
+        }
+    }
 }

@@ -21,13 +21,16 @@ pub(crate) enum SettingsError {
     Twice(String),
 }
 
-/// One event that is to be observed, and how long the client waits for the hook.
+/// One event that is to be observed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Observed {
+pub(crate) struct Observed<'a> {
     pub(crate) event: &'static str,
+    /// What the client runs.
+    pub(crate) command: &'a str,
+    /// How long the client waits for it.
     pub(crate) timeout_s: u32,
-    /// An entry of ours with less than this is of an older program, and brought up to date.
-    pub(crate) timeout_min_s: u32,
+    /// Whether a shorter limit that stands there is raised to this one; else it is somebody's choice, and stays.
+    pub(crate) raises_limit: bool,
 }
 
 /// The members of an object in their order, their values as they are written.
@@ -75,11 +78,10 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The settings with one entry for each of `observed` that runs `command`, and none of ours beside it.
+/// The settings with one entry for each of `observed` that runs its command, and none of ours beside it.
 pub(crate) fn with_entries(
     text: &str,
-    observed: &[Observed],
-    command: &str,
+    observed: &[Observed<'_>],
     is_own: &dyn Fn(&str) -> bool,
 ) -> Result<String, SettingsError> {
     let style = Style::of(text);
@@ -97,12 +99,14 @@ pub(crate) fn with_entries(
             for group in groups.iter_mut() {
                 group.keep_if(|own| match own {
                     None => true,
-                    Some(own) => own == command && !std::mem::replace(&mut is_there, true),
+                    Some(own) => own == observed.command && !std::mem::replace(&mut is_there, true),
                 });
+                if observed.raises_limit {
+                    group.raise_limit(&style, observed.timeout_s);
+                }
             }
-            groups.iter_mut().for_each(|group| group.bring_up_to_date(&style, observed));
             if !is_there {
-                groups.push(Group::new(&style, command, observed.timeout_s));
+                groups.push(Group::new(&style, observed.command, observed.timeout_s));
             }
         },
         observed,
@@ -124,7 +128,7 @@ fn edit(
     style: &Style,
     is_own: &dyn Fn(&str) -> bool,
     mut change: impl FnMut(&str, &mut Vec<Group>),
-    more: &[Observed],
+    more: &[Observed<'_>],
 ) -> Result<String, SettingsError> {
     let body = text.trim_start_matches('\u{feff}').trim();
     let top = Members::parse(if body.is_empty() { "{}" } else { body }, "it")?;
@@ -184,7 +188,13 @@ struct Group {
 
 impl Group {
     fn new(style: &Style, command: &str, timeout_s: u32) -> Self {
-        let entry = entry(style, command, timeout_s);
+        #[derive(serde::Serialize)]
+        struct Entry<'a> {
+            r#type: &'a str,
+            command: &'a str,
+            timeout: u32,
+        }
+        let entry = style.pretty(&Entry { r#type: "command", command, timeout: timeout_s }, 5);
         let hooks = vec![(entry, Some(command.to_owned()))];
         Self { members: Vec::new(), hooks_at: 0, hooks, raw: String::new(), is_changed: true }
     }
@@ -224,17 +234,24 @@ impl Group {
         self.is_changed |= self.hooks.len() != before;
     }
 
-    /// Writes our hooks anew, where they are, if the client would not wait long enough for them.
-    fn bring_up_to_date(&mut self, style: &Style, observed: &Observed) {
-        for (hook, own) in &mut self.hooks {
-            let Some(command) = own.as_deref() else {
+    /// Gives ours a longer limit where theirs is shorter, or is the client's own.
+    fn raise_limit(&mut self, style: &Style, timeout_s: u32) {
+        for (hook, _) in self.hooks.iter_mut().filter(|(_, own)| own.is_some()) {
+            let Ok(members) = Members::parse(hook, "a hook") else {
                 continue;
             };
-            let timeout = Members::parse(hook, "a hook").ok().and_then(|hook| hook.get("timeout")?.parse::<f64>().ok());
-            if timeout.unwrap_or_default() < f64::from(observed.timeout_min_s) {
-                *hook = entry(style, command, observed.timeout_s);
-                self.is_changed = true;
+            let limit = members.get("timeout").and_then(|limit| limit.parse::<f64>().ok());
+            if limit.is_some_and(|limit| limit >= f64::from(timeout_s)) {
+                continue;
             }
+            let mut members: Vec<(String, String)> =
+                members.0.iter().map(|(name, value)| (name.clone(), value.get().to_owned())).collect();
+            match members.iter_mut().find(|(name, _)| name == "timeout") {
+                Some((_, limit)) => *limit = timeout_s.to_string(),
+                None => members.push(("timeout".to_owned(), timeout_s.to_string())),
+            }
+            *hook = style.object(&members, 5);
+            self.is_changed = true;
         }
     }
 
@@ -252,28 +269,6 @@ impl Group {
         members.insert(self.hooks_at.min(members.len()), ("hooks".to_owned(), style.list(&hooks, 4)));
         style.object(&members, 3)
     }
-}
-
-/// One hook of ours.
-fn entry(style: &Style, command: &str, timeout_s: u32) -> String {
-    #[derive(serde::Serialize)]
-    struct Entry<'a> {
-        r#type: &'a str,
-        command: &'a str,
-        timeout: u32,
-    }
-    style.pretty(&Entry { r#type: "command", command, timeout: timeout_s }, 5)
-}
-
-/// The commands of an event's hooks in a settings file, as far as it can be read.
-pub(crate) fn commands_of(text: &str, event: &str) -> Vec<String> {
-    let commands = || {
-        let top = Members::parse(text.trim_start_matches('\u{feff}').trim(), "it").ok()?;
-        let hooks = Members::parse(top.get("hooks")?, "`hooks`").ok()?;
-        let groups = Group::parse_all(event, hooks.get(event)?, &|_| true).ok()?;
-        Some(groups.into_iter().flat_map(|group| group.hooks).filter_map(|(_, command)| command).collect())
-    };
-    commands().unwrap_or_default()
 }
 
 /// How a file is written: its indentation and line breaks.

@@ -1,0 +1,144 @@
+//! `pending`: permission requests and questions that wait for an answer; and how a request looks.
+
+use clap::Args;
+use comfy_table::{Cell, Color};
+use runledger_events::{Fields, LogId, RequestStatus, SessionId, as_text};
+use runledger_projections::{PermissionRequest, RequestFilter};
+
+use crate::exit_code::Exit;
+use crate::ledger::{LedgerArg, one_run};
+use crate::output::{Output, message};
+use crate::render;
+
+/// List permission requests and questions that wait for an answer, the newest first
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger pending
+  runledger pending --all --run 0199      whatever was asked in this run, and what came of it
+  runledger pending --json | jq -r .request_id")]
+pub(crate) struct Pending {
+    /// Those of this session alone
+    #[arg(long, value_name = "ID")]
+    session: Option<SessionId>,
+    /// Those of this workflow run alone
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
+    /// Those that do not wait any more too, and what rules decided
+    #[arg(long, conflicts_with = "status")]
+    all: bool,
+    /// Those of this status: pending, allowed, denied, expired, withdrawn
+    #[arg(long, value_name = "S", value_parser = status)]
+    status: Option<RequestStatus>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+fn status(word: &str) -> Result<RequestStatus, String> {
+    RequestStatus::parse(word).ok_or_else(|| {
+        let words: Vec<&str> = RequestStatus::ALL.iter().map(|status| status.as_str()).collect();
+        format!("the statuses are {}", words.join(", "))
+    })
+}
+
+impl Pending {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let queries = ledger.queries()?;
+        let run = self.run.as_deref().map(|run| one_run(&queries, run)).transpose()?.map(|(run, _)| run.id);
+        let status = if self.all { None } else { self.status.or(Some(RequestStatus::Pending)) };
+        let filter = RequestFilter { status, session: self.session.clone(), run, limit: self.limit };
+        let requests = queries.permission_requests(&filter)?;
+        if output.is_json() {
+            for request in requests {
+                output.json(&request)?;
+            }
+            return Ok(Exit::Done);
+        }
+        if requests.is_empty() {
+            message(if status == Some(RequestStatus::Pending) {
+                "nothing waits for an answer"
+            } else {
+                "no such requests"
+            });
+            return Ok(Exit::Done);
+        }
+        list(&requests, ledger.open_for_reading()?.log_id(), output)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Prints requests, one a line.
+pub(crate) fn list(requests: &[PermissionRequest], log_id: &LogId, output: &mut Output) -> anyhow::Result<()> {
+    let heads = ["POSITION", "STATUS", "ASKED", "DUE", "RUN", "ITER", "ACTOR", "TOOL", "INPUT"];
+    let mut table = render::table(&heads, output.is_terminal());
+    let is_narrow = render::is_narrow(&table);
+    if is_narrow {
+        table = render::table(&["POSITION", "STATUS", "ASKED", "RUN", "TOOL", "INPUT"], output.is_terminal());
+    }
+    for request in requests {
+        let run = request.run_id.as_ref().map_or("–", |id| id.as_str().get(..13).unwrap_or(id.as_str()));
+        let due = request.due_at.map_or_else(|| "–".to_owned(), |at| render::time_in(&table, at));
+        let iteration = request.iteration.map_or_else(|| "–".to_owned(), |iteration| iteration.to_string());
+        let cells = [
+            Some(request.position.to_string().into()),
+            Some(status_cell(request, log_id)),
+            Some(render::time_in(&table, request.asked_at).into()),
+            (!is_narrow).then(|| due.into()),
+            Some(render::plain(run).into()),
+            (!is_narrow).then(|| iteration.into()),
+            (!is_narrow).then(|| render::short(&actor(request), 24).into()),
+            Some(render::short(request.tool_name.as_deref().unwrap_or("–"), 24).into()),
+            Some(Cell::new(render::short(&input(request), if output.is_terminal() { 60 } else { 200 }))),
+        ];
+        table.add_row(cells.into_iter().flatten().collect::<Vec<Cell>>());
+    }
+    for line in render::lines(&table, output.is_terminal()) {
+        output.line(&line)?;
+    }
+    Ok(())
+}
+
+/// How a request stands, in words.
+pub(crate) fn standing(request: &PermissionRequest, log_id: &LogId) -> String {
+    match request.status {
+        None => "asked".to_owned(),
+        Some(RequestStatus::Pending) if request.log_id.as_ref() != Some(log_id) => "pending elsewhere".to_owned(),
+        Some(status) => status.to_string(),
+    }
+}
+
+fn status_cell(request: &PermissionRequest, log_id: &LogId) -> Cell {
+    let cell = Cell::new(standing(request, log_id));
+    match request.status {
+        Some(RequestStatus::Pending) => cell.fg(Color::Cyan),
+        Some(RequestStatus::Allowed) => cell.fg(Color::Green),
+        Some(RequestStatus::Denied) => cell.fg(Color::Red),
+        Some(RequestStatus::Expired) => cell.fg(Color::Yellow),
+        Some(RequestStatus::Withdrawn) | None => cell,
+    }
+}
+
+/// Who wants to act.
+pub(crate) fn actor(request: &PermissionRequest) -> String {
+    match &request.agent_type {
+        Some(agent_type) => format!("{} ({agent_type})", request.actor_id),
+        None => request.actor_id.clone(),
+    }
+}
+
+/// What a tool is to do, in one line: its command or file where it has one, else its input.
+pub(crate) fn input(request: &PermissionRequest) -> String {
+    let Some(json) = request.tool_input.as_ref().map(|input| input.get()) else {
+        return "–".to_owned();
+    };
+    let Ok(fields) = Fields::parse(json) else {
+        return json.to_owned();
+    };
+    let said = ["command", "file_path", "path", "url", "pattern", "query"].iter().find_map(|name| fields.text(name));
+    let question = || {
+        let asked = fields.list("questions").unwrap_or_default();
+        let asked = asked.iter().filter_map(|question| Fields::parse(question).ok()?.text("question"));
+        Some(asked.collect::<Vec<_>>().join(" / ")).filter(|words| !words.is_empty())
+    };
+    said.or_else(question).unwrap_or_else(|| as_text(json).unwrap_or_else(|| json.to_owned()))
+}

@@ -1,0 +1,99 @@
+//! `permission_requests`: what was asked, or decided without asking, where its workflow run stood, and what became of it.
+//!
+//! | part | what it knows |
+//! | --- | --- |
+//! | `fold` | what each kind of event does to the rows |
+//! | `rows` | the rows: made, decided, linked |
+//! | `calls` | tool calls that are not over: which call a request without its id is for |
+//! | `contexts` | workflow runs, and which of them an event belongs to |
+//! | `select` | rows as queries answer them |
+//!
+//! Three sources meet in one row for each event asked about: the harness's own `permission.request`, of which the ledger
+//! only hears; a question that was put through the ledger, whose stream alone answers it; a rule that decided.
+//!
+//! Every event is applied by statements of its own, so that what is found is what the events before it left.
+
+mod calls;
+mod contexts;
+mod fold;
+mod rows;
+pub(crate) mod select;
+
+use runledger_events::{EventKind, RecordedEvent};
+use runledger_store::Read;
+
+use crate::error::ProjectionError;
+use crate::projection::{Kinds, Projection, Table, Target};
+use contexts::Contexts;
+pub use select::{PermissionRequest, RequestContext};
+
+/// The read model.
+pub(crate) struct PermissionRequests;
+
+pub(crate) const NAME: &str = "permission_requests";
+const CALLS: &str = "permission_calls";
+const RUNS: &str = "permission_runs";
+const ADAPTERS: &str = "permission_adapters";
+
+const KINDS: &[EventKind] = &[
+    EventKind::PermissionRequest,
+    EventKind::PermissionDenied,
+    EventKind::ToolPre,
+    EventKind::ToolPost,
+    EventKind::ToolFailure,
+    EventKind::UserPrompt,
+    EventKind::StopRequest,
+    EventKind::TurnComplete,
+    EventKind::SubagentStop,
+    EventKind::SessionEnd,
+    EventKind::Decision,
+    EventKind::RelayRequest,
+    EventKind::RelayWithdrawn,
+    EventKind::WorkflowStart,
+    EventKind::WorkflowTransition,
+    EventKind::WorkflowIteration,
+    EventKind::WorkflowEnd,
+];
+
+impl Projection for PermissionRequests {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn kinds(&self) -> Kinds {
+        Kinds::Only(KINDS)
+    }
+
+    fn reads(&self) -> Read {
+        Read::All
+    }
+
+    fn tables(&self) -> &'static [Table] {
+        &[
+            Table { name: NAME, key: &["session_id", "event_id"] },
+            Table { name: CALLS, key: &["session_id", "event_id"] },
+            Table { name: RUNS, key: &["run_id"] },
+            Table { name: ADAPTERS, key: &["adapter_session_id"] },
+        ]
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../../../../migrations/projections/permission_requests.sql")
+    }
+
+    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        let mut contexts = Contexts::new(*target);
+        for event in events {
+            fold::take(target, &mut contexts, event)?;
+        }
+        contexts.flush()
+    }
+
+    fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
+        Ok(false)
+    }
+}
