@@ -5,7 +5,7 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Room, Running, run, wait_for_line, wait_for_run};
+use support::{Room, Running, kinds, run, wait_for_line, wait_for_run, wait_until};
 
 /// A workflow with one rule, and what else its permissions say.
 fn workflow(room: &Room, more: &Value) -> String {
@@ -98,6 +98,9 @@ fn resume_refuses_a_run_whose_hook_was_taken_out() {
     let running = Running::start(&mut command);
     wait_for_line(&room.path("project/held"));
     let run_id = wait_for_run(&room).to_string();
+    // Once the log knows the client's process, whoever takes the run up ends it.
+    let iteration_facts = || kinds(&room).iter().filter(|kind| *kind == "workflow.iteration").count();
+    wait_until("the client's process in the log", || iteration_facts() >= 2);
     running.signal(Signal::KILL);
     drop(running.wait());
     room.json(["sweep"]);

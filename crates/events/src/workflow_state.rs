@@ -299,8 +299,10 @@ impl WorkflowState {
                 Ok(())
             }
             KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => {
-                let number = if self.iteration_was_cut { self.iteration } else { self.iteration + 1 };
-                if self.state != RunState::Running || self.iteration_is_open || start.iteration != number {
+                // One that was cut off is begun again, or left as it is.
+                let is_again = self.iteration_was_cut && start.iteration == self.iteration;
+                let is_next = is_again || start.iteration == self.iteration + 1;
+                if self.state != RunState::Running || self.iteration_is_open || !is_next {
                     return illegal(format!("the start of iteration {}", start.iteration));
                 }
                 self.begin_iteration(start);

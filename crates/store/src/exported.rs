@@ -202,11 +202,13 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
     Ok((exported.stream, exported.stream_version, new))
 }
 
-/// A run's own facts stand in its own stream, and a stream is of one of the three sorts.
+/// A run's own facts stand in its own stream, and a stream is of one of the four sorts.
 fn check_place(stream: &StreamName, kind: &EventKind, facts: &Facts) -> Result<(), ExportedError> {
     let is_request = stream.as_str().starts_with("request/");
-    if stream.session_id().is_none() && stream.run_id().is_none() && !is_request {
-        return Err(ExportedError::Field { field: "stream", expected: "session/…, run/… or request/…" });
+    if stream.session_id().is_none() && stream.run_id().is_none() && !is_request && !stream.is_rules() {
+        return Err(ExportedError::Field {
+            field: "stream", expected: "session/…, run/…, request/… or rules/…"
+        });
     }
     if kind.is_workflow() && stream.run_id().is_none() {
         return Err(ExportedError::Field { field: "stream", expected: "the run's own, as its kind asks for" });

@@ -2,6 +2,7 @@
 
 mod homes;
 mod lines;
+mod refusals;
 mod takes;
 
 use std::fs::File;

@@ -1,18 +1,18 @@
 //! What becomes of each line: which stream it belongs to, whether it may go there, and the receipt or the reason.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use runledger_adapters::LineAdapter;
 use runledger_events::{
-    EventId, EventKind, KindFacts, Metadata, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion, WorkflowState,
-    content_digest,
+    EventId, EventKind, KindFacts, Metadata, RuntimeEvent, SessionId, StreamName, StreamVersion, content_digest,
 };
 use runledger_store::{
-    AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt, StreamAppend, new_event_from_exported,
+    AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, Receipt, StreamAppend, new_event_from_exported,
 };
 
 use super::homes::Homes;
 use super::lines::Line;
+use super::refusals::Refusals;
 
 /// Events that may wait for a file to name its session, at the most.
 const HELD_MAX: usize = 4096;
@@ -53,8 +53,7 @@ pub(crate) struct Intake {
     /// Events from before the file named its session.
     held: Vec<(u64, RuntimeEvent)>,
     waiting: Vec<(u64, Taken)>,
-    /// The runs met so far, and whether a runner of this log drives them.
-    driven_here: HashMap<RunId, bool>,
+    refusals: Refusals,
 }
 
 impl Intake {
@@ -69,7 +68,7 @@ impl Intake {
             named: None,
             held: Vec::new(),
             waiting: Vec::new(),
-            driven_here: HashMap::new(),
+            refusals: Refusals::default(),
         })
     }
 
@@ -180,15 +179,20 @@ impl Intake {
             Ok(event) => event,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        if event.kind().is_workflow() {
+        if let Some(owner) = owner_of(event.kind()) {
             let reason =
-                format!("{} belongs to a run's own stream; ingest the lines of `export` to copy a run", event.kind());
+                format!("{} belongs to {owner}'s own stream; ingest the lines of `export` to copy one", event.kind());
             return Ok(Err(reason));
         }
         let decided = match &event.facts().data {
             KindFacts::Decision(decision) => Some(decision.event_id.clone()),
             _ => None,
         };
+        if let Some(decided) = &decided
+            && let Some(reason) = self.refusals.of_decision(&self.reader, decided)?
+        {
+            return Ok(Err(reason));
+        }
         let own_session = || event.adapter_session_id().and_then(|id| SessionId::new(id.as_str()).ok());
         let session = match (&self.session, &decided) {
             (Some(session), _) => Some(session.clone()),
@@ -228,39 +232,16 @@ impl Intake {
             Ok(exported) => exported,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let Some(run_id) = stream.run_id() else {
-            return Ok(Ok(Taken { stream, expected: ExpectedVersion::Any, event }));
-        };
-        if let Some(reason) = self.refusal(&run_id, &stream, &event)? {
+        if let Some(reason) = self.refusals.of_exported(&self.reader, &stream, version, &event)? {
             return Ok(Err(reason));
         }
-        let before = StreamVersion(version.0.saturating_sub(1));
-        Ok(Ok(Taken { stream, expected: ExpectedVersion::Exact(before), event }))
-    }
-
-    /// Why an event may not go into a run's stream: the run has a runner of its own in this log.
-    fn refusal(&mut self, run_id: &RunId, stream: &StreamName, event: &NewEvent) -> anyhow::Result<Option<String>> {
-        let is_driven_here = match self.driven_here.get(run_id) {
-            Some(known) => *known,
-            None => {
-                // What this ingest itself adds to a run does not give it a runner here.
-                let events = self.reader.read_stream(stream, StreamVersion::EMPTY, Read::Facts)?;
-                let owner = WorkflowState::fold(&events).and_then(|(state, _)| state.owner);
-                let is_driven_here = owner.is_some_and(|owner| owner.log_id == *self.log.log_id());
-                self.driven_here.insert(run_id.clone(), is_driven_here);
-                is_driven_here
-            }
+        // What a run or a question comes to hangs on the order of its events.
+        let expected = if stream.run_id().is_some() || stream.request_id().is_some() {
+            ExpectedVersion::Exact(StreamVersion(version.0.saturating_sub(1)))
+        } else {
+            ExpectedVersion::Any
         };
-        if !is_driven_here {
-            return Ok(None);
-        }
-        // One that is there already changes nothing: the append answers with its receipt.
-        let is_known = match event.id() {
-            Some(id) => self.reader.position_of(stream, id)?.is_some(),
-            None => false,
-        };
-        let reason = || format!("run {run_id} is driven by its own runner; ingest does not change it");
-        Ok((!is_known).then(reason))
+        Ok(Ok(Taken { stream, expected, event }))
     }
 
     /// The session of the event that a decision names.
@@ -316,6 +297,16 @@ fn accept(answers: &mut Answers, number: u64, receipt: &Receipt) {
 
 fn reject(answers: &mut Answers, number: u64, reason: String) {
     answers.entry(number).or_default().rejected.get_or_insert(reason);
+}
+
+/// Whose own stream events of this kind stand in; none where they stand in a session's.
+fn owner_of(kind: &EventKind) -> Option<&'static str> {
+    match kind {
+        EventKind::RelayRequest | EventKind::RelayWithdrawn => Some("a question"),
+        EventKind::TimerScheduled | EventKind::TimerFired => Some("a run"),
+        kind if kind.is_workflow() => Some("a run"),
+        _ => None,
+    }
 }
 
 /// Whether a line is one of `export`, or of `events --json`.
