@@ -21,7 +21,7 @@ pub fn current_process() -> ProcessId {
 }
 
 /// A process of this host, by its id.
-pub(crate) fn process_of(pid: u32) -> ProcessId {
+pub fn process_of(pid: u32) -> ProcessId {
     ProcessId { host: host(), boot_id: boot_id(), pid, pid_started_at: started_at(pid) }
 }
 
