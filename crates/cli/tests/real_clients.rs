@@ -8,27 +8,12 @@
 mod stub_model;
 mod support;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use stub_model::{Script, StubModel};
+use stub_model::{Script, StubModel, claude_env, client};
 use support::{Room, run, text};
-
-/// Where a client is; none, and a word about it, where it is not installed.
-fn client(name: &str) -> Option<PathBuf> {
-    let installed = std::env::var_os("RUNLEDGER_CLIENTS").map(|folder| PathBuf::from(folder).join("node_modules/.bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = installed.into_iter().chain(std::env::split_paths(&path));
-    let found = folders.find_map(|folder| folder.join(name).canonicalize().ok());
-    if found.is_none() {
-        assert!(std::env::var_os("RUNLEDGER_REQUIRE_CLIENTS").is_none(), "{name} is not installed, and has to be");
-        // Not by `eprintln!`, whose words the test runner keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "skipped: {name} is not installed");
-    }
-    found
-}
 
 /// A room in which a client runs a workflow with instructions, and our hooks are installed.
 struct Scene {
@@ -164,13 +149,7 @@ fn a_run_of_the_real_claude_code_is_told_three_times_and_shown_once() {
     let calls = vec![call("echo hello"), call("touch made.txt")];
     let script = Script { opening: "I look around.", calls, ending: "No file was made." };
     let mut scene = Scene::new("claude", script);
-    scene.env = vec![
-        ("ANTHROPIC_BASE_URL", scene.model.url()),
-        ("ANTHROPIC_API_KEY", "dummy".to_owned()),
-        ("DISABLE_AUTOUPDATER", "1".to_owned()),
-        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
-        ("CLAUDE_CODE_MAX_RETRIES", "2".to_owned()),
-    ];
+    scene.env = claude_env(&scene.model);
     scene.room.program("claude", &format!("exec '{}' \"$@\"", program.display()));
     scene.room.ok(["hook", "install", "--project"]);
     scene.plays(

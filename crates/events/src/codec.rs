@@ -30,7 +30,7 @@ const NEWEST: u8 = 2;
 const COMPRESSION_NONE: u8 = 0;
 
 /// No facts come near this; a larger length can only be damage, and must not make us allocate it.
-const FACTS_BYTES_MAX: usize = 16 << 20;
+pub(crate) const FACTS_BYTES_MAX: usize = 16 << 20;
 
 /// Which half of an event's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -134,7 +134,7 @@ impl IterationState {
                 if deferred.iteration == self.iteration && self.ended_at.is_none() =>
             {
                 self.waiting_for = Some(deferred.request_id.clone());
-                self.tokens = self.tokens.followed_by(deferred.tokens);
+                self.add(deferred.tokens);
             }
             KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued))
                 if continued.iteration == self.iteration =>
@@ -150,7 +150,7 @@ impl IterationState {
                 self.outcome = Some(end.outcome);
                 self.exit_code = end.exit_code;
                 self.error = end.error.clone();
-                self.tokens = self.tokens.followed_by(end.tokens);
+                self.add(end.tokens);
                 self.tracker = end.tracker.clone();
             }
             KindFacts::WorkflowTransition(transition) if transition.to == RunState::Idle && self.ended_at.is_none() => {
@@ -161,5 +161,10 @@ impl IterationState {
             }
             _ => {}
         }
+    }
+
+    /// Adds what a turn cost; of one turn alone the figures are as they were told.
+    fn add(&mut self, tokens: Tokens) {
+        self.tokens = if self.tokens == Tokens::default() { tokens } else { self.tokens.followed_by(tokens) };
     }
 }

@@ -124,6 +124,12 @@ kinds! {
 }
 
 impl EventKind {
+    /// Whether it is one of the project's own kinds, whose `data` has to be of their shape; decisions are others' too.
+    pub fn has_own_shape(&self) -> bool {
+        self.is_workflow()
+            || matches!(self, Self::RelayRequest | Self::RelayWithdrawn | Self::TimerScheduled | Self::TimerFired)
+    }
+
     /// Whether the runner writes it: one of the four `workflow.*` kinds.
     pub fn is_workflow(&self) -> bool {
         matches!(self, Self::WorkflowStart | Self::WorkflowTransition | Self::WorkflowIteration | Self::WorkflowEnd)

@@ -18,19 +18,25 @@ mod digest;
 mod envelope;
 mod facts;
 mod fingerprint;
+mod glob;
 mod ids;
 mod iteration_state;
 mod json;
 mod json_text;
 mod kind;
+mod path_pattern;
+mod permission_match;
 mod permission_policy;
 mod position;
 mod relay_event;
 mod relay_state;
 mod runtime_event;
+mod shell;
 mod source;
 mod standing_grants;
 mod tokens;
+mod tool_call;
+mod tool_pattern;
 mod upcast;
 mod version_1;
 mod workflow_event;
@@ -46,6 +52,7 @@ pub use iteration_state::{IterationOutcome, IterationState};
 pub use json::readable;
 pub use json_text::{Fields, ObjectText, as_text, quoted};
 pub use kind::EventKind;
+pub use permission_match::Ruling;
 pub use permission_policy::{
     CommandChannelConfig, DenyRetry, FailureRetry, OnAsk, OnDeny, OnTimeout, PermissionPolicy, PermissionRule,
     RuleAction, RuleConditions, RunPolicy, SubagentCondition,
@@ -59,6 +66,8 @@ pub use runtime_event::{RuntimeEvent, RuntimeEventError};
 pub use source::{NOTE_PREFIX, Source};
 pub use standing_grants::{PERMISSION_WITHDRAW, StandingGrant, StandingGrants};
 pub use tokens::Tokens;
+pub use tool_call::ToolCall;
+pub use tool_pattern::{PatternError, ToolPattern};
 pub use upcast::{Upcast, Upcasters};
 pub use workflow_event::{
     Carried, Continuation, Grant, IterationContinued, IterationDeferred, IterationEnd, IterationProcess,

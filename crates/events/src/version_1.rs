@@ -6,7 +6,7 @@
 use bincode::config;
 use bincode::error::{DecodeError, EncodeError};
 
-use crate::codec::{CodecError, PayloadPart};
+use crate::codec::{CodecError, FACTS_BYTES_MAX, PayloadPart};
 use crate::ids::{AdapterSessionId, EventId, RunId, SessionId};
 use crate::iteration_state::IterationOutcome;
 use crate::position::{Position, TimestampMs};
@@ -72,9 +72,8 @@ pub(crate) fn upcast(part: PayloadPart, body: Vec<u8>) -> Result<Vec<u8>, CodecE
         return Ok(body);
     }
     let damaged = |error: DecodeError| CodecError::Damaged { part, detail: error.to_string() };
-    let (_, head): (Head, usize) = bincode::decode_from_slice(&body, config::standard()).map_err(damaged)?;
-    let (kind, kind_bytes): (u32, usize) =
-        bincode::decode_from_slice(&body[head..], config::standard()).map_err(damaged)?;
+    let (_, head): (Head, usize) = bincode::decode_from_slice(&body, limited()).map_err(damaged)?;
+    let (kind, kind_bytes): (u32, usize) = bincode::decode_from_slice(&body[head..], limited()).map_err(damaged)?;
     let rest = &body[head + kind_bytes..];
     let (facts, read) = match kind {
         DECISION => decode(rest, |old: Decision| KindFacts::Decision(old.into())).map_err(damaged)?,
@@ -92,11 +91,16 @@ pub(crate) fn upcast(part: PayloadPart, body: Vec<u8>) -> Result<Vec<u8>, CodecE
     Ok(new)
 }
 
+/// A damaged length must not make us take that memory.
+fn limited() -> impl config::Config {
+    config::standard().with_limit::<FACTS_BYTES_MAX>()
+}
+
 fn decode<T: bincode::Decode<()>>(
     bytes: &[u8],
     into: impl FnOnce(T) -> KindFacts,
 ) -> Result<(KindFacts, usize), DecodeError> {
-    let (old, read) = bincode::decode_from_slice(bytes, config::standard())?;
+    let (old, read) = bincode::decode_from_slice(bytes, limited())?;
     Ok((into(old), read))
 }
 

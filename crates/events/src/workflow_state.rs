@@ -21,7 +21,7 @@ use crate::position::{Position, StreamVersion, TimestampMs};
 use crate::relay_event::{ProcessId, Timer, TimerKind};
 use crate::tokens::Tokens;
 use crate::workflow_event::{
-    Carried, Grant, IterationStart, Owner, Retry, WorkflowIteration, WorkflowStart, WorkflowTransition,
+    Carried, Continuation, Grant, IterationStart, Owner, Retry, WorkflowIteration, WorkflowStart, WorkflowTransition,
 };
 use crate::{DecisionFacts, KindFacts, RecordedEvent};
 
@@ -179,6 +179,8 @@ pub struct WorkflowState {
     pub carried: Carried,
     /// Whether the last iteration begun was cut off by an interruption; it is begun again, under its number.
     pub iteration_was_cut: bool,
+    /// How the last iteration begun continues what the harness did before.
+    pub iteration_continuation: Continuation,
     /// The last harness session of the last iteration begun.
     pub iteration_session: Option<AdapterSessionId>,
     /// The question that the open iteration waits for, with nobody waiting beside it.
@@ -246,6 +248,7 @@ impl WorkflowState {
             policy: start.policy.clone().map(Box::new),
             carried: Carried::default(),
             iteration_was_cut: false,
+            iteration_continuation: Continuation::Fresh,
             iteration_session: None,
             waiting_for: None,
             harness_process: None,
@@ -296,8 +299,10 @@ impl WorkflowState {
                 Ok(())
             }
             KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => {
-                let number = if self.iteration_was_cut { self.iteration } else { self.iteration + 1 };
-                if self.state != RunState::Running || self.iteration_is_open || start.iteration != number {
+                // One that was cut off is begun again, or left as it is.
+                let is_again = self.iteration_was_cut && start.iteration == self.iteration;
+                let is_next = is_again || start.iteration == self.iteration + 1;
+                if self.state != RunState::Running || self.iteration_is_open || !is_next {
                     return illegal(format!("the start of iteration {}", start.iteration));
                 }
                 self.begin_iteration(start);
@@ -398,6 +403,7 @@ impl WorkflowState {
         self.iteration = start.iteration;
         self.iteration_is_open = true;
         self.iteration_was_cut = false;
+        self.iteration_continuation = start.continuation.clone();
         self.iteration_session = None;
         self.harness_process = None;
         self.timer = None;

@@ -148,7 +148,7 @@ fn object(fields: &[(String, String, String)]) -> String {
 fn kind() -> impl Strategy<Value = String> {
     let open: Vec<&str> = EventKind::KNOWN
         .iter()
-        .filter(|kind| !kind.is_workflow() && **kind != EventKind::Decision)
+        .filter(|kind| !kind.has_own_shape() && **kind != EventKind::Decision)
         .map(EventKind::as_str)
         .collect();
     prop_oneof![4 => prop::sample::select(open).prop_map(str::to_owned), 1 => "[a-z]{1,8}\\.[a-z]{1,8}"]
@@ -347,7 +347,9 @@ fn what_is_wrong_with_an_envelope_is_named() {
         (r#"{"kind":"decision","data":{}}"#, "`eventId` is not the decided event's id"),
         (r#"{"kind":"workflow.start"}"#, "`data` of workflow.start is not of its shape"),
         (r#"{"kind":"workflow.end","data":{"status":"gone","iteration":1}}"#, "`data` of workflow.end is not of its"),
-        (r#"{"kind":"workflow.iteration","data":{"phase":"x"}}"#, "`data.phase` is not start, session or end"),
+        (r#"{"kind":"workflow.iteration","data":{"phase":"x"}}"#, "`data.phase` is not start, session, process,"),
+        (r#"{"kind":"relay.request","data":{}}"#, "`data` of relay.request is not of its shape"),
+        (r#"{"kind":"timer.fired","data":{"timer":"soon"}}"#, "`data` of timer.fired is not of its shape"),
         (r#"{"kind":"workflow.transition","data":[]}"#, "`data` of workflow.transition is not of its shape"),
     ];
     for (json, message) in table {

@@ -284,6 +284,26 @@ fn an_interruption_closes_the_open_iteration_and_the_next_one_follows_it() {
 }
 
 #[test]
+fn an_iteration_that_was_cut_off_is_begun_again_under_its_number() {
+    let (mut run, position) = run_in(RunState::Running);
+    let steps = [
+        iteration_start(1),
+        iteration_end(1, Tokens::default()),
+        iteration_start(2),
+        transition(RunState::Running, RunState::Idle, RunStatus::Interrupted, None),
+        transition(RunState::Idle, RunState::Starting, RunStatus::Running, Some(owner(1))),
+        transition(RunState::Starting, RunState::Running, RunStatus::Running, None),
+        iteration_start(2),
+        iteration_end(2, Tokens::default()),
+    ];
+    for (at, step) in (position + 1..).zip(steps) {
+        run.evolve(&recorded(at, step)).unwrap();
+    }
+    assert_eq!((run.iteration, run.iteration_is_open, run.iteration_was_cut), (2, false, false));
+    assert!(run.evolve(&recorded(position + 9, iteration_start(2))).is_err(), "it has ended");
+}
+
+#[test]
 fn only_workflow_start_begins_a_run_and_a_second_one_is_refused() {
     for data in [end(RunStatus::Failed), iteration_start(1), KindFacts::None] {
         assert!(WorkflowState::initial(&recorded(1, data)).is_none());

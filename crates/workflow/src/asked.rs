@@ -150,11 +150,23 @@ pub(crate) fn question(writer: &RunWriter, request_id: &RequestId) -> Result<Opt
     Ok(RelayState::fold(&events))
 }
 
-/// Withdraws the questions of the open iteration that somebody waited with: with its turn they are over. `all` those of the
-/// whole run, whether somebody waits with them or not.
-pub(crate) fn withdraw(writer: &RunWriter, all: bool, reason: &str) -> Result<(), RunError> {
+/// Which questions of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those of the open iteration that somebody waited with: with its turn they are over.
+    Waited,
+    /// All of the run.
+    All,
+}
+
+/// Withdraws questions of a run that are still open. A run without rules asks nothing.
+pub(crate) fn withdraw(writer: &RunWriter, which: Which, reason: &str) -> Result<(), RunError> {
+    let policy = writer.state().and_then(|state| state.policy.as_deref());
+    if policy.is_none_or(|policy| policy.permissions.is_none()) {
+        return Ok(());
+    }
     let read = |source| RunError::Read { run_id: writer.run_id().clone(), source };
-    let after = if all { Position::START } else { writer.asked_since() };
+    let after = if which == Which::All { Position::START } else { writer.asked_since() };
     for event in since(writer, after, &[EventKind::RelayRequest]).map_err(read)? {
         let Some(request_id) = event.stream.request_id() else {
             continue;
@@ -162,7 +174,8 @@ pub(crate) fn withdraw(writer: &RunWriter, all: bool, reason: &str) -> Result<()
         let Some(state) = question(writer, &request_id).map_err(read)? else {
             continue;
         };
-        if state.status != RequestStatus::Pending || (!all && state.request.mode == OnAsk::Defer) {
+        let is_kept = which == Which::Waited && state.request.mode == OnAsk::Defer;
+        if state.status != RequestStatus::Pending || is_kept {
             continue;
         }
         let facts = RelayWithdrawn { request_id: request_id.clone(), reason: Some(reason.to_owned()) };

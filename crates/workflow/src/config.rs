@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use runledger_events::{FailureRetry, PermissionPolicy, RunPolicy};
+use runledger_events::{FailureRetry, PermissionPolicy, RunPolicy, ToolPattern};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::value::RawValue;
@@ -179,6 +179,9 @@ impl WorkflowConfig {
 fn check(policy: &PermissionPolicy) -> Result<(), serde_json::Error> {
     let refused = |path: String, what: &str| Err(serde_json::Error::custom(format!("permissions.{path}: {what}")));
     for (index, rule) in policy.rules.iter().enumerate() {
+        if let Err(error) = ToolPattern::parse(&rule.tool) {
+            return refused(format!("rules[{index}].tool"), &error.to_string());
+        }
         let when = &rule.when;
         if when.iteration_from == Some(0) || when.iteration_to == Some(0) {
             return refused(format!("rules[{index}].when"), "iterations count from 1");
@@ -245,6 +248,10 @@ mod tests {
             (
                 r#""permissions":{"rules":[{"tool":"Bash","action":"alow"}]}"#,
                 "permissions.rules[0].action: unknown variant",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Read","action":"allow"},{"tool":"Bash(git","action":"deny"}]}"#,
+                "permissions.rules[1].tool: ",
             ),
             (r#""permissions":{"rule":[]}"#, "permissions.rule: there is no such field"),
             (

@@ -224,7 +224,9 @@ impl Plan {
         let takes_up = state.iteration_was_cut || retry.is_some();
         let continuation = match session.filter(|_| takes_up) {
             Some(session) => Continuation::Resume { handle: session.to_string() },
-            None if iteration == 1 && !state.iteration_was_cut => self.spec.continuation.clone(),
+            // Its session had no name yet: it is begun as it was.
+            None if state.iteration_was_cut => state.iteration_continuation.clone(),
+            None if iteration == 1 => self.spec.continuation.clone(),
             None => Continuation::Fresh,
         };
         let mut prompt = self.prompt(iteration);

@@ -13,6 +13,7 @@ use runledger_events::{
 };
 use runledger_store::EventFilter;
 
+use crate::asked::Which;
 use crate::cancel::CancelHandle;
 use crate::config::WorkflowConfig;
 use crate::decide::{Command, Deferral, Extra, StopCause, TakeOver, TurnReport};
@@ -134,6 +135,11 @@ impl Runner {
     /// Where the harness works.
     pub fn project_dir(&self) -> &std::path::Path {
         &self.plan.spec.project_dir
+    }
+
+    /// The workflow, where there is one.
+    pub fn workflow(&self) -> Option<&WorkflowConfig> {
+        self.plan.spec.workflow.as_ref()
     }
 
     /// What the run's permissions are, where it has any.
@@ -271,9 +277,7 @@ impl Carrier {
                 writer.step(&Command::Stop(cause))?;
             }
             if writer.is_over() {
-                if self.has_permissions(&writer) {
-                    asked::withdraw(&writer, true, "its run is over")?;
-                }
+                asked::withdraw(&writer, Which::All, "its run is over")?;
                 return writer.into_outcome();
             }
             match self.next(&mut writer)? {
@@ -368,8 +372,8 @@ impl Carrier {
         if self.has_permissions(writer) {
             let read = |source| RunError::Read { run_id: self.plan.run_id.clone(), source };
             report.denied = asked::denied(writer).map_err(read)?;
-            asked::withdraw(writer, false, "its turn is over")?;
         }
+        asked::withdraw(writer, Which::Waited, "its turn is over")?;
         report.at = now();
         writer.step(&Command::EndIteration(Box::new(report)))
     }

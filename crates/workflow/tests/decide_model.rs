@@ -5,9 +5,9 @@
 
 use proptest::prelude::*;
 use runledger_events::{
-    AdapterSessionId, Continuation, DenyRetry, EventId, FailureRetry, KindFacts, LogId, Metadata, OnDeny, Owner,
-    PermissionPolicy, ProcessId, RequestId, RunId, RunPolicy, RunState, RunStatus, RuntimeEvent, SessionId, StreamName,
-    StreamVersion, TimestampMs, Tokens, TrackerFacts, WorkflowStart, WorkflowState, event_json,
+    AdapterSessionId, Continuation, DenyRetry, EventId, FailureRetry, LogId, Metadata, OnDeny, Owner, PermissionPolicy,
+    ProcessId, RequestId, RunId, RunPolicy, RunState, RunStatus, RuntimeEvent, SessionId, StreamName, StreamVersion,
+    TimestampMs, Tokens, TrackerFacts, WorkflowStart, WorkflowState, event_json,
 };
 use runledger_store::{ExpectedVersion, NewEvent, Read};
 use runledger_testkit::TempLedger;

@@ -14,7 +14,7 @@ use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::Output;
 use crate::render;
-use crate::requests::{RequestView, one_request, settled_in_words};
+use crate::requests::{one_question, settled_in_words};
 
 /// Allow what a request asks for, or answer it
 #[derive(Debug, Args)]
@@ -133,11 +133,14 @@ fn decide(
         source: VerdictSource::User,
         by: Some(current_user()),
     };
-    // Where there is no ledger there is no request; a reader makes none.
-    let id = one_request(&ledger.open_for_reading()?, &request.request)?;
+    let id = one_question(&ledger.queries()?, &request.request)?.request_id;
     let commands = Commands::open(Arc::new(ledger.open_for_writing()?))?;
     let decided = commands.decide(&id, &verdict).map_err(|error| in_words(&id, error))?;
-    tell(&commands, &decided, output)?;
+    if output.is_json() {
+        output.json(&one_question(&ledger.queries()?, id.as_str())?)?;
+    } else {
+        tell(&decided, output)?;
+    }
     Ok(Exit::Done)
 }
 
@@ -174,10 +177,7 @@ fn unfit_in_words(id: &RequestId, unfit: &UnfitVerdict) -> String {
     format!("request {id}: {unfit}{help}")
 }
 
-fn tell(commands: &Commands, decided: &DecidedRequest, output: &mut Output) -> anyhow::Result<()> {
-    if output.is_json() {
-        return output.json(&RequestView::read(commands.reader(), &decided.state, Some(&decided.settled))?);
-    }
+fn tell(decided: &DecidedRequest, output: &mut Output) -> anyhow::Result<()> {
     let request = &decided.state.request;
     let tool = request.tool_name.as_deref().unwrap_or("the call");
     let decision = decided.state.decision.as_ref();

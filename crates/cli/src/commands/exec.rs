@@ -12,8 +12,9 @@ use serde_json::json;
 
 use crate::commands::SessionArg;
 use crate::commands::drive::{drive, harness};
+use crate::commands::hook::enforcement;
 use crate::commands::sweep::sweep_before;
-use crate::exit_code::{Exit, Usage};
+use crate::exit_code::{CouldNotStart, Exit, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::Output;
 
@@ -93,10 +94,8 @@ impl Exec {
         let (session_id, parent_run_id) = self.place()?;
         let workflow = self.workflow.as_deref().map(WorkflowConfig::load).transpose()?;
         let harness = self.harness()?;
-        let has_rules =
-            workflow.as_ref().and_then(WorkflowConfig::policy).is_some_and(|policy| policy.permissions.is_some());
-        if has_rules {
-            rules_are_enforced(harness.name(), &self.project_dir)?;
+        if let Some(workflow) = &workflow {
+            rules_are_enforced(harness.name(), &self.project_dir, workflow)?;
         }
         let mut spec = RunSpec {
             workflow,
@@ -161,6 +160,8 @@ fn last_session_of(ledger: &LedgerArg, session: &SessionId, harness: &dyn Harnes
 }
 
 /// Refuses a workflow with rules where nothing would hold its harness to them.
-fn rules_are_enforced(_harness: &str, _project_dir: &Path) -> anyhow::Result<()> {
-    Ok(())
+pub(crate) fn rules_are_enforced(harness: &str, project_dir: &Path, workflow: &WorkflowConfig) -> anyhow::Result<()> {
+    let permissions = workflow.policy().and_then(|policy| policy.permissions);
+    let checked = permissions.map_or(Ok(()), |rules| enforcement::check(harness, project_dir, &workflow.env, &rules));
+    Ok(checked.map_err(|error| CouldNotStart(error.to_string()))?)
 }

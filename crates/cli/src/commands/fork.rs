@@ -45,7 +45,7 @@ impl Fork {
         tell_events(&commands, &forked.receipts, output)?;
         if !output.is_json() {
             message(&format!(
-                "forked {} at position {}, after {} iterations; `runledger resume {}` begins it",
+                "forked {} at position {}, behind iteration {}; `runledger resume {}` begins it",
                 run.id, forked.forked_at, forked.iteration, forked.run_id
             ));
             match &forked.tracker {

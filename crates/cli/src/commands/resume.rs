@@ -10,6 +10,7 @@ use runledger_workflow::{Commands, LedgerJournal, ResumeSpec, Runner};
 use serde_json::json;
 
 use crate::commands::drive::{drive, harness};
+use crate::commands::exec::rules_are_enforced;
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::{LedgerArg, one_run};
 use crate::output::Output;
@@ -64,7 +65,9 @@ impl Resume {
             ..ResumeSpec::default()
         };
         let mut other_program = false;
+        let mut harness_name = String::new();
         let runner = Runner::resume(&journal, &run_id, spec, |name, recorded, project_dir| {
+            harness_name = name.to_owned();
             other_program = name != "command" && !self.program.is_empty();
             let program = if self.program.is_empty() { &recorded } else { &self.program };
             harness(name, program, project_dir)
@@ -72,6 +75,9 @@ impl Resume {
         .with_context(|| format!("resuming {run_id}"))?;
         if other_program {
             return Err(Usage("only the command harness takes a program after `--`".to_owned()).into());
+        }
+        if let Some(workflow) = runner.workflow() {
+            rules_are_enforced(&harness_name, runner.project_dir(), workflow)?;
         }
         let started = json!({
             "run_id": runner.run_id(),

@@ -1,8 +1,10 @@
-//! A model server on loopback for the real clients: scripted words, as server-sent events, for Claude Code and Codex.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+//! A model server on loopback for the real clients: scripted words, as server-sent events, for Claude Code and Codex; and
+//! where the clients are.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test uses a part, and may fail loudly")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -148,4 +150,29 @@ fn responses(body: &Value, script: &Script) -> Vec<Value> {
         "output_tokens_details": null, "total_tokens": 110});
     events.push(json!({"type": "response.completed", "response": {"id": id, "usage": usage}}));
     events
+}
+
+/// Where a client is; none, and a word about it, where it is not installed.
+pub(crate) fn client(name: &str) -> Option<PathBuf> {
+    let installed = std::env::var_os("RUNLEDGER_CLIENTS").map(|folder| PathBuf::from(folder).join("node_modules/.bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = installed.into_iter().chain(std::env::split_paths(&path));
+    let found = folders.find_map(|folder| folder.join(name).canonicalize().ok());
+    if found.is_none() {
+        assert!(std::env::var_os("RUNLEDGER_REQUIRE_CLIENTS").is_none(), "{name} is not installed, and has to be");
+        // Not by `eprintln!`, whose words the test runner keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "skipped: {name} is not installed");
+    }
+    found
+}
+
+/// What Claude Code needs in its environment to ask this model and nobody else.
+pub(crate) fn claude_env(model: &StubModel) -> Vec<(&'static str, String)> {
+    vec![
+        ("ANTHROPIC_BASE_URL", model.url()),
+        ("ANTHROPIC_API_KEY", "dummy".to_owned()),
+        ("DISABLE_AUTOUPDATER", "1".to_owned()),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+        ("CLAUDE_CODE_MAX_RETRIES", "2".to_owned()),
+    ]
 }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use runledger_events::{
-    AdapterSessionId, Carried, EventKind, LastEnd, Position, ProcessId, RecordedEvent, RequestId, RunId, RunPolicy,
-    RunState, RunStatus, SessionId, Timer, TimestampMs, WorkflowState,
+    AdapterSessionId, Carried, Continuation, EventKind, LastEnd, Position, ProcessId, RecordedEvent, RequestId, RunId,
+    RunPolicy, RunState, RunStatus, SessionId, Timer, TimestampMs, WorkflowState,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,7 @@ struct More {
     policy: Option<Box<RunPolicy>>,
     carried: Carried,
     iteration_was_cut: bool,
+    iteration_continuation: Continuation,
     iteration_session: Option<AdapterSessionId>,
     harness_process: Option<ProcessId>,
     last_end: Option<LastEnd>,
@@ -160,6 +161,7 @@ fn state(row: &Row<'_>) -> rusqlite::Result<(WorkflowState, Position)> {
         policy: more.policy,
         carried: more.carried,
         iteration_was_cut: more.iteration_was_cut,
+        iteration_continuation: more.iteration_continuation,
         iteration_session: more.iteration_session,
         waiting_for: waiting_for.map_err(|error| damaged(22, error))?,
         harness_process: more.harness_process,
@@ -186,6 +188,7 @@ fn store(target: &Target<'_>, run: WorkflowState, first_position: Position) -> R
         policy: run.policy,
         carried: run.carried,
         iteration_was_cut: run.iteration_was_cut,
+        iteration_continuation: run.iteration_continuation,
         iteration_session: run.iteration_session,
         harness_process: run.harness_process,
         last_end: run.last_end,

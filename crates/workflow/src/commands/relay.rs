@@ -5,7 +5,7 @@
 
 use runledger_events::{
     EXPIRED, EventId, Fields, Metadata, OnTimeout, ProcessId, RecordedEvent, RelayQuestion, RelayState, RequestId,
-    RequestStatus, RunId, StreamName, StreamVersion, TimestampMs, WorkflowState,
+    RequestStatus, RunId, StreamName, StreamVersion, TimestampMs, ToolPattern, WorkflowState,
 };
 use runledger_store::{AppendError, ExpectedVersion, NewEvent, Read, ReadError, StreamAppend};
 
@@ -314,11 +314,9 @@ fn fitting_answers(question: &Question, verdict: &RelayVerdict) -> Result<Option
         }
         match verdict.pattern.as_ref().or(request.pattern.as_ref()) {
             None => return Err(UnfitVerdict::NoPattern),
-            Some(pattern) if pattern.trim().is_empty() => {
-                let detail = "it is empty".to_owned();
-                return Err(UnfitVerdict::BadPattern { pattern: pattern.clone(), detail });
+            Some(pattern) => {
+                ToolPattern::parse(pattern).map_err(UnfitVerdict::BadPattern)?;
             }
-            Some(_) => {}
         }
     }
     match &verdict.answer {

@@ -6,6 +6,7 @@ use runledger_events::{
 use runledger_store::{ExpectedVersion, NewEvent, Read, Receipt};
 
 use super::Commands;
+use crate::asked;
 use crate::decide::{Command, StopCause, TakeOver};
 use crate::desk::{RunWriter, new_id, now};
 use crate::error::{CommandError, RunError};
@@ -112,6 +113,7 @@ impl Commands {
             end_left_behind(process, run_id);
         }
         writer.step(&Command::Stop(StopCause::Cancelled))?;
+        asked::withdraw(&writer, asked::Which::All, "its run is over")?;
         let told = self.reader.read_stream(&StreamName::run(run_id), receipts[0].stream_version, Read::Facts)?;
         receipts.extend(told.into_iter().map(|event| Receipt {
             position: event.position,

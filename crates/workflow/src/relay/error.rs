@@ -1,6 +1,6 @@
 //! Errors of questions: which question, what became of it, and what to do next.
 
-use runledger_events::{IdError, LogId, Position, ProcessId, RequestId, RuntimeEventError, TimestampMs};
+use runledger_events::{IdError, LogId, PatternError, Position, ProcessId, RequestId, RuntimeEventError, TimestampMs};
 use runledger_store::{AppendError, NewEventError, OpenError, ReadError, StorageError};
 
 use super::settled::Settled;
@@ -167,13 +167,8 @@ pub enum UnfitVerdict {
     #[error("a decision that is to hold for more than this call needs a pattern of the calls it is on")]
     NoPattern,
     /// The pattern is none.
-    #[error("the pattern {pattern:?} is none: {detail}")]
-    BadPattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        detail: String,
-    },
+    #[error("it cannot hold for more than this call: {0}")]
+    BadPattern(PatternError),
 }
 
 /// Why a question was not ended by its time.

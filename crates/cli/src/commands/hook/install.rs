@@ -11,9 +11,14 @@ use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
 
 /// How long a client waits for a hook, in seconds. It takes milliseconds, and seldom more than 0.3 s in trouble.
-const TIMEOUT_S: u32 = 10;
+pub(crate) const TIMEOUT_S: u32 = 10;
+/// The same where a question may be answered by somebody else: a day. A client that ends its hook lets the tool run.
+pub(crate) const TIMEOUT_OF_QUESTIONS_S: u32 = 86_400;
 /// The same at a session's end, where a client waits for all hooks 1.5 s unless a hook asks for more.
 const TIMEOUT_AT_END_S: u32 = 5;
+
+/// The events at which a hook decides.
+const DECIDED: [&str; 2] = ["PreToolUse", "PermissionRequest"];
 
 /// Claude Code's events but WorktreeCreate: a hook on that one replaces the client's own deed.
 const CLAUDE_EVENTS: [&str; 32] = [
@@ -67,6 +72,9 @@ const CODEX_EVENTS: [&str; 13] = [
     "Interrupt",
 ];
 
+/// The option of `hook` that makes its own failures a denial.
+const FAIL_CLOSED: &str = "--fail-closed";
+
 /// Whose settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Client {
@@ -77,14 +85,39 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    fn observed(self) -> Vec<Observed> {
+    fn observed(self, commands: &Commands) -> Vec<Observed<'_>> {
         let events: &[&'static str] = match self {
             Self::Claude => &CLAUDE_EVENTS,
             Self::Codex => &CODEX_EVENTS,
         };
-        let timeout_s = |event: &str| if event == "SessionEnd" { TIMEOUT_AT_END_S } else { TIMEOUT_S };
-        events.iter().map(|event| Observed { event, timeout_s: timeout_s(event) }).collect()
+        let observed = |event: &'static str| {
+            let decides = DECIDED.contains(&event);
+            let timeout_s = match event {
+                _ if decides => TIMEOUT_OF_QUESTIONS_S,
+                "SessionEnd" => TIMEOUT_AT_END_S,
+                _ => TIMEOUT_S,
+            };
+            let command = if decides { &commands.deciding } else { &commands.recording };
+            Observed { event, command, timeout_s, raises_limit: decides }
+        };
+        events.iter().map(|event| observed(event)).collect()
     }
+
+    /// The command that writes its entries.
+    pub(crate) fn install_command(self) -> &'static str {
+        match self {
+            Self::Claude => "runledger hook install",
+            Self::Codex => "runledger hook install --harness codex",
+        }
+    }
+}
+
+/// What the client is to run.
+struct Commands {
+    /// Where a hook only records.
+    recording: String,
+    /// Where it decides.
+    deciding: String,
 }
 
 /// Which settings, and whether they are written.
@@ -115,17 +148,23 @@ impl Target {
 #[command(after_help = "Examples:
   runledger hook install
   runledger hook install --project --dry-run
-  runledger hook install --harness codex")]
+  runledger hook install --harness codex
+  runledger hook install --fail-closed")]
 pub(crate) struct Install {
     #[command(flatten)]
     target: Target,
+    /// Deny a tool where the hook cannot tell what the rules say of it
+    #[arg(long)]
+    fail_closed: bool,
 }
 
 impl Install {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let file = self.target.file()?;
-        let command = command(ledger)?;
-        let new = with_entries(file.text(), &self.target.harness.observed(), &command, &is_own)
+        let recording = command(ledger)?;
+        let deciding = if self.fail_closed { format!("{recording} {FAIL_CLOSED}") } else { recording.clone() };
+        let commands = Commands { recording, deciding };
+        let new = with_entries(file.text(), &self.target.harness.observed(&commands), &is_own)
             .map_err(|error| file.refused(&error))?;
         file.replace(&new, self.target.dry_run, output)?;
         if self.target.harness == Client::Codex {
@@ -168,17 +207,20 @@ fn quoted(word: &str) -> String {
 
 /// Whether a command is one that `install` writes, whatever program of ours wrote it and whatever the ledger is.
 pub(crate) fn is_own(command: &str) -> bool {
-    let Some(words) = words(command) else {
-        return false;
-    };
+    own_program(command).is_some()
+}
+
+/// The program of a command that `install` writes.
+pub(crate) fn own_program(command: &str) -> Option<PathBuf> {
+    let words = words(command)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (program, rest) = match words.as_slice() {
-        [program, "--db", _, rest @ ..] | [program, rest @ ..] => (*program, rest),
-        [] => return false,
+        [program, "--db", _, rest @ ..] | [program, rest @ ..] => (Path::new(program), rest),
+        [] => return None,
     };
-    let is_ours = Path::new(program).file_stem().is_some_and(|name| name == "runledger")
-        || std::env::current_exe().is_ok_and(|own| own == Path::new(program));
-    is_ours && rest == ["hook"]
+    let is_ours = program.file_stem().is_some_and(|name| name == "runledger")
+        || std::env::current_exe().is_ok_and(|own| own == program);
+    (is_ours && matches!(rest, ["hook"] | ["hook", FAIL_CLOSED])).then(|| program.to_owned())
 }
 
 /// The words of a plain command, or nothing where it is more than that.
@@ -221,7 +263,9 @@ mod tests {
             let mut words = vec![quoted(program)];
             words.extend(ledger.into_iter().flat_map(|ledger| ["--db".to_owned(), quoted(ledger)]));
             words.push("hook".to_owned());
-            assert!(is_own(&words.join(" ")), "{words:?}");
+            assert_eq!(own_program(&words.join(" ")), Some(program.into()), "{words:?}");
+            words.push(FAIL_CLOSED.to_owned());
+            assert_eq!(own_program(&words.join(" ")), Some(program.into()), "{words:?}");
         }
     }
 
@@ -236,6 +280,10 @@ mod tests {
             "FOO=1 runledger hook",
             "runledger status",
             "runledger hook install",
+            "runledger hook install --fail-closed",
+            "runledger hook --fail-closed | tee log",
+            "runledger hook --fail-closed --json",
+            "runledger --fail-closed hook",
             "notify 'runledger hook'",
             "runledger 'hook",
         ] {

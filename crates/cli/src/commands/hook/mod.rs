@@ -1,6 +1,7 @@
 //! `hook`: what a harness's hook runs, and how a harness comes to run it.
 
 mod diff;
+pub(crate) mod enforcement;
 mod install;
 mod payload;
 mod record;
@@ -29,6 +30,9 @@ use crate::output::Output;
 Without `install` or `uninstall` it is what a harness runs: it exits with 0 whatever happens,
 and what the ledger cannot take waits beside it for the next command")]
 pub(crate) struct Hook {
+    /// Deny a tool where it cannot be told what the rules say of it; `install --fail-closed` writes this
+    #[arg(long)]
+    fail_closed: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -51,6 +55,12 @@ impl Hook {
     }
 
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        if self.fail_closed {
+            return Err(Usage(
+                "--fail-closed stands behind `install`: runledger hook install --fail-closed".to_owned(),
+            )
+            .into());
+        }
         match &self.action {
             Some(Action::Install(install)) => install.run(ledger, output),
             Some(Action::Uninstall(uninstall)) => uninstall.run(output),
@@ -62,13 +72,37 @@ impl Hook {
 /// Whether a command line that was refused is a harness's: its exit status must not be 2, which would block the tool.
 pub(crate) fn is_payload_hook(arguments: impl IntoIterator<Item = OsString>) -> bool {
     let mut arguments = arguments.into_iter();
+    let mut is_hook = false;
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--db") => drop(arguments.next()),
-            Some("hook") => return !arguments.any(|word| word == "install" || word == "uninstall"),
             Some(option) if option.starts_with('-') => {}
-            _ => return false,
+            Some("hook") if !is_hook => is_hook = true,
+            word => return is_hook && !matches!(word, Some("install" | "uninstall")),
         }
     }
-    false
+    is_hook
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_harness_is_told_from_a_person_by_what_stands_behind_hook() {
+        let is_payload_hook = |line: &str| is_payload_hook(line.split(' ').map(OsString::from));
+        for line in [
+            "hook --bad",
+            "hook --fail-closed --bad",
+            "--db x hook --fail-closed more",
+            "hook --db",
+            "hook --db install --bad",
+            "hook hook",
+        ] {
+            assert!(is_payload_hook(line), "{line}");
+        }
+        for line in ["hook install --bad", "hook --fail-closed install", "--db hook status", "status hook", "--bad"] {
+            assert!(!is_payload_hook(line), "{line}");
+        }
+    }
 }

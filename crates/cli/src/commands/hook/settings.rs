@@ -21,11 +21,16 @@ pub(crate) enum SettingsError {
     Twice(String),
 }
 
-/// One event that is to be observed, and how long the client waits for the hook.
+/// One event that is to be observed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Observed {
+pub(crate) struct Observed<'a> {
     pub(crate) event: &'static str,
+    /// What the client runs.
+    pub(crate) command: &'a str,
+    /// How long the client waits for it.
     pub(crate) timeout_s: u32,
+    /// Whether a shorter limit that stands there is raised to this one; else it is somebody's choice, and stays.
+    pub(crate) raises_limit: bool,
 }
 
 /// The members of an object in their order, their values as they are written.
@@ -73,11 +78,10 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The settings with one entry for each of `observed` that runs `command`, and none of ours beside it.
+/// The settings with one entry for each of `observed` that runs its command, and none of ours beside it.
 pub(crate) fn with_entries(
     text: &str,
-    observed: &[Observed],
-    command: &str,
+    observed: &[Observed<'_>],
     is_own: &dyn Fn(&str) -> bool,
 ) -> Result<String, SettingsError> {
     let style = Style::of(text);
@@ -95,11 +99,14 @@ pub(crate) fn with_entries(
             for group in groups.iter_mut() {
                 group.keep_if(|own| match own {
                     None => true,
-                    Some(own) => own == command && !std::mem::replace(&mut is_there, true),
+                    Some(own) => own == observed.command && !std::mem::replace(&mut is_there, true),
                 });
+                if observed.raises_limit {
+                    group.raise_limit(&style, observed.timeout_s);
+                }
             }
             if !is_there {
-                groups.push(Group::new(&style, command, observed.timeout_s));
+                groups.push(Group::new(&style, observed.command, observed.timeout_s));
             }
         },
         observed,
@@ -121,7 +128,7 @@ fn edit(
     style: &Style,
     is_own: &dyn Fn(&str) -> bool,
     mut change: impl FnMut(&str, &mut Vec<Group>),
-    more: &[Observed],
+    more: &[Observed<'_>],
 ) -> Result<String, SettingsError> {
     let body = text.trim_start_matches('\u{feff}').trim();
     let top = Members::parse(if body.is_empty() { "{}" } else { body }, "it")?;
@@ -225,6 +232,27 @@ impl Group {
         let before = self.hooks.len();
         self.hooks.retain(|(_, own)| keep(own.as_deref()));
         self.is_changed |= self.hooks.len() != before;
+    }
+
+    /// Gives ours a longer limit where theirs is shorter, or is the client's own.
+    fn raise_limit(&mut self, style: &Style, timeout_s: u32) {
+        for (hook, _) in self.hooks.iter_mut().filter(|(_, own)| own.is_some()) {
+            let Ok(members) = Members::parse(hook, "a hook") else {
+                continue;
+            };
+            let limit = members.get("timeout").and_then(|limit| limit.parse::<f64>().ok());
+            if limit.is_some_and(|limit| limit >= f64::from(timeout_s)) {
+                continue;
+            }
+            let mut members: Vec<(String, String)> =
+                members.0.iter().map(|(name, value)| (name.clone(), value.get().to_owned())).collect();
+            match members.iter_mut().find(|(name, _)| name == "timeout") {
+                Some((_, limit)) => *limit = timeout_s.to_string(),
+                None => members.push(("timeout".to_owned(), timeout_s.to_string())),
+            }
+            *hook = style.object(&members, 5);
+            self.is_changed = true;
+        }
     }
 
     /// Whether nothing is left in it that anybody else put in.

@@ -1,5 +1,6 @@
 //! Where a client's settings are, and putting new ones in their place: shown first, then written whole or not at all.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ const LINKS_MAX: usize = 40;
 pub(crate) enum Scope {
     Project,
     User,
+    /// One's own in a project, which `install` does not write.
+    Local,
 }
 
 /// A settings file as it was read.
@@ -42,7 +45,13 @@ struct Report<'a> {
 impl SettingsFile {
     /// Reads the client's settings, which may be missing.
     pub(crate) fn open(client: Client, scope: Scope) -> anyhow::Result<Self> {
-        let path = path(client, scope)?;
+        // One's own settings need no folder to stand in.
+        let folder = match scope {
+            Scope::User => PathBuf::new(),
+            Scope::Project | Scope::Local => std::env::current_dir()
+                .map_err(|error| CouldNotStart(format!("the current folder cannot be told: {error}")))?,
+        };
+        let path = path(client, scope, &folder, &|name| std::env::var_os(name))?;
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -130,24 +139,41 @@ fn visible(line: &str) -> String {
     line.split('\t').map(render::plain).collect::<Vec<_>>().join("\t")
 }
 
-/// The settings file that the client reads.
-fn path(client: Client, scope: Scope) -> anyhow::Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = |folder: &str, variable_name: &str| {
-        variable(variable_name)
-            .or_else(|| variable("HOME").map(|home| home.join(folder)))
-            .ok_or_else(|| Usage(format!("neither HOME nor {variable_name} is set")))
+/// The settings files with hooks that a client reads when it works in this folder, those that count more behind the
+/// others; `variable` is its environment.
+pub(crate) fn read_by(
+    client: Client,
+    folder: &Path,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Vec<(Scope, PathBuf)>, Usage> {
+    let scopes: &[Scope] = match client {
+        Client::Claude => &[Scope::User, Scope::Project, Scope::Local],
+        Client::Codex => &[Scope::User],
     };
-    Ok(match (client, scope) {
-        (Client::Claude, Scope::Project) => std::env::current_dir()
-            .map_err(|error| CouldNotStart(format!("the current folder cannot be told: {error}")))?
-            .join(".claude/settings.json"),
-        (Client::Claude, Scope::User) => home(".claude", "CLAUDE_CONFIG_DIR")?.join("settings.json"),
-        (Client::Codex, Scope::User) => home(".codex", "CODEX_HOME")?.join("hooks.json"),
-        (Client::Codex, Scope::Project) => {
-            return Err(Usage("Codex has hooks of the user only: leave out --project".to_owned()).into());
+    scopes.iter().map(|scope| Ok((*scope, path(client, *scope, folder, variable)?))).collect()
+}
+
+/// The settings file that the client reads.
+fn path(
+    client: Client,
+    scope: Scope,
+    folder: &Path,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<PathBuf, Usage> {
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = |default: &str, name: &str| {
+        let own = variable(name).or_else(|| variable("HOME").map(|home| home.join(default)));
+        own.map(|own| folder.join(own)).ok_or_else(|| Usage(format!("neither HOME nor {name} is set")))
+    };
+    match (client, scope) {
+        (Client::Claude, Scope::User) => Ok(home(".claude", "CLAUDE_CONFIG_DIR")?.join("settings.json")),
+        (Client::Claude, Scope::Project) => Ok(folder.join(".claude/settings.json")),
+        (Client::Claude, Scope::Local) => Ok(folder.join(".claude/settings.local.json")),
+        (Client::Codex, Scope::User) => Ok(home(".codex", "CODEX_HOME")?.join("hooks.json")),
+        (Client::Codex, Scope::Project | Scope::Local) => {
+            Err(Usage("Codex has hooks of the user only: leave out --project".to_owned()))
         }
-    })
+    }
 }
 
 /// The file that a name leads to, there or not.

@@ -1,0 +1,482 @@
+//! Questions put to channels and to the log: the first verdict wins, the others are told once, and a wait outlives
+//! whoever waits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test may fail loudly")]
+
+mod relay_support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier, Mutex};
+
+use relay_support::{PATIENCE, Place, ask, ask_user, wait_until};
+use runledger_events::{CommandChannelConfig, OnTimeout, RequestStatus};
+use runledger_store::EventLog;
+use runledger_workflow::{
+    Channel, ChannelRequest, CommandChannel, Commands, RelayAnswer, RelayCoordinator, RelayOutcome, RelayVerdict,
+    Settled, StopToken, TerminalChannel, VerdictSource, Withdrawer, current_process,
+};
+
+const CHILD: &str = "RUNLEDGER_RELAY_CHILD";
+const CHILD_TEST: &str = "as_a_child_it_waits_for_a_question";
+
+/// A channel that says what it is told to say, or waits until it is told to stop; it counts both.
+struct Scripted {
+    name: &'static str,
+    verdict: Option<RelayVerdict>,
+    /// Where it is silent: whether it gives up at once.
+    gives_up: bool,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    asked: AtomicUsize,
+    told: AtomicUsize,
+}
+
+impl Counts {
+    fn get(&self) -> (usize, usize) {
+        (self.asked.load(Ordering::SeqCst), self.told.load(Ordering::SeqCst))
+    }
+}
+
+fn scripted(name: &'static str, verdict: Option<RelayVerdict>) -> (Scripted, Arc<Counts>) {
+    let counts = Arc::new(Counts::default());
+    (Scripted { name, verdict, gives_up: false, counts: counts.clone() }, counts)
+}
+
+impl Counts {
+    /// Waits until it was asked, and told, so often; neither comes later, since it asks no more.
+    fn come_to(&self, asked_and_told: (usize, usize)) {
+        wait_until("the channels' end", || self.get().1 >= asked_and_told.1);
+        assert_eq!(self.get(), asked_and_told);
+    }
+}
+
+impl Channel for Scripted {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn ask(&self, _: &ChannelRequest, stop: &StopToken) -> Option<RelayVerdict> {
+        self.counts.asked.fetch_add(1, Ordering::SeqCst);
+        if self.gives_up || self.verdict.is_some() {
+            return self.verdict.clone();
+        }
+        assert!(stop.wait(PATIENCE), "nobody told {} to stop", self.name);
+        self.counts.told.fetch_add(1, Ordering::SeqCst);
+        None
+    }
+}
+
+fn by(name: &str, verdict: RelayVerdict) -> RelayVerdict {
+    RelayVerdict { source: VerdictSource::Channel, by: Some(name.to_owned()), ..verdict }
+}
+
+fn decided(outcome: &RelayOutcome) -> &Settled {
+    match outcome {
+        RelayOutcome::Decided(settled) => settled,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A wait that is never broken off.
+fn relay(coordinator: &RelayCoordinator, ask: &runledger_workflow::Ask) -> RelayOutcome {
+    let relayed = coordinator.relay(ask, || false).unwrap();
+    relayed.outcome.clone()
+}
+
+#[test]
+fn the_first_verdict_wins_and_each_other_channel_is_told_once() {
+    let place = Place::new();
+    let (quick, quick_counts) = scripted("quick", Some(by("quick", RelayVerdict::deny("too soon"))));
+    let (first, first_counts) = scripted("first", None);
+    let (second, second_counts) = scripted("second", None);
+    let coordinator =
+        RelayCoordinator::new(place.others()).with_channel(first).with_channel(quick).with_channel(second);
+
+    let outcome = relay(&coordinator, &ask("toolu_1"));
+
+    let settled = decided(&outcome);
+    assert_eq!((settled.by.as_deref(), settled.source.as_deref()), (Some("quick"), Some("channel")));
+    assert_eq!((settled.is_allowed(), settled.reason.as_deref()), (Some(false), Some("too soon")));
+    quick_counts.come_to((1, 0));
+    first_counts.come_to((1, 1));
+    second_counts.come_to((1, 1));
+}
+
+#[test]
+fn channels_that_answer_at_the_same_instant_leave_one_decision() {
+    let place = Place::new();
+    for round in 0..30 {
+        let barrier = Arc::new(Barrier::new(3));
+        let mut coordinator = RelayCoordinator::new(place.others());
+        for name in ["one", "two", "three"] {
+            coordinator = coordinator.with_channel(AtOnce { name, barrier: barrier.clone() });
+        }
+        let ask = ask(&format!("toolu_{round}"));
+        let outcome = relay(&coordinator, &ask);
+        assert!(["one", "two", "three"].contains(&decided(&outcome).by.as_deref().unwrap()));
+        assert_eq!(place.request(&ask.request_id).len(), 2);
+    }
+}
+
+struct AtOnce {
+    name: &'static str,
+    barrier: Arc<Barrier>,
+}
+
+impl Channel for AtOnce {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn ask(&self, _: &ChannelRequest, _: &StopToken) -> Option<RelayVerdict> {
+        self.barrier.wait();
+        Some(by(self.name, RelayVerdict::allow()))
+    }
+}
+
+#[test]
+fn a_decision_through_the_log_ends_the_wait_and_tells_every_channel_once() {
+    let place = Place::new();
+    let (silent, counts) = scripted("silent", None);
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(silent);
+    let others = place.others();
+    let id = ask("toolu_1").request_id;
+    let seen = counts.clone();
+    let decides = std::thread::spawn(move || {
+        wait_until("the channel", || seen.get().0 == 1);
+        others.decide(&id, &RelayVerdict { by: Some("ada@host".to_owned()), ..RelayVerdict::allow() }).unwrap()
+    });
+
+    let outcome = relay(&coordinator, &ask("toolu_1"));
+
+    assert_eq!(decided(&outcome), &decides.join().unwrap().settled);
+    counts.come_to((1, 1));
+}
+
+#[test]
+fn without_anybody_to_ask_there_is_no_relay_and_nothing_is_appended() {
+    let place = Place::new();
+    let coordinator = RelayCoordinator::new(place.others()).without_log();
+
+    assert_eq!(relay(&coordinator, &ask("toolu_1")), RelayOutcome::NoRelay);
+    assert_eq!(place.head().0, 0);
+}
+
+#[test]
+fn where_channels_are_all_there_is_and_none_answers_there_is_no_relay() {
+    let place = Place::new();
+    let (silent, counts) = scripted("silent", None);
+    let coordinator =
+        RelayCoordinator::new(place.others()).without_log().with_channel(Scripted { gives_up: true, ..silent });
+
+    assert_eq!(relay(&coordinator, &ask("toolu_1")), RelayOutcome::NoRelay);
+    counts.come_to((1, 0));
+    let state = place.commands.relay_state(&ask("toolu_1").request_id).unwrap().unwrap();
+    assert_eq!(state.status, RequestStatus::Withdrawn);
+}
+
+#[test]
+fn a_channel_that_gives_up_or_says_what_does_not_fit_leaves_the_question_to_the_others() {
+    let place = Place::new();
+    let (silent, _) = scripted("silent", None);
+    let answers = RelayVerdict::new(RelayAnswer::Answers([("a".to_owned(), "b".to_owned())].into()));
+    let (unfit, counts) = scripted("unfit", Some(by("unfit", answers)));
+    let coordinator =
+        RelayCoordinator::new(place.others()).with_channel(Scripted { gives_up: true, ..silent }).with_channel(unfit);
+    let others = place.others();
+    let id = ask("toolu_1").request_id;
+    let decides = std::thread::spawn(move || {
+        wait_until("the unfit channel", || counts.get().0 == 1);
+        others.decide(&id, &RelayVerdict::allow()).unwrap();
+    });
+
+    assert_eq!(decided(&relay(&coordinator, &ask("toolu_1"))).source.as_deref(), Some("user"));
+    decides.join().unwrap();
+}
+
+#[test]
+fn a_wait_ends_when_the_time_is_up_when_it_is_withdrawn_and_when_nobody_wants_it() {
+    let place = Place::new();
+    let (silent, counts) = scripted("silent", None);
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(silent);
+
+    let unwanted = coordinator.relay(&ask("toolu_1"), || true).unwrap();
+    assert_eq!(unwanted.outcome, RelayOutcome::Stopped);
+    drop(unwanted);
+    counts.come_to((1, 1));
+    let state = place.commands.relay_state(&ask("toolu_1").request_id).unwrap().unwrap();
+    assert_eq!(state.status, RequestStatus::Pending);
+
+    let withdrawn = coordinator.relay(&ask("toolu_1"), || {
+        let by = Withdrawer::Process(current_process());
+        // Only the first of them does.
+        let _ = place.commands.withdraw(&ask("toolu_1").request_id, "the harness ended", &by);
+        false
+    });
+    let RelayOutcome::Withdrawn(settled) = withdrawn.unwrap().outcome.clone() else { panic!() };
+    assert_eq!(settled.reason.as_deref(), Some("the harness ended"));
+    counts.come_to((2, 2));
+
+    let late = runledger_workflow::Ask { on_timeout: OnTimeout::Allow, ..ask("toolu_2") };
+    let expired = coordinator.relay(&late, || {
+        place.pass(60_000);
+        false
+    });
+    let RelayOutcome::Expired { on_timeout, settled } = expired.unwrap().outcome.clone() else { panic!() };
+    assert_eq!((on_timeout, settled.is_allowed()), (OnTimeout::Allow, Some(true)));
+    counts.come_to((3, 3));
+}
+
+#[test]
+fn who_asks_again_what_was_decided_meanwhile_gets_the_answer_and_no_channel_is_asked() {
+    let place = Place::new();
+    place.commands.ask(&ask("toolu_1")).unwrap();
+    place.commands.decide(&ask("toolu_1").request_id, &RelayVerdict::allow()).unwrap();
+    let (silent, counts) = scripted("silent", None);
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(silent);
+
+    assert_eq!(decided(&relay(&coordinator, &ask("toolu_1"))).status, RequestStatus::Allowed);
+    counts.come_to((0, 0));
+}
+
+/// Does nothing unless it is run as the child: `RUNLEDGER_RELAY_CHILD` holds the ledger's path.
+#[test]
+fn as_a_child_it_waits_for_a_question() {
+    let Ok(ledger) = std::env::var(CHILD) else {
+        return;
+    };
+    let commands = Commands::open(Arc::new(EventLog::open(ledger).unwrap())).unwrap();
+    let asked = commands.ask(&ask("toolu_1")).unwrap();
+    println!("\nwaits, {}", if asked.is_new { "new" } else { "attached" });
+    let relayed = RelayCoordinator::new(commands).wait(&ask("toolu_1").request_id, || false).unwrap();
+    println!("\noutcome {:?} by {:?}", relayed.outcome, decided(&relayed.outcome).by);
+}
+
+fn child(ledger: &Path) -> (Child, impl FnMut(&str) -> String) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", CHILD_TEST, "--nocapture"])
+        .env(CHILD, ledger)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let next = move |beginning: &str| {
+        let line = lines.by_ref().map(Result::unwrap).find(|line| line.starts_with(beginning));
+        line.unwrap_or_else(|| panic!("no line {beginning}"))
+    };
+    (child, next)
+}
+
+#[test]
+fn a_question_outlives_kill_9_of_the_process_that_waits_and_the_next_one_attaches() {
+    let place = Place::new();
+    let id = ask("toolu_1").request_id;
+    let (mut first, mut line_of_first) = child(&place.ledger.path);
+    assert_eq!(line_of_first("waits"), "waits, new");
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    let (mut second, mut line_of_second) = child(&place.ledger.path);
+    assert_eq!(line_of_second("waits"), "waits, attached");
+    let commands = Commands::open(place.ledger.log.clone()).unwrap();
+    commands.decide(&id, &RelayVerdict { by: Some("ada@host".to_owned()), ..RelayVerdict::allow() }).unwrap();
+
+    assert!(line_of_second("outcome").contains("ada@host"));
+    assert!(second.wait().unwrap().success());
+    assert_eq!(place.request(&id).len(), 2);
+}
+
+/// How a program is asked, in a folder of its own.
+fn command(script: &str) -> (CommandChannel, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let config = CommandChannelConfig { name: Some("robot".to_owned()), command };
+    (CommandChannel::new(&config, folder.path()).unwrap(), folder)
+}
+
+#[test]
+fn a_program_gets_the_request_as_json_and_its_verdict_counts() {
+    let place = Place::new();
+    let script = r#"cat > request.json; echo '{"decision":"deny","reason":"ask me in person"}'"#;
+    let (channel, folder) = command(script);
+    let coordinator = RelayCoordinator::new(place.others()).without_log().with_channel(channel);
+
+    let outcome = relay(&coordinator, &ask("toolu_1"));
+
+    let settled = decided(&outcome);
+    assert_eq!((settled.by.as_deref(), settled.source.as_deref()), (Some("robot"), Some("channel")));
+    assert_eq!(settled.reason.as_deref(), Some("ask me in person"));
+    let text = std::fs::read_to_string(folder.path().join("request.json")).unwrap();
+    assert_eq!(text.lines().count(), 1);
+    let request: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(request["request_id"], "a1:toolu_1");
+    assert_eq!(request["tool_name"], "Bash");
+    assert_eq!(request["tool_input"]["command"], "git push toolu_1");
+    assert_eq!(request["context"]["workflow_name"], "tidy");
+    assert_eq!(request["context"]["iteration"], 2);
+    assert_eq!(request["session_id"], "s1");
+    assert_eq!(request["due_at"], relay_support::BEGIN_MS + 300_000);
+}
+
+#[test]
+fn a_program_that_fails_or_prints_no_verdict_gives_none() {
+    let place = Place::new();
+    for (number, script) in [
+        r#"echo '{"decision":"allow"}'; exit 3"#,
+        "echo garbage",
+        r#"echo '{"decision":"perhaps"}'"#,
+        r#"echo '{"reason":"none"}'"#,
+        r#"echo '{"decision":"allow","scope":"for ever"}'"#,
+        "exit 0",
+        "kill -9 $$",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (channel, _folder) = command(script);
+        let coordinator = RelayCoordinator::new(place.others()).without_log().with_channel(channel);
+        assert_eq!(relay(&coordinator, &ask(&format!("toolu_{number}"))), RelayOutcome::NoRelay, "{script}");
+    }
+    let missing = CommandChannelConfig { name: None, command: vec!["./is-not-there".to_owned()] };
+    let missing = CommandChannel::new(&missing, place.ledger.folder.path()).unwrap();
+    assert_eq!(missing.name(), "is-not-there");
+    let coordinator = RelayCoordinator::new(place.others()).without_log().with_channel(missing);
+    assert_eq!(relay(&coordinator, &ask("toolu_missing")), RelayOutcome::NoRelay);
+    let empty = CommandChannelConfig { name: None, command: Vec::new() };
+    assert!(CommandChannel::new(&empty, place.ledger.folder.path()).is_err());
+}
+
+#[test]
+fn a_program_answers_a_question_of_the_agent() {
+    let place = Place::new();
+    let (channel, _folder) = command(r#"cat > /dev/null; echo '{"answers":{"Colour":"Blue"}}'"#);
+    let coordinator = RelayCoordinator::new(place.others()).without_log().with_channel(channel);
+
+    let outcome = relay(&coordinator, &ask_user("toolu_1"));
+
+    assert_eq!(decided(&outcome).answers["Which colour?"], "Blue");
+}
+
+#[test]
+fn a_program_that_is_told_to_stop_is_gone_with_its_children_even_if_it_does_not_listen() {
+    let place = Place::new();
+    let script = "trap '' TERM; sleep 600 & echo $! > child.tmp; mv child.tmp child; while :; do wait; done";
+    let (channel, folder) = command(script);
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(channel);
+    let others = place.others();
+    let note = folder.path().join("child");
+    let seen = note.clone();
+    let decides = std::thread::spawn(move || {
+        wait_until("the program", || seen.exists());
+        others.decide(&ask("toolu_1").request_id, &RelayVerdict::allow()).unwrap();
+    });
+
+    let relayed = coordinator.relay(&ask("toolu_1"), || false).unwrap();
+    assert_eq!(decided(&relayed.outcome).status, RequestStatus::Allowed);
+    drop(relayed);
+
+    decides.join().unwrap();
+    let child = std::fs::read_to_string(note).unwrap();
+    let stat = format!("/proc/{}/stat", child.trim());
+    wait_until("the child's end", || {
+        let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+        stat.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
+    });
+}
+
+/// A terminal whose person is the test: what is typed comes by a channel, what is shown is kept.
+struct Typed(Receiver<String>, Vec<u8>);
+
+impl Read for Typed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.1.is_empty() {
+            // At the end of what is typed the terminal is closed.
+            self.1 = self.0.recv().map(String::into_bytes).unwrap_or_default();
+        }
+        let taken = self.1.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&self.1[..taken]);
+        self.1.drain(..taken);
+        Ok(taken)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Screen {
+    fn shows(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text)
+    }
+}
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn terminal() -> (TerminalChannel, Sender<String>, Screen) {
+    let (keys, typed) = channel();
+    let screen = Screen::default();
+    (TerminalChannel::new(Typed(typed, Vec::new()), screen.clone(), "ada@host"), keys, screen)
+}
+
+#[test]
+fn a_person_at_a_terminal_is_shown_the_call_and_decides() {
+    let place = Place::new();
+    let (channel, keys, screen) = terminal();
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(channel);
+    let person = std::thread::spawn(move || {
+        wait_until("the question", || screen.shows("git push toolu_1") && screen.shows("tidy (iteration 2 of 5)"));
+        keys.send("what?\n".to_owned()).unwrap();
+        keys.send("n not on a Friday\n".to_owned()).unwrap();
+        wait_until("the next question", || screen.shows("git push toolu_2"));
+        keys.send("r\n".to_owned()).unwrap();
+        wait_until("the agent's question", || screen.shows("2. Blue"));
+        keys.send("2\n".to_owned()).unwrap();
+        keys
+    });
+
+    let denied = relay(&coordinator, &ask("toolu_1"));
+    let allowed = relay(&coordinator, &ask("toolu_2"));
+    let answered = relay(&coordinator, &ask_user("toolu_3"));
+
+    drop(person.join().unwrap());
+    let denied = decided(&denied);
+    assert_eq!((denied.source.as_deref(), denied.by.as_deref()), (Some("terminal"), Some("ada@host")));
+    assert_eq!((denied.is_allowed(), denied.reason.as_deref()), (Some(false), Some("not on a Friday")));
+    assert_eq!(decided(&allowed).is_allowed(), Some(true));
+    let run = place.stream(&runledger_events::StreamName::run(&relay_support::run_id()));
+    assert_eq!(run.len(), 1);
+    assert_eq!(decided(&answered).answers["Which colour?"], "Blue");
+}
+
+#[test]
+fn a_terminal_is_told_that_somebody_else_was_first_and_a_closed_one_gives_no_verdict() {
+    let place = Place::new();
+    let (open, _keys, screen) = terminal();
+    let (closed, keys, _) = terminal();
+    drop(keys);
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(open).with_channel(closed);
+    let others = place.others();
+    let seen = screen.clone();
+    let decides = std::thread::spawn(move || {
+        wait_until("the question", || seen.shows("May it run?"));
+        others.decide(&ask("toolu_1").request_id, &RelayVerdict::allow()).unwrap();
+    });
+
+    assert_eq!(decided(&relay(&coordinator, &ask("toolu_1"))).source.as_deref(), Some("user"));
+    decides.join().unwrap();
+    assert!(screen.shows("settled elsewhere"));
+}
