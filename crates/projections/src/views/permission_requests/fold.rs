@@ -148,7 +148,7 @@ fn requested(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) 
         None => calls::asked_for(target, event, told).map_err(|source| sqlite(target, NAME, &source))?,
     };
     let row = told.row(event.id.as_str(), call.as_ref(), contexts.of(event)?);
-    rows::put(target, &NewRow { event_position: Some(event.position), ..row })
+    rows::put(target, &NewRow { event_position: Some(event.position), rule: contexts.rule(&row), ..row })
 }
 
 fn relayed(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
