@@ -267,12 +267,19 @@ fn a_question_outlives_the_runner_and_its_hook_and_the_answer_counts_when_it_is_
 plan '<!-- WORKFLOW_COMPLETE -->'"#;
     let workflow = workflow(&room, json!({"rules": [{"tool": "Bash", "action": "ask"}], "ask_timeout_ms": null}));
     let running = Running::start(&mut room.exec_json(&["--workflow", &workflow], &agent));
-    wait_until("the question", || room.ledger().exists() && pending(&room).len() == 1);
+    wait_until("the question", || {
+        // The file is there a moment before it is a ledger.
+        runledger_store::LogReader::open(room.ledger()).is_ok() && pending(&room).len() == 1
+    });
     let asked = pending(&room).pop().unwrap();
     let agent = wait_for_line(&room.path("project/agent"));
     running.signal(rustix::process::Signal::KILL);
     drop(running.wait());
+    // The hook goes with its agent: while it lives, it hands the answer on by itself.
+    let group = rustix::process::Pid::from_raw(agent.parse().unwrap()).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     let run_id = wait_for_run(&room).to_string();
+    wait_until("the end of the agent", || !is_running(&agent));
 
     let ran = room.run(["allow", text(&asked, "/request_id")]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
