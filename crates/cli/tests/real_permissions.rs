@@ -44,7 +44,9 @@ impl Scene {
     fn wait_for_question(&self) -> Value {
         let mut asked = Vec::new();
         wait_until("the question", || {
-            asked = if self.room.ledger().exists() { self.room.json(["pending"]) } else { Vec::new() };
+            // The file is there a moment before it is a ledger.
+            let is_there = runledger_store::LogReader::open(self.room.ledger()).is_ok();
+            asked = if is_there { self.room.json(["pending"]) } else { Vec::new() };
             !asked.is_empty()
         });
         asked.remove(0)
