@@ -143,6 +143,10 @@ fn a_hook_takes_the_flag_with_its_payload_and_never_exits_with_2() {
     let ran = support::run_with_input(&mut room.command(["hook", "--fail-closed"]), payload);
     assert_eq!((ran.code, ran.stdout(), ran.stderr()), (Some(0), String::new(), String::new()));
     assert_eq!(support::kinds(&room).len(), 1);
-    assert_eq!(hook(&room, &["--fail-closed", "--new-option"]).code, Some(1));
+    assert_eq!(hook(&room, &["--new-option"]).code, Some(1));
+    // A client takes a denial from a hook that exits with 0 alone.
+    let ran = hook(&room, &["--fail-closed", "--new-option"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.json()[0]["hookSpecificOutput"]["permissionDecision"], "deny");
     assert!(hook(&room, &["--fail-closed", "install"]).is_refused_with(2).contains("hook install --fail-closed"));
 }
