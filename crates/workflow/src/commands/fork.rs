@@ -155,7 +155,8 @@ impl Commands {
             }
             ForkPoint::Iteration(iteration) => {
                 let own = events.iter().filter_map(|event| Some((event, end_of(event)?)));
-                let ended = own.filter(|(_, end)| end.iteration == iteration).map(|(event, _)| event.position).last();
+                let ended =
+                    own.filter(|(_, end)| end.iteration == iteration).map(|(event, _)| event.position).next_back();
                 if let Some(position) = ended {
                     return Ok(position);
                 }
