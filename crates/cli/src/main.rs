@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() && commands::hook::is_payload_hook(std::env::args_os().skip(1)) => {
             output::message(error.to_string().lines().next().unwrap_or("error: usage"));
-            return Exit::No.into();
+            return commands::hook::refused(std::env::args_os().skip(1)).into();
         }
         // Usage errors exit with 2, as clap does it; help and version with 0.
         Err(error) => error.exit(),

@@ -44,7 +44,8 @@ impl Scene {
     fn wait_for_question(&self) -> Value {
         let mut asked = Vec::new();
         wait_until("the question", || {
-            asked = if self.room.ledger().exists() { self.room.json(["pending"]) } else { Vec::new() };
+            let ran = self.room.run(["pending", "--json"]);
+            asked = if ran.code == Some(0) { ran.json() } else { Vec::new() };
             !asked.is_empty()
         });
         asked.remove(0)

@@ -22,6 +22,11 @@ fn held_in(room: &Room, iteration: u32) -> (Running, String, String) {
     let running = Running::start(&mut room.exec_json(&["--workflow", &workflow], AGENT));
     let pid = wait_for_line(&room.path("project/held"));
     std::fs::remove_file(room.path("project/held")).unwrap();
+    let is_noted = |event: &Value| {
+        let data = &event["event"]["data"];
+        data["phase"] == "process" && data["iteration"] == iteration
+    };
+    wait_until("the agent's process in the log", || room.events().iter().any(is_noted));
     (running, wait_for_run(room).to_string(), pid)
 }
 

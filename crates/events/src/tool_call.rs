@@ -1,4 +1,4 @@
-//! A tool call, as far as permissions look at it: its parts, its fingerprint, and the pattern that it alone fits.
+//! A tool call, as far as permissions look at it: its parts, and the pattern that it alone fits.
 
 use crate::glob::text_escaped;
 use crate::json::readable;
@@ -68,15 +68,6 @@ pub(crate) enum Input {
 }
 
 impl ToolCall {
-    /// BLAKE3 of tool and input in hexadecimal. The order of the input's fields and the spaces between them do not count.
-    pub fn fingerprint(&self) -> String {
-        let text = readable(&self.tool_input);
-        let input = serde_json::from_str::<serde_json::Value>(&text).map(|value| value.to_string());
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.tool_name.as_bytes()).update(&[0]).update(input.as_deref().unwrap_or(&text).as_bytes());
-        hasher.finalize().to_hex().to_string()
-    }
-
     /// The pattern that this call alone fits, as far as patterns tell calls apart: the same command, the same file, the
     /// same address. `None` where they do not.
     pub fn pattern(&self) -> Option<String> {

@@ -183,6 +183,9 @@ fn check(policy: &PermissionPolicy) -> Result<(), serde_json::Error> {
             return refused(format!("rules[{index}].tool"), &error.to_string());
         }
         let when = &rule.when;
+        if let Err(error) = rule.check() {
+            return refused(format!("rules[{index}]"), &error.to_string());
+        }
         if when.iteration_from == Some(0) || when.iteration_to == Some(0) {
             return refused(format!("rules[{index}].when"), "iterations count from 1");
         }
@@ -266,6 +269,14 @@ mod tests {
             (
                 r#""permissions":{"rules":[{"tool":"Bash","action":"deny","when":{"iteration_from":0}}]}"#,
                 "iterations count from 1",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Read","action":"allow"},{"tool":"Bash(git","action":"deny"}]}"#,
+                "permissions.rules[1]: pattern `Bash(git`, character 5: the parenthesis is not closed; accepted are",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"deny","when":{"cwd":"src/["}}]}"#,
+                "permissions.rules[0]: pattern `src/[`, character 5",
             ),
             (r#""permissions":{"channels":[{"command":[]}]}"#, "permissions.channels[0].command: it names no program"),
             (r#""permissions":{"on_deny":{"retry":{"max":1,"fedback":""}}}"#, "there is no such field"),

@@ -49,7 +49,7 @@ pub use harness::codex::CodexHarness;
 pub use harness::command::CommandHarness;
 pub use harness::{Harness, Instructions, Stop, Turn, TurnDesk, TurnResult};
 pub use journal::{Journal, LedgerJournal};
-pub use owner::{current_owner, current_process, is_alive, is_process_alive};
+pub use owner::{current_owner, current_process, is_alive, is_process_alive, process_of};
 pub use permissions::{RunContext, find_run};
 pub use plan::RunSpec;
 pub use relay::{

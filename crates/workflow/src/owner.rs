@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use runledger_events::{LogId, Owner, ProcessId, RunId};
+use runledger_events::{LogId, Owner, ProcessId, RunId, WorkflowState};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 /// How long a harness that was left behind has to end itself.
@@ -21,7 +21,7 @@ pub fn current_process() -> ProcessId {
 }
 
 /// A process of this host, by its id.
-pub(crate) fn process_of(pid: u32) -> ProcessId {
+pub fn process_of(pid: u32) -> ProcessId {
     ProcessId { host: host(), boot_id: boot_id(), pid, pid_started_at: started_at(pid) }
 }
 
@@ -80,17 +80,34 @@ fn stat_field(pid: u32, index: usize) -> Option<String> {
 ///
 /// The group's number may be another's by now, so one is only ended whose leader is the process that was noted, or which
 /// has a process in it that says in its environment that it is of this run. Nothing is done on another host or boot.
-pub(crate) fn end_left_behind(harness: &ProcessId, run_id: &RunId) {
-    if harness.host != host() || harness.boot_id.is_none() || harness.boot_id != boot_id() {
-        return;
+pub(crate) fn end_left_behind(state: &WorkflowState) {
+    let run_id = &state.run_id;
+    match &state.harness_process {
+        Some(harness) => {
+            if harness.host != host() || harness.boot_id.is_none() || harness.boot_id != boot_id() {
+                return;
+            }
+            let is_leader = harness.pid_started_at.is_some() && started_at(harness.pid) == harness.pid_started_at;
+            if is_leader || members(harness.pid).any(|pid| is_of_run(pid, run_id)) {
+                end_group(harness.pid);
+            }
+        }
+        // The runner may have died after the harness began and before it was noted.
+        None if state.iteration_is_open || state.iteration_was_cut => {
+            let is_here = state.owner.as_ref().is_some_and(|owner| owner.host == host());
+            if is_here {
+                let leaders = processes().filter(|pid| group_of(*pid) == Some(*pid) && is_of_run(*pid, run_id));
+                leaders.filter(|pid| *pid != std::process::id()).collect::<Vec<_>>().into_iter().for_each(end_group);
+            }
+        }
+        None => {}
     }
-    let Some(group) = i32::try_from(harness.pid).ok().and_then(Pid::from_raw) else {
+}
+
+fn end_group(leader: u32) {
+    let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) else {
         return;
     };
-    let is_leader = harness.pid_started_at.is_some() && started_at(harness.pid) == harness.pid_started_at;
-    if !is_leader && !has_member_of(harness.pid, run_id) {
-        return;
-    }
     let send = |signal| {
         if let Err(error) = kill_process_group(group, signal) {
             tracing::debug!(%error, "the process group is gone already");
@@ -100,19 +117,17 @@ pub(crate) fn end_left_behind(harness: &ProcessId, run_id: &RunId) {
     // One that was paused hears of it only when it goes on.
     send(Signal::CONT);
     let told = Instant::now();
-    while told.elapsed() < GRACE && test_kill_process_group(group).is_ok() && has_live_member(harness.pid) {
+    while told.elapsed() < GRACE && test_kill_process_group(group).is_ok() && has_live_member(leader) {
         std::thread::sleep(Duration::from_millis(10));
     }
     send(Signal::KILL);
 }
 
-/// Whether a process of this group is of the run, by its environment.
-fn has_member_of(group: u32, run_id: &RunId) -> bool {
+/// Whether a process is of the run, by its environment.
+fn is_of_run(pid: u32, run_id: &RunId) -> bool {
     let mark = format!("RUNLEDGER_RUN_ID={run_id}");
-    members(group).any(|pid| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    })
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
 /// Whether a process of this group has not ended; a zombie has.
@@ -122,7 +137,15 @@ fn has_live_member(group: u32) -> bool {
 
 /// The processes of a process group.
 fn members(group: u32) -> impl Iterator<Item = u32> {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(move |pid| stat_field(*pid, 2).and_then(|field| field.parse().ok()) == Some(group))
+    processes().filter(move |pid| group_of(*pid) == Some(group))
+}
+
+fn group_of(pid: u32) -> Option<u32> {
+    stat_field(pid, 2)?.parse().ok()
+}
+
+/// The processes of this host.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
 }

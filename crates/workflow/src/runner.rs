@@ -208,9 +208,7 @@ impl Runner {
         let reason = format!("taken up by process {} on {}", owner.pid, owner.host);
         // What an owner that is gone had open is begun again; one that waits for an answer is left to wait.
         writer.take_over(TakeOver { owner, is_forced: !waits, reason })?;
-        if let Some(process) = &before.harness_process {
-            end_left_behind(process, &self.plan.run_id);
-        }
+        end_left_behind(&before);
         Ok(writer)
     }
 }

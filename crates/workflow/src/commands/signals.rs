@@ -109,9 +109,7 @@ impl Commands {
         let owner = current_owner(state.term() + 1, self.log.log_id().clone());
         let reason = "nobody drives it; ended by a request to cancel".to_owned();
         writer.take_over(TakeOver { owner, is_forced: true, reason })?;
-        if let Some(process) = &state.harness_process {
-            end_left_behind(process, run_id);
-        }
+        end_left_behind(&state);
         writer.step(&Command::Stop(StopCause::Cancelled))?;
         asked::withdraw(&writer, asked::Which::All, "its run is over")?;
         let told = self.reader.read_stream(&StreamName::run(run_id), receipts[0].stream_version, Read::Facts)?;

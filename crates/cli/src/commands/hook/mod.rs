@@ -1,13 +1,18 @@
-//! `hook`: what a harness's hook runs, and how a harness comes to run it.
+//! `hook`: what a harness's hook runs, what it answers, and how a harness comes to run it.
 
+mod answer;
+mod ask;
+mod call;
 mod diff;
 pub(crate) mod enforcement;
 mod install;
+mod judge;
 mod payload;
 mod record;
 mod settings;
 mod settings_file;
 mod uninstall;
+mod watch;
 
 use std::ffi::OsString;
 
@@ -17,7 +22,7 @@ use crate::exit_code::{Exit, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::Output;
 
-/// Record what a harness's hook is told: its payload on standard input
+/// Record what a harness's hook is told, and answer it where a run's rules say so: its payload on standard input
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   Record all that Claude Code does from now on:
@@ -51,7 +56,13 @@ impl Hook {
 
     /// Takes one payload. Nothing that goes wrong is a failure: it is said on standard error.
     pub(crate) fn take_payload(&self, ledger: &LedgerArg) {
-        record::record(ledger);
+        if !self.fail_closed {
+            return record::record(ledger, false);
+        }
+        let take = std::panic::AssertUnwindSafe(|| record::record(ledger, true));
+        if std::panic::catch_unwind(take).is_err() {
+            record::deny_unknown("it panicked", call::Asking::PreToolUse, true);
+        }
     }
 
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
@@ -67,6 +78,16 @@ impl Hook {
             None => Err(Usage("`hook` alone takes a payload".to_owned()).into()),
         }
     }
+}
+
+/// What a command line that was refused comes to, when a harness gave it: where its failures are to deny, the call is
+/// denied, which clients take from a hook that exits with 0 alone.
+pub(crate) fn refused(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    if !arguments.into_iter().any(|argument| argument == "--fail-closed") {
+        return Exit::No;
+    }
+    record::deny_unknown("its command line is wrong", call::Asking::PreToolUse, true);
+    Exit::Done
 }
 
 /// Whether a command line that was refused is a harness's: its exit status must not be 2, which would block the tool.

@@ -1,16 +1,20 @@
-//! Recording one payload, whatever state the ledger is in.
+//! Recording one payload, whatever state the ledger is in, and answering it where the rules of a run say so.
 //!
 //! Invariants: it never writes read models, never makes a second ledger in the place of one that was there, and waits
 //! for no other process longer than a quarter of a second, but where its event would be lost. An event never stands
 //! before one of its session that a hook that had ended before had put into a spool: while a spool has events, a new one
-//! goes behind them.
+//! goes behind them. A rule's decision goes with the event that it is on, and is answered wherever both went.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use runledger_store::{AppendError, EventLog, OpenError, OpenOptions, SpoolRecord, StreamAppend, TakeError};
+use runledger_store::{AppendError, EventLog, LogReader, OpenError, OpenOptions, SpoolRecord, StreamAppend, TakeError};
 
+use super::answer::Answer;
+use super::ask::{Failure, ask};
+use super::call::Asking;
+use super::judge::{Judged, Verdict, judge};
 use super::payload::Payload;
 use crate::ledger::LedgerArg;
 use crate::output::message;
@@ -25,30 +29,82 @@ const TAKE_TIME: Duration = Duration::from_millis(200);
 /// take about 3 ms. Writing them into the file takes longer, and comes with about one hook in 260.
 const WAL_PAGES: u32 = 2000;
 
-/// Reads a payload and records it; whatever fails is one line on standard error.
-pub(crate) fn record(ledger: &LedgerArg) {
+/// Reads a payload and records it, and answers it where rules say so; whatever fails is one line on standard error.
+///
+/// `fails_closed`: where it fails so that rules cannot be kept, the call is denied.
+pub(crate) fn record(ledger: &LedgerArg, fails_closed: bool) {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
         message("runledger hook takes a payload on standard input, as a harness gives it; `hook install` sets that up");
     }
+    let unknown = |why: &str| failed(why, Asking::PreToolUse, fails_closed);
     let payload = match Payload::read(stdin.lock()) {
         Ok(payload) => payload,
-        Err(error) => return say(&format!("standard input cannot be read: {error}; the payload is lost")),
+        Err(error) => return unknown(&format!("standard input cannot be read: {error}; the payload is lost")),
     };
     let path = ledger.path().and_then(|path| Ok(std::path::absolute(path)?));
     let path = match (path, &payload) {
         (Ok(path), _) => path,
-        (Err(error), _) => return say(&format!("{}; the payload is lost", render::chain(&error))),
+        (Err(error), _) => return unknown(&format!("{}; the payload is lost", render::chain(&error))),
     };
     let spools = Spools::of(&path);
     match payload {
-        Payload::Nothing => say("an empty payload; there is nothing to record"),
-        Payload::Unusable { bytes, reason } => keep_aside(&spools, &bytes, &reason),
-        Payload::Event(record) => deliver(&path, &spools, &record),
+        Payload::Nothing => unknown("an empty payload; there is nothing to record"),
+        Payload::Unusable { bytes, reason } => {
+            keep_aside(&spools, &bytes, &reason);
+            deny_unknown(&reason, Asking::PreToolUse, fails_closed);
+        }
+        Payload::Event(record) => {
+            let Judged { verdict, reader } = judge(&path, &spools, &record, fails_closed);
+            take(&path, &spools, *record, reader, verdict, fails_closed);
+        }
     }
 }
 
-fn say(text: &str) {
+/// Records the event, with the decision where a rule made one, and answers.
+fn take(
+    path: &Path,
+    spools: &Spools,
+    record: SpoolRecord,
+    reader: Option<LogReader>,
+    verdict: Verdict,
+    fails_closed: bool,
+) {
+    match verdict {
+        Verdict::NoOpinion => deliver(path, spools, &[record], reader),
+        Verdict::Unknown { call, why } => {
+            deliver(path, spools, &[record], reader);
+            failed(&format!("the rules of its run cannot be read: {why}"), call.asking, fails_closed);
+        }
+        Verdict::Ruled { call, answer, decision } => {
+            deliver(path, spools, &[record, *decision], reader);
+            answer.print(call.asking);
+        }
+        Verdict::Ask(question) => {
+            let records = [record];
+            deliver(path, spools, &records, reader);
+            let [record] = &records;
+            if let Err(Failure(why)) = ask(path, record, &question) {
+                failed(&format!("nobody could be asked: {why}"), question.call.asking, fails_closed);
+            }
+        }
+    }
+}
+
+/// Says what failed; the client decides as it would have without us, unless it is to be denied then.
+fn failed(why: &str, asking: Asking, fails_closed: bool) {
+    say(why);
+    deny_unknown(why, asking, fails_closed);
+}
+
+/// Denies the call, where what fails is to deny it.
+pub(crate) fn deny_unknown(why: &str, asking: Asking, fails_closed: bool) {
+    if fails_closed {
+        Answer::Deny { reason: format!("runledger hook --fail-closed: {why}") }.print(asking);
+    }
+}
+
+pub(crate) fn say(text: &str) {
     message(&format!("runledger: {}", render::plain(text)));
 }
 
@@ -82,34 +138,39 @@ enum Fault {
     Refused(String),
 }
 
-/// Puts the event into the ledger, else into a spool.
-fn deliver(path: &Path, spools: &Spools, record: &SpoolRecord) {
+/// Puts the events of one call of the hook into the ledger, else into a spool.
+fn deliver(path: &Path, spools: &Spools, records: &[SpoolRecord], reader: Option<LogReader>) {
     if !spools.is_empty() {
-        return queue(path, spools, record);
+        return queue(path, spools, records);
     }
-    match append(path, spools, record) {
+    match append(path, spools, records, reader) {
         Ok(()) => {}
-        Err(Fault::Queue) => queue(path, spools, record),
-        Err(Fault::Refused(reason)) => keep_aside(spools, record.event.json().as_bytes(), &reason),
-        Err(fault) => spool(spools, record, Some(&fault)),
+        Err(Fault::Queue) => queue(path, spools, records),
+        Err(Fault::Refused(reason)) => {
+            records.iter().for_each(|record| keep_aside(spools, record.event.json().as_bytes(), &reason));
+        }
+        Err(fault) => records.iter().for_each(|record| spool(spools, record, Some(&fault))),
     }
 }
 
-/// Puts the event behind those that wait, then takes in what time allows, itself included.
-fn queue(path: &Path, spools: &Spools, record: &SpoolRecord) {
+/// Puts the events behind those that wait, then takes in what time allows, themselves included.
+fn queue(path: &Path, spools: &Spools, records: &[SpoolRecord]) {
     let until = Instant::now() + TAKE_TIME;
-    let taken = match spools.append(record) {
-        Ok(_) => take_in(path, spools, until),
-        Err(error) => {
-            // There may be room, and order, behind what is taken in now.
-            return match take_in(path, spools, until) {
-                Ok(()) if spools.is_empty() => deliver(path, spools, record),
-                _ => say(&format!("{error}; {} is lost", name_of(record))),
-            };
-        }
-    };
-    if let Err(fault) = taken {
-        say(&format!("{fault}; {} waits in a spool for the next command", name_of(record)));
+    for (at, record) in records.iter().enumerate() {
+        let Err(error) = spools.append(record) else {
+            continue;
+        };
+        // There may be room, and order, behind what is taken in now.
+        let rest = &records[at..];
+        return match take_in(path, spools, until) {
+            Ok(()) if spools.is_empty() => deliver(path, spools, rest, None),
+            _ => rest.iter().for_each(|record| say(&format!("{error}; {} is lost", name_of(record)))),
+        };
+    }
+    if let Err(fault) = take_in(path, spools, until) {
+        records
+            .iter()
+            .for_each(|record| say(&format!("{fault}; {} waits in a spool for the next command", name_of(record))));
     }
 }
 
@@ -144,16 +205,19 @@ fn options(create: bool) -> OpenOptions {
     OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES }
 }
 
-/// Appends the event to the ledger. One that was never there is made.
-fn append(path: &Path, spools: &Spools, record: &SpoolRecord) -> Result<(), Fault> {
+/// Appends the events to the ledger, in one moment. One that was never there is made.
+fn append(path: &Path, spools: &Spools, records: &[SpoolRecord], reader: Option<LogReader>) -> Result<(), Fault> {
     let before = Files::of(path);
     match before.ledger {
         Some(_) => spools.remember(),
         None if spools.ledger_was_there() => return Err(Fault::Gone { path: path.to_owned() }),
         None => {}
     }
-    let append: StreamAppend = record.clone().into_append().map_err(Fault::Refused)?;
+    let appends: Result<Vec<StreamAppend>, _> = records.iter().cloned().map(SpoolRecord::into_append).collect();
+    let appends = appends.map_err(Fault::Refused)?;
     let log = EventLog::open_with(path, &options(before.ledger.is_none()))?;
+    // While somebody else has it open the write-ahead log cannot be begun anew.
+    drop(reader);
     // Looked at again with the ledger in its place: while it is not, a spool beside it cannot be seen.
     if !spools.is_empty() {
         return Err(Fault::Queue);
@@ -161,7 +225,7 @@ fn append(path: &Path, spools: &Spools, record: &SpoolRecord) -> Result<(), Faul
     if before.ledger.is_some() && FileId::of(path) != before.ledger {
         return Err(Fault::Moved { path: path.to_owned() });
     }
-    match log.append_all(vec![append]) {
+    match log.append_all(appends) {
         Ok(_) => {
             spools.remember();
             before.are_still_at(path)
