@@ -103,7 +103,7 @@ pub(crate) fn summary(event: &RecordedEvent) -> String {
             format!("{} begins{retry}: {}", start.iteration, field("prompt").unwrap_or_default())
         }
         (_, KindFacts::WorkflowIteration(WorkflowIteration::Process(process))) => {
-            format!("{} runs as process {}", process.iteration, process.process.pid)
+            format!("{} has its process", process.iteration)
         }
         (_, KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred))) => {
             format!("{} waits for the answer to {}", deferred.iteration, deferred.request_id)

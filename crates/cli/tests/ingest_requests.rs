@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use support::{Ran, Room, run, run_with_input, text};
 
 fn ingest(room: &Room, ledger: &std::path::Path, lines: &[String]) -> Ran {
-    run_with_input(&mut room.command_on(ledger, ["ingest", "--format", "runtime", "--json"]), &lines.join("\n"))
+    run_with_input(&mut room.command_on(ledger, ["ingest", "--format", "runtime", "--json"]), lines.join("\n"))
 }
 
 /// Appended, duplicates, and the reasons of what was rejected.

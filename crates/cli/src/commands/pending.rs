@@ -75,20 +75,30 @@ pub(crate) fn list(requests: &[PermissionRequest], log_id: &LogId, output: &mut 
     if is_narrow {
         table = render::table(&["POSITION", "STATUS", "ASKED", "RUN", "TOOL", "INPUT"], output.is_terminal());
     }
+    let input_max = match (output.is_terminal(), is_narrow) {
+        (false, _) => 200,
+        (true, false) => 60,
+        (true, true) => 36,
+    };
     for request in requests {
         let run = request.run_id.as_ref().map_or("–", |id| id.as_str().get(..13).unwrap_or(id.as_str()));
-        let due = request.due_at.map_or_else(|| "–".to_owned(), |at| render::time_in(&table, at));
+        let time = |at| {
+            let time = render::time(at);
+            // Whoever looks at it knows the year.
+            if output.is_terminal() { time.get(5..).unwrap_or(&time).to_owned() } else { time }
+        };
+        let due = request.due_at.map_or_else(|| "–".to_owned(), time);
         let iteration = request.iteration.map_or_else(|| "–".to_owned(), |iteration| iteration.to_string());
         let cells = [
             Some(request.position.to_string().into()),
             Some(status_cell(request, log_id)),
-            Some(render::time_in(&table, request.asked_at).into()),
+            Some(time(request.asked_at).into()),
             (!is_narrow).then(|| due.into()),
             Some(render::plain(run).into()),
             (!is_narrow).then(|| iteration.into()),
-            (!is_narrow).then(|| render::short(&actor(request), 24).into()),
+            (!is_narrow).then(|| render::short(short_actor(request), 24).into()),
             Some(render::short(request.tool_name.as_deref().unwrap_or("–"), 24).into()),
-            Some(Cell::new(render::short(&input(request), if output.is_terminal() { 60 } else { 200 }))),
+            Some(Cell::new(render::short(&input(request), input_max))),
         ];
         table.add_row(cells.into_iter().flatten().collect::<Vec<Cell>>());
     }
@@ -124,6 +134,11 @@ pub(crate) fn actor(request: &PermissionRequest) -> String {
         Some(agent_type) => format!("{} ({agent_type})", request.actor_id),
         None => request.actor_id.clone(),
     }
+}
+
+/// The same in a word: the subagent's type, where one acts.
+fn short_actor(request: &PermissionRequest) -> &str {
+    request.agent_type.as_deref().unwrap_or_else(|| request.actor_id.rsplit(':').next().unwrap_or(&request.actor_id))
 }
 
 /// What a tool is to do, in one line: its command or file where it has one, else its input.

@@ -49,7 +49,7 @@ pub(crate) fn tell(nodes: Vec<RunNode>, output: &mut Output) -> anyhow::Result<E
         let run = &view.run;
         let id = run.id.as_str();
         // A UUIDv7's first 13 characters are its time: enough of a prefix for every command.
-        let id = if is_narrow { id.get(..13).unwrap_or(id) } else { id };
+        let id = if output.is_terminal() { id.get(..13).unwrap_or(id) } else { id };
         let name = render::short(run.workflow_name.as_deref().unwrap_or("–"), 24);
         let status = render::status_cell(run.status, view.held_by());
         let iteration = format!("{} of {}", run.iteration, run.max_iterations);

@@ -112,7 +112,8 @@ impl Runs {
             table = render::table(&["RUN", "WORKFLOW", "STATUS", "ITER", "STARTED", "REASON"], output.is_terminal());
         }
         for run in runs.into_iter().map(RunView::new) {
-            let name = render::short(run.run.workflow_name.as_deref().unwrap_or("–"), 24);
+            let name_max = if is_narrow { 14 } else { 24 };
+            let name = render::short(run.run.workflow_name.as_deref().unwrap_or("–"), name_max);
             let status = render::status_cell(run.run.status, run.held_by());
             let iteration = format!("{} of {}", run.run.iteration, run.run.max_iterations);
             let started = render::time_in(&table, run.run.started_at);

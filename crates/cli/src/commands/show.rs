@@ -135,32 +135,45 @@ fn tell(view: &RunView, lineage: &[Fork], iterations: &[Iteration], output: &mut
     output.line("")?;
     let heads = ["ITER", "OUTCOME", "STARTED", "TOOK", "EXIT", "TOKENS", "TRACKER", "POSITIONS", "ERROR"];
     let mut table = render::table(&heads, output.is_terminal());
+    let is_narrow = render::is_narrow(&table);
+    if is_narrow {
+        table = render::table(&["ITER", "OUTCOME", "STARTED", "TOKENS", "POSITIONS", "ERROR"], output.is_terminal());
+    }
     for iteration in iterations {
-        table.add_row([
-            format!("{}{}", iteration.iteration, how(iteration)),
-            match (iteration.outcome, &iteration.waiting_for) {
-                (Some(outcome), _) => outcome.as_str().replace('_', " "),
-                (None, Some(_)) => "waiting".to_owned(),
-                (None, None) => "open".to_owned(),
-            },
-            render::time_in(&table, iteration.started_at),
-            iteration
-                .ended_at
-                .map_or_else(|| "–".to_owned(), |at| render::duration(at.0.saturating_sub(iteration.started_at.0))),
-            iteration.exit_code.map_or_else(|| "–".to_owned(), |code| code.to_string()),
-            render::tokens(&iteration.tokens),
-            iteration.tracker.as_ref().map_or_else(|| "–".to_owned(), |tracker| render::bytes(tracker.bytes)),
-            match iteration.end_position {
-                Some(end) => format!("{} to {end}", iteration.start_position),
-                None => format!("{} on", iteration.start_position),
-            },
-            render::short(iteration.error.as_deref().unwrap_or(""), 60),
-        ]);
+        let outcome = match (iteration.outcome, &iteration.waiting_for) {
+            (Some(outcome), _) => outcome.as_str().replace('_', " "),
+            (None, Some(_)) => "waiting".to_owned(),
+            (None, None) => "open".to_owned(),
+        };
+        let took = || {
+            let ended_at = iteration.ended_at;
+            ended_at.map_or_else(dash, |at| render::duration(at.0.saturating_sub(iteration.started_at.0)))
+        };
+        let positions = match iteration.end_position {
+            Some(end) => format!("{} to {end}", iteration.start_position),
+            None => format!("{} on", iteration.start_position),
+        };
+        let cells = [
+            Some(format!("{}{}", iteration.iteration, how(iteration))),
+            Some(outcome),
+            Some(render::time_in(&table, iteration.started_at)),
+            (!is_narrow).then(took),
+            (!is_narrow).then(|| iteration.exit_code.map_or_else(dash, |code| code.to_string())),
+            Some(render::tokens(&iteration.tokens)),
+            (!is_narrow).then(|| iteration.tracker.as_ref().map_or_else(dash, |tracker| render::bytes(tracker.bytes))),
+            Some(positions),
+            Some(render::short(iteration.error.as_deref().unwrap_or(""), 60)),
+        ];
+        table.add_row(cells.into_iter().flatten());
     }
     for line in render::lines(&table, output.is_terminal()) {
         output.line(&line)?;
     }
     Ok(())
+}
+
+fn dash() -> String {
+    "–".to_owned()
 }
 
 /// How an iteration came to be, in words.
