@@ -56,6 +56,7 @@ CREATE TABLE permission_runs_{generation} (
     run_id         TEXT NOT NULL,
     state          TEXT NOT NULL, -- JSON object
     iteration_from INTEGER NOT NULL, -- where its last iteration begins
+    project_dir    TEXT, -- which its rules are relative to
     PRIMARY KEY (run_id)
 ) STRICT, WITHOUT ROWID;
 -- Which run used an adapter session last.

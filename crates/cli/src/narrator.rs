@@ -56,11 +56,23 @@ pub(crate) fn summary(event: &RecordedEvent) -> String {
             let name = start.workflow_name.as_deref().unwrap_or("one turn");
             let iterations = if start.max_iterations == 1 { "iteration" } else { "iterations" };
             let prompt = field("prompt").unwrap_or_default();
-            format!("{name}, at most {} {iterations}: {prompt}", start.max_iterations)
+            let fork = start.forked_from.as_ref().map(|origin| format!(", forked from {origin}")).unwrap_or_default();
+            format!("{name}{fork}, at most {} {iterations}: {prompt}", start.max_iterations)
         }
         (_, KindFacts::WorkflowTransition(transition)) => format!("{} → {}", transition.from, transition.to),
         (_, KindFacts::WorkflowIteration(WorkflowIteration::Start(start))) => {
-            format!("{} begins: {}", start.iteration, field("prompt").unwrap_or_default())
+            let retry = start.retry.as_ref().map(|retry| format!(", a retry ({})", retry.why.as_str()));
+            let retry = retry.unwrap_or_default();
+            format!("{} begins{retry}: {}", start.iteration, field("prompt").unwrap_or_default())
+        }
+        (_, KindFacts::WorkflowIteration(WorkflowIteration::Process(process))) => {
+            format!("{} runs as process {}", process.iteration, process.process.pid)
+        }
+        (_, KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred))) => {
+            format!("{} waits for the answer to {}", deferred.iteration, deferred.request_id)
+        }
+        (_, KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued))) => {
+            format!("{} goes on with the answer to {}", continued.iteration, continued.request_id)
         }
         (_, KindFacts::WorkflowIteration(WorkflowIteration::Session(session))) => {
             format!("{} uses harness session {}", session.iteration, session.adapter_session_id)
@@ -80,7 +92,16 @@ pub(crate) fn summary(event: &RecordedEvent) -> String {
         }
         (_, KindFacts::Decision(decision)) => {
             let what = decision.intent.as_deref().or(decision.decision_type.as_deref()).unwrap_or("decided");
-            format!("{what} on {}", decision.event_id)
+            let by = decision.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            format!("{what} on {}{by}", decision.event_id)
+        }
+        (_, KindFacts::RelayRequest(request)) => {
+            let input = tool_input(event).unwrap_or_default();
+            format!("{} {input}", request.tool_name.as_deref().unwrap_or("a tool"))
+        }
+        (_, KindFacts::RelayWithdrawn(withdrawn)) => withdrawn.reason.clone().unwrap_or_default(),
+        (_, KindFacts::TimerScheduled(timer) | KindFacts::TimerFired(timer)) => {
+            format!("{}, due {}", timer.timer.as_str(), render::time(timer.due_at))
         }
         (_, KindFacts::Tool { tool_name, .. } | KindFacts::Permission { tool_name, .. }) => {
             let input = tool_input(event).unwrap_or_default();

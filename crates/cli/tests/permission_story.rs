@@ -4,6 +4,7 @@
 
 mod support;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use support::{Room, Running, is_running, run, text, wait_for_line, wait_for_run, wait_until};
 
@@ -29,19 +30,16 @@ fn workflow(room: &Room, permissions: Value) -> String {
     room.write("project/ship.json", json.to_string()).display().to_string()
 }
 
+/// What waits; nothing while there is no ledger yet.
 fn pending(room: &Room) -> Vec<Value> {
-    room.json(["pending"])
+    let ran = room.run(["pending", "--json"]);
+    if ran.code == Some(0) { ran.json() } else { Vec::new() }
 }
 
 fn wait_for_question(room: &Room, call: &str) -> Value {
     let mut found = None;
     wait_until(call, || {
-        // The file is there a moment before it is a ledger.
-        found = if runledger_store::LogReader::open(room.ledger()).is_ok() {
-            pending(room).into_iter().find(|request| request["tool_use_id"] == call)
-        } else {
-            None
-        };
+        found = pending(room).into_iter().find(|request| request["tool_use_id"] == call);
         found.is_some()
     });
     found.unwrap()
@@ -267,19 +265,17 @@ fn a_question_outlives_the_runner_and_its_hook_and_the_answer_counts_when_it_is_
 plan '<!-- WORKFLOW_COMPLETE -->'"#;
     let workflow = workflow(&room, json!({"rules": [{"tool": "Bash", "action": "ask"}], "ask_timeout_ms": null}));
     let running = Running::start(&mut room.exec_json(&["--workflow", &workflow], &agent));
-    wait_until("the question", || {
-        // The file is there a moment before it is a ledger.
-        runledger_store::LogReader::open(room.ledger()).is_ok() && pending(&room).len() == 1
-    });
+    wait_until("the question", || pending(&room).len() == 1);
     let asked = pending(&room).pop().unwrap();
     let agent = wait_for_line(&room.path("project/agent"));
-    running.signal(rustix::process::Signal::KILL);
+    // Everything dies at once, as with the machine: the runner, the agent, its hook.
+    running.signal(Signal::KILL);
     drop(running.wait());
-    // The hook goes with its agent: while it lives, it hands the answer on by itself.
-    let group = rustix::process::Pid::from_raw(agent.parse().unwrap()).unwrap();
-    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    let group = Pid::from_raw(agent.parse().unwrap()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
+    wait_until("the agent's end", || !is_running(&agent));
+    assert_eq!(pending(&room).len(), 1, "the question stands");
     let run_id = wait_for_run(&room).to_string();
-    wait_until("the end of the agent", || !is_running(&agent));
 
     let ran = room.run(["allow", text(&asked, "/request_id")]);
     assert_eq!(ran.code, Some(0), "{ran:?}");

@@ -44,9 +44,8 @@ impl Scene {
     fn wait_for_question(&self) -> Value {
         let mut asked = Vec::new();
         wait_until("the question", || {
-            // The file is there a moment before it is a ledger.
-            let is_there = runledger_store::LogReader::open(self.room.ledger()).is_ok();
-            asked = if is_there { self.room.json(["pending"]) } else { Vec::new() };
+            let ran = self.room.run(["pending", "--json"]);
+            asked = if ran.code == Some(0) { ran.json() } else { Vec::new() };
             !asked.is_empty()
         });
         asked.remove(0)

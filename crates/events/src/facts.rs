@@ -6,7 +6,7 @@
 use crate::ids::EventId;
 use crate::json::Object;
 use crate::kind::EventKind;
-use crate::relay_event::{AppliedRule, RelayRequest, RelayWithdrawn, Timer};
+use crate::relay_event::{AppliedRule, RelayDelivered, RelayRequest, RelayWithdrawn, Timer};
 use crate::runtime_event::RuntimeEventError;
 use crate::tokens::Tokens;
 use crate::workflow_event::{WorkflowEnd, WorkflowIteration, WorkflowStart, WorkflowTransition};
@@ -130,6 +130,7 @@ pub enum KindFacts {
     RelayWithdrawn(RelayWithdrawn),
     TimerScheduled(Timer),
     TimerFired(Timer),
+    RelayDelivered(RelayDelivered),
 }
 
 /// A decision on an earlier event, or a signal to a run.
@@ -243,6 +244,7 @@ impl Facts {
             K::WorkflowEnd => KindFacts::WorkflowEnd(workflow_data(kind, data_json)?),
             K::RelayRequest => KindFacts::RelayRequest(Box::new(workflow_data(kind, data_json)?)),
             K::RelayWithdrawn => KindFacts::RelayWithdrawn(workflow_data(kind, data_json)?),
+            K::RelayDelivered => KindFacts::RelayDelivered(workflow_data(kind, data_json)?),
             K::TimerScheduled => KindFacts::TimerScheduled(workflow_data(kind, data_json)?),
             K::TimerFired => KindFacts::TimerFired(workflow_data(kind, data_json)?),
         };

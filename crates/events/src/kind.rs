@@ -117,6 +117,8 @@ kinds! {
     RelayRequest = "relay.request",
     /// A question needs no answer any more.
     RelayWithdrawn = "relay.withdrawn",
+    /// An answer goes to the harness now.
+    RelayDelivered = "relay.delivered",
     /// A moment of a workflow run was noted.
     TimerScheduled = "timer.scheduled",
     /// That moment came.
@@ -127,7 +129,14 @@ impl EventKind {
     /// Whether it is one of the project's own kinds, whose `data` has to be of their shape; decisions are others' too.
     pub fn has_own_shape(&self) -> bool {
         self.is_workflow()
-            || matches!(self, Self::RelayRequest | Self::RelayWithdrawn | Self::TimerScheduled | Self::TimerFired)
+            || matches!(
+                self,
+                Self::RelayRequest
+                    | Self::RelayWithdrawn
+                    | Self::RelayDelivered
+                    | Self::TimerScheduled
+                    | Self::TimerFired
+            )
     }
 
     /// Whether the runner writes it: one of the four `workflow.*` kinds.

@@ -1,8 +1,9 @@
 //! The facts of a question to whoever can answer it, and of timers: kinds `relay.request`, `relay.withdrawn`,
-//! `timer.scheduled` and `timer.fired`.
+//! `relay.delivered`, `timer.scheduled` and `timer.fired`.
 //!
 //! Each question has a stream of its own, `request/<request id>`: first `relay.request`, then what became of it. The first
-//! `decision` or `relay.withdrawn` behind it counts, and the stream's version decides who was first.
+//! `decision` or `relay.withdrawn` behind it counts, and the stream's version decides who was first. `relay.delivered`
+//! comes before the answer goes to the harness, so that each is given once.
 
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +136,15 @@ pub struct RelayWithdrawn {
     pub request_id: RequestId,
     /// Why, in words.
     pub reason: Option<String>,
+}
+
+/// `relay.delivered`: the answer goes to the harness now, for a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct RelayDelivered {
+    /// The question.
+    pub request_id: RequestId,
+    /// The event that tells of the call that the answer is used for.
+    pub event_id: EventId,
 }
 
 /// `timer.scheduled`, `timer.fired`: a moment of a workflow run, in its own stream.

@@ -335,6 +335,7 @@ pub fn event_json<C: Serialize>(
         KindFacts::WorkflowEnd(facts) => write(id, occurred_at, EventKind::WorkflowEnd, facts, content),
         KindFacts::RelayRequest(facts) => write(id, occurred_at, EventKind::RelayRequest, facts.as_ref(), content),
         KindFacts::RelayWithdrawn(facts) => write(id, occurred_at, EventKind::RelayWithdrawn, facts, content),
+        KindFacts::RelayDelivered(facts) => write(id, occurred_at, EventKind::RelayDelivered, facts, content),
         KindFacts::TimerScheduled(facts) => write(id, occurred_at, EventKind::TimerScheduled, facts, content),
         KindFacts::TimerFired(facts) => write(id, occurred_at, EventKind::TimerFired, facts, content),
         other => Err(serde::ser::Error::custom(format!("facts of a kind that others tell: {other:?}"))),

@@ -45,7 +45,12 @@ impl Queries {
                 return Ok(found);
             }
         }
-        select::named(&connection, false, &text).map_err(failed)
+        let mut found = select::named(&connection, false, &text).map_err(failed)?;
+        // The whole name of a question that was put is its alone, whatever else was asked about the same call.
+        if found.iter().any(|request| is_question(request, text)) {
+            found.retain(|request| is_question(request, text));
+        }
+        Ok(found)
     }
 
     /// The request at this position ([`PermissionRequest::position`]), with what was asked and decided before it in its
@@ -56,6 +61,10 @@ impl Queries {
     pub fn context(&self, position: Position) -> Result<Option<RequestContext>, ProjectionError> {
         select::context(&*self.connection()?, position).map_err(|source| self.failed(NAME, &source))
     }
+}
+
+fn is_question(request: &PermissionRequest, name: &str) -> bool {
+    request.log_id.is_some() && request.request_id.as_str() == name
 }
 
 fn clause(filter: &RequestFilter, log_id: &str) -> (String, Vec<Value>) {

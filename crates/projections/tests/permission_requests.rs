@@ -299,6 +299,27 @@ fn the_workflow_context_is_that_of_the_moment_however_the_run_is_known() {
 }
 
 #[test]
+fn what_the_harness_asks_in_a_run_with_rules_names_the_rule_that_it_falls_under() {
+    // Given a run whose rules have pushes asked about, but for those of subagents
+    let mut story = Story::default();
+    let mut told =
+        vec![story.workflow_in("r", "s", &start("r", "s", 128)), story.workflow_in("r", "s", &into_running())];
+    let asks = |id: &str, command: &str, agent: Option<&str>| {
+        let data = json!({"tool_name": "Bash", "tool_use_id": id, "tool_input": {"command": command}});
+        let mut told = event("session/s", of("s", Some("a"), Some("r")), id, 9, "permission.request", data);
+        let agent = agent.map(|id| format!(r#""agentId":"{id}","#)).unwrap_or_default();
+        told.json = told.json.replacen('{', &format!(r#"{{{agent}"context":{{"cwd":"/work"}},"#), 1);
+        told
+    };
+    told.push(asks("root", "git push", None));
+    told.push(asks("sub", "git push origin", Some("x")));
+    told.push(asks("other", "ls", Some("x")));
+    // When, then: the rule of the story is on subagents.
+    let named: Vec<_> = rows(&projected(&told)).into_iter().map(|row| row.rule.map(|rule| rule.tool)).collect();
+    assert_eq!(named, [None, Some("Bash(git push:*)".to_owned()), None]);
+}
+
+#[test]
 fn a_request_is_found_by_position_call_event_or_name_and_told_with_what_was_before_it_in_its_run() {
     // Given 60 requests of a run, and one elsewhere
     let mut told = vec![event("session/s", of("s", None, None), "loose", 1, "permission.request", call("t1"))];

@@ -453,6 +453,7 @@ fn is_of_runs_or_permissions(kind: &EventKind) -> bool {
         K::Decision
             | K::RelayRequest
             | K::RelayWithdrawn
+            | K::RelayDelivered
             | K::TimerScheduled
             | K::TimerFired
             | K::PermissionRequest

@@ -26,8 +26,9 @@ impl Projection for FeedSearch {
         NAME
     }
 
+    /// 2: titles of questions, timers and signals by name.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn kinds(&self) -> Kinds {

@@ -5,9 +5,9 @@
 //! given: the next call of the same run that asks the same takes it up, or the question itself while it is pending.
 
 use runledger_events::{
-    AdapterSessionId, EventId, EventKind, KindFacts, Metadata, ObjectText, OnAsk, Position, RecordedEvent,
+    AdapterSessionId, EventId, EventKind, KindFacts, Metadata, OnAsk, Position, RecordedEvent, RelayDelivered,
     RelayRequest, RelayState, RequestId, RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion,
-    WorkflowIteration,
+    WorkflowIteration, event_json,
 };
 use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, Read, ReadError, StreamAppend};
 
@@ -18,9 +18,6 @@ use crate::relay::decision_event::new_event_id;
 
 /// Events of a run that are looked at in one step back.
 const STEP: usize = 16;
-/// The kind of the event that says that an answer reached the harness.
-const DELIVERED: &str = "relay.delivered";
-
 impl Commands {
     /// The latest question of a run on the same call that nobody waits with any more and whose answer, if it has one,
     /// never reached the harness. What the turn of now has put off is waited for, and not left behind.
@@ -119,13 +116,9 @@ impl Commands {
     }
 
     fn delivered_event(&self, id: &RequestId, call: &EventId, of_first: Metadata) -> Result<NewEvent, RelayLogError> {
-        let data = ObjectText::new().text("request_id", id.as_str()).text("event_id", call.as_str()).finish();
-        let json = ObjectText::new()
-            .text("id", new_event_id()?.as_str())
-            .raw("timestamp", self.now().to_string().as_str())
-            .text("kind", DELIVERED)
-            .raw("data", data.as_str())
-            .finish();
+        let facts = RelayDelivered { request_id: id.clone(), event_id: call.clone() };
+        let facts = KindFacts::RelayDelivered(facts);
+        let json = event_json(&new_event_id()?, self.now(), &facts, &serde_json::Map::new())?;
         let metadata = Metadata { causation_id: Some(call.clone()), ..of_first };
         Ok(NewEvent::new(RuntimeEvent::from_json(&json)?, metadata)?)
     }
@@ -157,5 +150,5 @@ impl Commands {
 }
 
 fn is_delivered(event: &RecordedEvent) -> bool {
-    event.kind.as_str() == DELIVERED
+    matches!(event.facts.data, KindFacts::RelayDelivered(_))
 }

@@ -302,7 +302,7 @@ fn reject(answers: &mut Answers, number: u64, reason: String) {
 /// Whose own stream events of this kind stand in; none where they stand in a session's.
 fn owner_of(kind: &EventKind) -> Option<&'static str> {
     match kind {
-        EventKind::RelayRequest | EventKind::RelayWithdrawn => Some("a question"),
+        EventKind::RelayRequest | EventKind::RelayWithdrawn | EventKind::RelayDelivered => Some("a question"),
         EventKind::TimerScheduled | EventKind::TimerFired => Some("a run"),
         kind if kind.is_workflow() => Some("a run"),
         _ => None,

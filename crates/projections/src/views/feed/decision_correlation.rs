@@ -38,6 +38,18 @@ pub(super) fn requested(
     memory.put(Seam::Request, request_id, &request)
 }
 
+impl Request {
+    /// The feed event's number in its session.
+    pub(super) fn seq(&self) -> Option<u64> {
+        self.event_id.rsplit_once(":E").and_then(|(_, seq)| seq.parse().ok())
+    }
+}
+
+/// The request of this id, however it stands.
+pub(super) fn known(memory: &mut Memory<'_>, request_id: &str) -> Result<Option<Request>, ProjectionError> {
+    memory.get(Seam::Request, request_id)
+}
+
 /// The request of this id, which is thereby decided.
 pub(super) fn decide(memory: &mut Memory<'_>, request_id: &str) -> Result<Option<Request>, ProjectionError> {
     let Some(mut request) = memory.get::<Request>(Seam::Request, request_id)?.filter(|request| request.is_open) else {

@@ -6,7 +6,7 @@ use super::event::FeedLevel;
 use super::incoming::Incoming;
 use super::mapper::{Draft, Mapper};
 use super::subagents::ROOT;
-use super::{decision_correlation, titles};
+use super::{decision_correlation, relays, text, titles};
 use crate::error::ProjectionError;
 
 /// What was decided: the word, its reason or message, and the title.
@@ -25,12 +25,19 @@ impl Mapper<'_> {
         let decision = event.decision();
         let source = facts.source.clone().unwrap_or_default();
         let actor = if source == "user" { "user" } else { "system" };
-        if event.event.stream.run_id().is_some() {
+        let stream = &event.event.stream;
+        if stream.request_id().is_some() {
+            return self.relay_decision(event, facts);
+        }
+        if stream.is_rules() || (stream.run_id().is_some() && facts.pattern.is_some()) {
+            return self.standing_decision(event, facts);
+        }
+        if stream.run_id().is_some() {
             return self.signal(event, facts.intent.as_deref(), actor);
         }
         let request_id = facts.event_id.as_str();
         let Some(request) = decision_correlation::decide(&mut self.memory, request_id)? else {
-            return Ok(());
+            return self.rule_decision(event, facts);
         };
         let (kind, verdict) = match request.kind.as_str() {
             "permission.request" => ("permission.decision", on_permission(&decision, &source)),
@@ -58,19 +65,47 @@ impl Mapper<'_> {
 
     /// A decision in a run's own stream asks its runner for something.
     fn signal(&mut self, event: &Incoming<'_>, intent: Option<&str>, actor: &str) -> Result<(), ProjectionError> {
-        let name = intent.unwrap_or("unknown");
-        let title = match name {
-            "workflow_cancel" => format!("{} Cancel requested", titles::WORKFLOW),
-            name => format!("{} Signal: {name}", titles::WORKFLOW),
-        };
-        let data = ObjectText::new().text("signal", name);
-        self.emit(event, Draft::new("workflow.signal", title, data).level(FeedLevel::Warn).by(actor))?;
+        let decision = event.decision();
+        let told = decision.object("intent").unwrap_or_default();
+        let data = ObjectText::new()
+            .text("signal", intent.unwrap_or("unknown"))
+            .text("name", told.text("name").as_deref())
+            .raw("data", told.raw("data"))
+            .text("by", decision.text("by").as_deref());
+        let draft = Draft::new("workflow.signal", signal_title(event, intent), data);
+        self.emit(event, draft.level(FeedLevel::Warn).by(actor))?;
         Ok(())
     }
 }
 
+/// The title of a signal to a run.
+fn signal_title(event: &Incoming<'_>, intent: Option<&str>) -> String {
+    let what = match intent.unwrap_or("unknown") {
+        "workflow_cancel" => "Cancel requested".to_owned(),
+        "workflow_pause" => "Pause requested".to_owned(),
+        "workflow_resume" => "Resume requested".to_owned(),
+        other => {
+            let name = event.decision().object("intent").and_then(|intent| intent.text("name"));
+            format!("Signal: {}", name.as_deref().unwrap_or(other))
+        }
+    };
+    text::title(&format!("{} {what}", titles::WORKFLOW))
+}
+
 /// What a decision may be shown as: it depends on what it is on.
 pub(super) fn titles(event: &Incoming<'_>) -> String {
+    let stream = &event.event.stream;
+    if let KindFacts::Decision(facts) = &event.event.facts.data {
+        if stream.is_rules() || (stream.run_id().is_some() && facts.pattern.is_some()) {
+            return relays::standing_title(event, facts).unwrap_or_default();
+        }
+        if stream.run_id().is_some() {
+            return signal_title(event, facts.intent.as_deref());
+        }
+        if stream.request_id().is_some() || facts.rule.is_some() {
+            return relays::decision_title(event, facts);
+        }
+    }
     let decision = event.decision();
     let source = decision.text("source").unwrap_or_default();
     format!("{}\n{}", on_permission(&decision, &source).title, on_stop(&decision, &source).title)

@@ -215,6 +215,11 @@ impl<'a> Mapper<'a> {
             K::Notification => self.notification(event),
             K::Decision => self.decision(event),
             K::WorkflowStart | K::WorkflowTransition | K::WorkflowIteration | K::WorkflowEnd => self.workflow(event),
+            K::RelayRequest => self.relay_request(event),
+            K::RelayWithdrawn => self.relay_withdrawn(event),
+            // The answer's entry is there already; that the harness got it is for the next call to know.
+            K::RelayDelivered => Ok(()),
+            K::TimerScheduled | K::TimerFired => self.timer(event),
             K::Unknown | K::Other(_) => self.unknown(event),
             _ => self.harness(event),
         }

@@ -42,6 +42,10 @@ pub(super) enum Seam {
     Telling,
     /// Which calls of Codex's output are which calls of its hooks and rollout.
     CallName,
+    /// Questions, by their id.
+    Relay,
+    /// Which feed event shows a question, by the event that it is about.
+    RelayAbout,
     /// Workflow runs, by their id.
     Workflow,
     /// The workflow run of an adapter session.
@@ -62,6 +66,8 @@ impl Seam {
             Self::Shown => "shown",
             Self::Telling => "telling",
             Self::CallName => "call_name",
+            Self::Relay => "relay",
+            Self::RelayAbout => "relay_about",
             Self::Workflow => "workflow",
             Self::WorkflowOfAdapter => "workflow_of_adapter",
         }

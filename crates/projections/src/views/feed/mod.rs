@@ -11,7 +11,7 @@
 //! | `workflow_lifecycle` | WorkflowLifecycle: workflow run, iteration and state of an event |
 //! | `retelling` | which facts were told by whom: one fact is one entry |
 //! | `call_names` | CallNames: which call of Codex's output is which call of its hooks and rollout |
-//! | `mapper` and `sessions`, `messages`, `tools`, `web_search`, `harness`, `notifications`, `decisions`, `workflow` | events of each kind into entries |
+//! | `mapper` and `sessions`, `messages`, `tools`, `web_search`, `harness`, `notifications`, `decisions`, `relays`, `workflow` | events of each kind into entries |
 //! | `words` | titles to search by |
 //! | `memory`, `rows`, `tables` | where it is kept |
 //!
@@ -28,6 +28,7 @@ mod mapper;
 mod memory;
 mod messages;
 mod notifications;
+mod relays;
 mod retelling;
 mod root_plan;
 pub(crate) mod rows;
@@ -77,8 +78,9 @@ impl Projection for Feed {
         NAME
     }
 
+    /// 2: questions, rules, timers, retries, forks, signals by name.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn kinds(&self) -> Kinds {

@@ -259,6 +259,9 @@ impl Mapper<'_> {
     }
 
     pub(super) fn permission_request(&mut self, event: &Incoming<'_>) -> Result<(), ProjectionError> {
+        if self.is_shown_by_question(event)? {
+            return Ok(());
+        }
         self.ensure_run(event, Trigger::Other, None)?;
         if let Some(run) = self.counting_run(event) {
             run.counters.permission_requests += 1;

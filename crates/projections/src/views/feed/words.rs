@@ -3,7 +3,7 @@
 use runledger_events::{EventKind, KindFacts, RecordedEvent, WorkflowIteration};
 
 use super::incoming::Incoming;
-use super::{decisions, harness, notifications, titles, workflow};
+use super::{decisions, harness, notifications, relays, titles, workflow};
 
 /// The title of what an event tells; none where it is its own text, or where it tells nothing by itself.
 pub(crate) fn title(event: &RecordedEvent, json: &str) -> Option<String> {
@@ -19,6 +19,9 @@ pub(crate) fn title(event: &RecordedEvent, json: &str) -> Option<String> {
         K::ToolPre => incoming.tool_name(),
         K::PermissionRequest => format!("Permission: {}", incoming.tool_name()),
         K::PermissionDenied => format!("Denied: {}", incoming.tool_name()),
+        K::RelayRequest => relays::request_title(&incoming),
+        K::RelayWithdrawn => relays::withdrawn_title(&incoming),
+        K::TimerScheduled | K::TimerFired => return relays::timer_title(&incoming),
         K::StopRequest | K::TurnComplete => titles::STOP_REQUESTED.to_owned(),
         K::SubagentStart => format!("Subagent: {}", agent_type()),
         K::SubagentStop => format!("Subagent done: {}", agent_type()),
@@ -37,7 +40,11 @@ fn workflow_title(event: &Incoming<'_>) -> Option<String> {
     match &event.event.facts.data {
         KindFacts::WorkflowStart(start) => Some(workflow::start_title(event, start)),
         KindFacts::WorkflowTransition(moved) => workflow::move_title(moved),
-        KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => Some(format!("Iteration {}", start.iteration)),
+        KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => Some(workflow::iteration_title(start)),
+        KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred)) => Some(workflow::deferred_title(deferred)),
+        KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued)) => {
+            Some(workflow::continued_title(continued))
+        }
         KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => Some(workflow::iteration_end_title(end)),
         KindFacts::WorkflowEnd(end) => Some(workflow::end_title(end)),
         _ => None,

@@ -1,8 +1,8 @@
 //! What the runner tells of a workflow run: its start, its iterations, its interruptions and its end.
 
 use runledger_events::{
-    IterationEnd, IterationOutcome, KindFacts, ObjectText, RunState, RunStatus, WorkflowEnd, WorkflowIteration,
-    WorkflowStart, WorkflowTransition,
+    IterationContinued, IterationDeferred, IterationEnd, IterationOutcome, IterationStart, KindFacts, ObjectText,
+    RetryReason, RunState, RunStatus, WorkflowEnd, WorkflowIteration, WorkflowStart, WorkflowTransition,
 };
 
 use super::event::FeedLevel;
@@ -21,8 +21,17 @@ impl Mapper<'_> {
         match &event.event.facts.data {
             KindFacts::WorkflowStart(start) => self.workflow_started(event, start),
             KindFacts::WorkflowTransition(transition) => self.workflow_moved(event, transition),
-            KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => {
-                self.iteration_started(event, start.iteration)
+            KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => self.iteration_started(event, start),
+            KindFacts::WorkflowIteration(WorkflowIteration::Deferred(deferred)) => {
+                self.close_run_of(event, run_id.as_str(), Ending::completed())?;
+                let data = phase("deferred", deferred.iteration).text("request_id", deferred.request_id.as_str());
+                self.emit(event, Draft::new("workflow.iteration", deferred_title(deferred), data))?;
+                Ok(())
+            }
+            KindFacts::WorkflowIteration(WorkflowIteration::Continued(continued)) => {
+                let data = phase("continued", continued.iteration).text("request_id", continued.request_id.as_str());
+                self.emit(event, Draft::new("workflow.iteration", continued_title(continued), data))?;
+                Ok(())
             }
             KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => {
                 self.close_run_of(event, run_id.as_str(), ending_of_turn(end))?;
@@ -55,6 +64,8 @@ impl Mapper<'_> {
             .raw("max_iterations", start.max_iterations.to_string().as_str())
             .text("tracker_path", start.tracker_path.as_deref())
             .text("parent_run_id", start.parent_run_id.as_ref().map(|id| id.as_str()))
+            .text("forked_from", start.forked_from.as_ref().map(|id| id.as_str()))
+            .raw("forked_at", start.forked_at.map(|at| at.to_string()).as_deref())
             .text("prompt", prompt.as_deref());
         self.emit(event, Draft::new("workflow.start", start_title(event, start), data))?;
         Ok(())
@@ -74,12 +85,12 @@ impl Mapper<'_> {
         Ok(())
     }
 
-    fn iteration_started(&mut self, event: &Incoming<'_>, iteration: u32) -> Result<(), ProjectionError> {
-        let data = ObjectText::new()
-            .text("phase", "start")
-            .raw("iteration", iteration.to_string().as_str())
+    fn iteration_started(&mut self, event: &Incoming<'_>, start: &IterationStart) -> Result<(), ProjectionError> {
+        let retry = start.retry.as_ref().and_then(|retry| serde_json::to_string(retry).ok());
+        let data = phase("start", start.iteration)
+            .raw("retry", retry.as_deref())
             .text("prompt", event.text("prompt").as_deref());
-        let title = format!("{} Iteration {iteration}", titles::WORKFLOW);
+        let title = format!("{} {}", titles::WORKFLOW, iteration_title(start));
         self.emit(event, Draft::new("workflow.iteration", title, data))?;
         Ok(())
     }
@@ -116,7 +127,34 @@ impl Mapper<'_> {
 /// The title of a workflow run's start.
 pub(super) fn start_title(event: &Incoming<'_>, start: &WorkflowStart) -> String {
     let name = start.workflow_name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+    if let Some(origin) = &start.forked_from {
+        let at = start.forked_at.map(|at| format!(" at {at}")).unwrap_or_default();
+        return titled(&format!("Workflow{name} forked from {origin}{at}"), None);
+    }
     titled(&format!("Workflow{name} started"), event.text("prompt").as_deref())
+}
+
+fn phase(phase: &str, iteration: u32) -> ObjectText {
+    ObjectText::new().text("phase", phase).raw("iteration", iteration.to_string().as_str())
+}
+
+/// What an iteration's start is called, without a sign.
+pub(super) fn iteration_title(start: &IterationStart) -> String {
+    match start.retry.as_ref().map(|retry| retry.why) {
+        None => format!("Iteration {}", start.iteration),
+        Some(RetryReason::Denied) => format!("Iteration {}, a retry: something was denied", start.iteration),
+        Some(RetryReason::Failed) => format!("Iteration {}, a retry: the turn failed", start.iteration),
+    }
+}
+
+/// The title of an iteration that waits for an answer.
+pub(super) fn deferred_title(deferred: &IterationDeferred) -> String {
+    titled(&format!("Iteration {} waits for an answer", deferred.iteration), Some(deferred.request_id.as_str()))
+}
+
+/// The title of an iteration that goes on with the answer.
+pub(super) fn continued_title(continued: &IterationContinued) -> String {
+    titled(&format!("Iteration {} goes on with the answer", continued.iteration), Some(continued.request_id.as_str()))
 }
 
 /// The title of a move from state to state; none for those that are not shown.

@@ -56,7 +56,7 @@ pub(super) fn take(memory: &mut Memory<'_>, event: &RecordedEvent) -> Result<(),
     let next = match (&event.facts.data, known) {
         (KindFacts::WorkflowStart(start), None) => WorkflowState::initial(event).map(|initial| Known {
             workflow_name: start.workflow_name.clone(),
-            iteration: 0,
+            iteration: initial.iteration,
             state: initial.state,
         }),
         (KindFacts::WorkflowTransition(transition), Some(known)) => {

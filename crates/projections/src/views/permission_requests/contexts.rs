@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 
 use runledger_events::{
-    AdapterSessionId, AskContext, KindFacts, Position, RecordedEvent, RunId, WorkflowIteration, WorkflowState,
+    AdapterSessionId, AppliedRule, AskContext, Fields, KindFacts, Position, RecordedEvent, RunId, RunState, ToolCall,
+    WorkflowIteration, WorkflowState, readable,
 };
 use rusqlite::OptionalExtension;
 
+use super::rows::NewRow;
 use super::{ADAPTERS, NAME, RUNS};
 use crate::error::ProjectionError;
 use crate::projection::Target;
@@ -18,6 +20,7 @@ use crate::views::{damaged, from_json, sqlite, to_json};
 struct Known {
     state: WorkflowState,
     iteration_from: Position,
+    project_dir: Option<String>,
 }
 
 /// Which workflow run something belongs to. Where its start is not in this log, nothing else is known of it.
@@ -63,7 +66,11 @@ impl<'a> Contexts<'a> {
         };
         match row {
             None => {
-                *row = WorkflowState::initial(event).map(|state| Known { state, iteration_from: event.position });
+                *row = WorkflowState::initial(event).map(|state| Known {
+                    state,
+                    iteration_from: event.position,
+                    project_dir: project_dir(event),
+                });
             }
             Some(known) => {
                 // What cannot follow is reported where the runs are kept.
@@ -116,6 +123,27 @@ impl<'a> Contexts<'a> {
         Ok(Some(Belonging { context: known.map(|known| context(&known.state)), run_id }))
     }
 
+    /// The rule of its run that a call falls under, where the run goes on and has one.
+    pub(super) fn rule(&self, row: &NewRow) -> Option<AppliedRule> {
+        let known = self.runs.get(&row.belonging.as_ref()?.run_id)?.as_ref()?;
+        let state = &known.state;
+        let permissions = state.policy.as_ref()?.permissions.as_ref().filter(|_| state.state != RunState::Done)?;
+        let cwd = row.cwd.clone().or_else(|| known.project_dir.clone())?;
+        let call = ToolCall {
+            tool_name: row.tool_name.clone()?,
+            tool_input: row.tool_input.clone()?,
+            project_dir: known.project_dir.clone().unwrap_or_else(|| cwd.clone()),
+            cwd,
+            // Whose home it was then is not told.
+            home: None,
+            agent_id: row.agent_id.clone(),
+            agent_type: row.agent_type.clone(),
+            state: state.state,
+            iteration: state.iteration,
+        };
+        permissions.ruling(&call, &state.carried.grants, &[]).map(|ruling| ruling.rule)
+    }
+
     fn run_of(&self, adapter: &AdapterSessionId) -> Result<Option<RunId>, ProjectionError> {
         let sql = format!("SELECT run_id FROM {} WHERE adapter_session_id = ?1", self.target.table(ADAPTERS));
         let read = |row: &rusqlite::Row<'_>| RunId::new(row.get::<_, String>(0)?).map_err(|error| damaged(0, error));
@@ -130,9 +158,11 @@ impl<'a> Contexts<'a> {
         if self.runs.contains_key(run_id) {
             return Ok(());
         }
-        let sql = format!("SELECT state, iteration_from FROM {} WHERE run_id = ?1", self.target.table(RUNS));
-        let read =
-            |row: &rusqlite::Row<'_>| Ok(Known { state: from_json(row, 0)?, iteration_from: Position(row.get(1)?) });
+        let sql =
+            format!("SELECT state, iteration_from, project_dir FROM {} WHERE run_id = ?1", self.target.table(RUNS));
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Known { state: from_json(row, 0)?, iteration_from: Position(row.get(1)?), project_dir: row.get(2)? })
+        };
         let known = self
             .target
             .connection
@@ -146,7 +176,7 @@ impl<'a> Contexts<'a> {
     /// Writes what changed.
     pub(super) fn flush(self) -> Result<(), ProjectionError> {
         let sql = format!(
-            "INSERT OR REPLACE INTO {} (run_id, state, iteration_from) VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO {} (run_id, state, iteration_from, project_dir) VALUES (?1, ?2, ?3, ?4)",
             self.target.table(RUNS)
         );
         for run_id in &self.changed {
@@ -157,7 +187,9 @@ impl<'a> Contexts<'a> {
             self.target
                 .connection
                 .prepare_cached(&sql)
-                .and_then(|mut statement| statement.execute((run_id.as_str(), state, known.iteration_from.0)))
+                .and_then(|mut statement| {
+                    statement.execute((run_id.as_str(), state, known.iteration_from.0, known.project_dir.as_deref()))
+                })
                 .map_err(|source| self.failed(&source))?;
         }
         Ok(())
@@ -166,6 +198,12 @@ impl<'a> Contexts<'a> {
     fn failed(&self, source: &rusqlite::Error) -> ProjectionError {
         sqlite(&self.target, NAME, source)
     }
+}
+
+/// The project directory that a run's start tells.
+fn project_dir(start: &RecordedEvent) -> Option<String> {
+    let text = readable(start.content.json()?);
+    Fields::parse(&text).ok()?.object("data")?.text("project_dir")
 }
 
 fn context(state: &WorkflowState) -> AskContext {

@@ -148,7 +148,7 @@ fn requested(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) 
         None => calls::asked_for(target, event, told).map_err(|source| sqlite(target, NAME, &source))?,
     };
     let row = told.row(event.id.as_str(), call.as_ref(), contexts.of(event)?);
-    rows::put(target, &NewRow { event_position: Some(event.position), ..row })
+    rows::put(target, &NewRow { event_position: Some(event.position), rule: contexts.rule(&row), ..row })
 }
 
 fn relayed(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
@@ -221,8 +221,8 @@ fn decided(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) ->
         return Ok(());
     }
     let (session_id, event_id) = (told.session_id(), facts.event_id.as_str());
-    let is_of_rule = facts.source.as_deref() == Some("rule");
-    if is_of_rule && rows::find(target, session_id, event_id).map_err(failed)?.is_none() {
+    // A runtime's own rules decide on what it tells of; ours are named.
+    if facts.rule.is_some() && rows::find(target, session_id, event_id).map_err(failed)?.is_none() {
         let call = calls::begun_by(target, session_id, event_id).map_err(failed)?;
         let context: Option<AskContext> = told.data.raw("context").and_then(|json| serde_json::from_str(json).ok());
         let belonging = match context {

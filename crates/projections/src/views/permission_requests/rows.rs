@@ -89,8 +89,7 @@ pub(super) fn put(target: &Target<'_>, row: &NewRow) -> Result<(), ProjectionErr
              tool_name = coalesce(tool_name, excluded.tool_name),
              tool_input = coalesce(tool_input, excluded.tool_input),
              cwd = coalesce(cwd, excluded.cwd),
-             agent_type = coalesce(agent_type, excluded.agent_type),
-             rule = coalesce(excluded.rule, rule) {}",
+             agent_type = coalesce(agent_type, excluded.agent_type) {}",
         target.table(NAME),
         if relay.is_some() {
             // From now on its stream alone says how it stands.
@@ -103,9 +102,9 @@ pub(super) fn put(target: &Target<'_>, row: &NewRow) -> Result<(), ProjectionErr
              question = excluded.question, mode = excluded.mode, on_timeout = excluded.on_timeout,
              status = excluded.status, due_at = excluded.due_at, pattern = excluded.pattern, log_id = excluded.log_id,
              decided_at = NULL, decided_position = NULL, decided_by = NULL, decided_via = NULL, intent = NULL,
-             reason = NULL, answers = NULL, scope = NULL"
+             reason = NULL, answers = NULL, scope = NULL, rule = coalesce(excluded.rule, rule)"
         } else {
-            ""
+            ", rule = coalesce(rule, excluded.rule)"
         }
     );
     let actor_id = row.agent_id.as_ref().map_or_else(|| "agent:root".to_owned(), |id| format!("subagent:{id}"));
