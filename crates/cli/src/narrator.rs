@@ -1,7 +1,8 @@
 //! Tells of events while a run goes on, or out of the log: as JSON lines, or in a line for a person each.
 
 use runledger_events::{
-    Content, EventId, EventKind, KindFacts, RecordedEvent, StreamVersion, TimestampMs, WorkflowIteration,
+    Content, DecisionFacts, EXPIRED, EventId, EventKind, Fields, KindFacts, RecordedEvent, StreamVersion, TimestampMs,
+    WorkflowIteration, readable,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -48,6 +49,42 @@ impl<'a> EventLine<'a> {
     }
 }
 
+/// What was decided, by whom, and why.
+fn decided(decision: &DecisionFacts, reason: Option<String>) -> String {
+    let word = decision.intent.as_deref().or(decision.decision_type.as_deref()).unwrap_or("decided");
+    let by = match (&decision.rule, &decision.by) {
+        (Some(rule), _) => format!(" by rule {}", rule.tool),
+        (None, Some(by)) => format!(" by {by}"),
+        (None, None) => String::new(),
+    };
+    let reach = match decision.scope.as_deref() {
+        Some("run") => " for the run",
+        Some("always") => " always",
+        _ => "",
+    };
+    let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let is_late = decision.decision_type.as_deref() == Some(EXPIRED);
+    let late = if is_late { "too late: " } else { "" };
+    match word {
+        "permission_allow" => format!("{late}allowed{reach}{by}{why}"),
+        "permission_deny" => format!("{late}denied{reach}{by}{why}"),
+        "question_answer" => format!("{late}answered{by}"),
+        "workflow_cancel" => format!("cancel requested{by}"),
+        "workflow_pause" => format!("pause requested{by}"),
+        "workflow_resume" => format!("told to go on{by}"),
+        word => format!("{word} on {}{by}{why}", decision.event_id),
+    }
+}
+
+/// Why, as the decision's own words have it.
+fn decision_reason(event: &RecordedEvent) -> Option<String> {
+    let text = readable(event.content.json()?);
+    let event = Fields::parse(&text).ok()?;
+    let decision =
+        event.object("data").and_then(|data| data.object("decision")).or_else(|| event.object("decision"))?;
+    decision.object("intent")?.text("reason").filter(|reason| !reason.is_empty())
+}
+
 /// What an event says, in one line for a person.
 pub(crate) fn summary(event: &RecordedEvent) -> String {
     let field = |name: &str| data_text(event, name);
@@ -90,11 +127,7 @@ pub(crate) fn summary(event: &RecordedEvent) -> String {
             let reason = end.stop_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("{}{reason}", end.status)
         }
-        (_, KindFacts::Decision(decision)) => {
-            let what = decision.intent.as_deref().or(decision.decision_type.as_deref()).unwrap_or("decided");
-            let by = decision.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-            format!("{what} on {}{by}", decision.event_id)
-        }
+        (_, KindFacts::Decision(decision)) => decided(decision, decision_reason(event)),
         (_, KindFacts::RelayRequest(request)) => {
             let input = tool_input(event).unwrap_or_default();
             format!("{} {input}", request.tool_name.as_deref().unwrap_or("a tool"))

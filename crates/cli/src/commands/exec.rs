@@ -95,7 +95,7 @@ impl Exec {
         let workflow = self.workflow.as_deref().map(WorkflowConfig::load).transpose()?;
         let harness = self.harness()?;
         if let Some(workflow) = &workflow {
-            rules_are_enforced(harness.name(), &self.project_dir, workflow)?;
+            rules_are_enforced(harness.name(), &self.project_dir, &path, workflow)?;
         }
         let mut spec = RunSpec {
             workflow,
@@ -160,8 +160,14 @@ fn last_session_of(ledger: &LedgerArg, session: &SessionId, harness: &dyn Harnes
 }
 
 /// Refuses a workflow with rules where nothing would hold its harness to them.
-pub(crate) fn rules_are_enforced(harness: &str, project_dir: &Path, workflow: &WorkflowConfig) -> anyhow::Result<()> {
+pub(crate) fn rules_are_enforced(
+    harness: &str,
+    project_dir: &Path,
+    ledger: &Path,
+    workflow: &WorkflowConfig,
+) -> anyhow::Result<()> {
     let permissions = workflow.policy().and_then(|policy| policy.permissions);
-    let checked = permissions.map_or(Ok(()), |rules| enforcement::check(harness, project_dir, &workflow.env, &rules));
+    let checked =
+        permissions.map_or(Ok(()), |rules| enforcement::check(harness, project_dir, &workflow.env, ledger, &rules));
     Ok(checked.map_err(|error| CouldNotStart(error.to_string()))?)
 }

@@ -77,7 +77,7 @@ impl Resume {
             return Err(Usage("only the command harness takes a program after `--`".to_owned()).into());
         }
         if let Some(workflow) = runner.workflow() {
-            rules_are_enforced(&harness_name, runner.project_dir(), workflow)?;
+            rules_are_enforced(&harness_name, runner.project_dir(), &path, workflow)?;
         }
         let started = json!({
             "run_id": runner.run_id(),

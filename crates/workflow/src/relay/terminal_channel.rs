@@ -129,7 +129,8 @@ impl Terminal {
     fn ask_permission(&mut self, request: &ChannelRequest, stop: &StopToken) -> Result<RelayVerdict, Over> {
         let reaches_further = request.state.request.context.is_some() && request.state.request.pattern.is_some();
         let keys = if reaches_further { "y, n REASON, r (yes for this run), a (always yes)" } else { "y, n REASON" };
-        self.say(&format!("{}\nMay it run? [{keys}] ", heading(request)))?;
+        // What is told meanwhile begins on a line of its own.
+        self.say(&format!("{}\nMay it run? {keys}\n", heading(request)))?;
         loop {
             let line = self.hear(stop)?;
             let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
@@ -142,7 +143,7 @@ impl Terminal {
                     let reason = Some(rest.trim().to_owned()).filter(|reason| !reason.is_empty());
                     return Ok(RelayVerdict { reason, ..RelayVerdict::new(RelayAnswer::Deny) });
                 }
-                _ => self.say(&format!("[{keys}] "))?,
+                _ => self.say(&format!("{keys}\n"))?,
             }
         }
     }

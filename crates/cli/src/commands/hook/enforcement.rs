@@ -45,6 +45,11 @@ pub(crate) enum NotEnforced {
          try again"
     )]
     Unreadable { path: String, reason: String, client: &'static str },
+    #[error(
+        "{path}: the PreToolUse hook of runledger works on the ledger {own}, and does not know the rules of a run in \
+         {ledger}; run `runledger --db '{ledger}' hook install`, or give the run `--db '{own}'`"
+    )]
+    OtherLedger { path: String, own: String, ledger: String },
     #[error("{0}, so the settings of {1} cannot be found, and whether it would be held to the workflow's permissions")]
     Homeless(String, &'static str),
 }
@@ -57,6 +62,7 @@ pub(crate) fn check(
     harness: &str,
     project_dir: &Path,
     env: &BTreeMap<String, String>,
+    ledger: &Path,
     permissions: &PermissionPolicy,
 ) -> Result<(), NotEnforced> {
     let (client, name) = match harness {
@@ -98,6 +104,16 @@ pub(crate) fn check(
             }
         });
     }
+    // An entry that names a ledger works on that one, whatever the run's environment says.
+    let (there, elsewhere): (Vec<&Entry<'_>>, Vec<&Entry<'_>>) =
+        there.into_iter().partition(|entry| entry.ledger.as_deref().is_none_or(|own| is_same(own, ledger)));
+    if let (true, Some(entry)) = (there.is_empty(), elsewhere.first()) {
+        return Err(NotEnforced::OtherLedger {
+            path: entry.path.display().to_string(),
+            own: entry.ledger.as_deref().unwrap_or(ledger).display().to_string(),
+            ledger: std::path::absolute(ledger).unwrap_or_else(|_| ledger.to_owned()).display().to_string(),
+        });
+    }
     // Of equal commands a client runs one, and which limit it takes is not known: each has to do.
     let needed_s = needed_s(permissions);
     match there.iter().find(|entry| entry.limit_s < f64::from(needed_s)) {
@@ -110,6 +126,15 @@ pub(crate) fn check(
         }),
         None => Ok(()),
     }
+}
+
+/// Whether two names are those of one ledger, which may not be there yet.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.canonicalize().unwrap_or(path)
+    };
+    real(one) == real(other)
 }
 
 /// How long a hook may have to take, in seconds: as long as a question waits, and what it takes beside that; a day at
@@ -142,6 +167,8 @@ struct Entry<'a> {
     scope: Scope,
     path: &'a Path,
     program: PathBuf,
+    /// The ledger that it names; none where it takes the run's.
+    ledger: Option<PathBuf>,
     limit_s: f64,
 }
 
@@ -162,9 +189,9 @@ impl<'a> Entry<'a> {
         if hook.get("type")? != "command" || is_set("async") || is_set("asyncRewake") || is_set("if") {
             return None;
         }
-        let program = own_program(hook.get("command")?.as_str()?)?;
+        let (program, ledger) = own_program(hook.get("command")?.as_str()?)?;
         let limit_s = hook.get("timeout").and_then(Value::as_f64).unwrap_or(TIMEOUT_OF_CLIENTS_S);
-        Some(Self { scope, path, program, limit_s })
+        Some(Self { scope, path, program, ledger, limit_s })
     }
 
     /// Whether its program is where the entry says; a bare name is the shell's to find.
@@ -225,7 +252,8 @@ mod tests {
             let env = [("HOME", home.as_str()), ("CLAUDE_CONFIG_DIR", ""), ("CODEX_HOME", "")];
             let env = env.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let permissions = serde_json::from_value(permissions).unwrap();
-            let checked = check(harness, &self.0.path().join("project"), &env, &permissions);
+            let ledger = Path::new("/a b/c.db");
+            let checked = check(harness, &self.0.path().join("project"), &env, ledger, &permissions);
             let said = checked.err().map_or_else(|| "held".to_owned(), |error| error.to_string());
             said.replace(&self.0.path().display().to_string(), "")
         }
@@ -274,13 +302,19 @@ mod tests {
     }
 
     #[test]
-    fn it_may_stand_in_any_file_that_the_client_reads_in_either_form_with_any_ledger() {
+    fn it_may_stand_in_any_file_that_the_client_reads_in_either_form_with_the_runs_ledger() {
         let place = Place::new();
         for file in [CLAUDE, "project/.claude/settings.json", "project/.claude/settings.local.json"] {
-            for rest in ["hook", "hook --fail-closed", "--db '/a b/c.db' hook", "--db /x hook --fail-closed"] {
+            for rest in ["hook", "hook --fail-closed", "--db '/a b/c.db' hook"] {
                 place.write(file, place.entry(json!({"command": place.own(rest)})));
                 assert_eq!(place.check(), "held", "{file}: {rest}");
             }
+            place.write(file, place.entry(json!({"command": place.own("--db /x hook")})));
+            let said = place.check();
+            assert!(
+                said.contains("works on the ledger /x") && said.contains("--db '/a b/c.db' hook install"),
+                "{said}"
+            );
             std::fs::remove_file(place.0.path().join(file)).unwrap();
         }
         let folder = place.0.path().join("own");

@@ -210,17 +210,18 @@ pub(crate) fn is_own(command: &str) -> bool {
     own_program(command).is_some()
 }
 
-/// The program of a command that `install` writes.
-pub(crate) fn own_program(command: &str) -> Option<PathBuf> {
+/// The program of a command that `install` writes, and the ledger that it names.
+pub(crate) fn own_program(command: &str) -> Option<(PathBuf, Option<PathBuf>)> {
     let words = words(command)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (program, rest) = match words.as_slice() {
-        [program, "--db", _, rest @ ..] | [program, rest @ ..] => (Path::new(program), rest),
+    let (program, ledger, rest) = match words.as_slice() {
+        [program, "--db", ledger, rest @ ..] => (Path::new(program), Some(PathBuf::from(ledger)), rest),
+        [program, rest @ ..] => (Path::new(program), None, rest),
         [] => return None,
     };
     let is_ours = program.file_stem().is_some_and(|name| name == "runledger")
         || std::env::current_exe().is_ok_and(|own| own == program);
-    (is_ours && matches!(rest, ["hook"] | ["hook", FAIL_CLOSED])).then(|| program.to_owned())
+    (is_ours && matches!(rest, ["hook"] | ["hook", FAIL_CLOSED])).then(|| (program.to_owned(), ledger))
 }
 
 /// The words of a plain command, or nothing where it is more than that.
@@ -263,9 +264,10 @@ mod tests {
             let mut words = vec![quoted(program)];
             words.extend(ledger.into_iter().flat_map(|ledger| ["--db".to_owned(), quoted(ledger)]));
             words.push("hook".to_owned());
-            assert_eq!(own_program(&words.join(" ")), Some(program.into()), "{words:?}");
+            let expected = Some((PathBuf::from(program), ledger.map(PathBuf::from)));
+            assert_eq!(own_program(&words.join(" ")), expected, "{words:?}");
             words.push(FAIL_CLOSED.to_owned());
-            assert_eq!(own_program(&words.join(" ")), Some(program.into()), "{words:?}");
+            assert_eq!(own_program(&words.join(" ")), expected, "{words:?}");
         }
     }
 

@@ -138,7 +138,7 @@ fn by_rules(call: HookCall, context: RunContext, record: &SpoolRecord) -> Verdic
     } else {
         Answer::Deny { reason: reason.clone() }
     };
-    match decision(&call, record, &of_ask, is_allowed, &ruling.rule, &reason) {
+    match decision(&call, record, &of_ask, is_allowed, &ruling.rule) {
         Ok(decision) => Verdict::Ruled { call: Box::new(call), answer, decision: Box::new(decision) },
         Err(why) => Verdict::Unknown { call: Box::new(call), why },
     }
@@ -165,13 +165,12 @@ fn decision(
     context: &AskContext,
     is_allowed: bool,
     rule: &AppliedRule,
-    reason: &str,
 ) -> Result<SpoolRecord, String> {
     let failed = |error: serde_json::Error| format!("a decision cannot be written as JSON: {error}");
     let rule_json = serde_json::to_string(rule).map_err(failed)?;
     let context_json = serde_json::to_string(context).map_err(failed)?;
     let kind = if is_allowed { "permission_allow" } else { "permission_deny" };
-    let intent = ObjectText::new().text("kind", kind).text("reason", reason).finish();
+    let intent = ObjectText::new().text("kind", kind).text("reason", rule.reason.as_deref()).finish();
     let decision = ObjectText::new()
         .text("type", "json")
         .text("source", "rule")
