@@ -159,7 +159,7 @@ pub struct IterationStart {
 pub struct Retry {
     /// Why.
     pub why: RetryReason,
-    /// The event that led to it: the decision that denied, or the end of the failed iteration.
+    /// The decision that denied; none after a failure.
     pub cause: Option<EventId>,
 }
 
@@ -197,7 +197,7 @@ pub struct Carried {
     pub grants: Vec<Grant>,
 }
 
-/// A decision that holds beyond the one call, as a rule that stands before the workflow's own.
+/// A decision that holds beyond the one call: it decides where a rule of the workflow would have somebody asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 pub struct Grant {
     /// The calls, as a rule's pattern.

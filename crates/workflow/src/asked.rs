@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use runledger_events::{
-    EventId, EventKind, Fields, KindFacts, Metadata, OnAsk, Position, RecordedEvent, RelayState, RelayWithdrawn,
-    RequestId, RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion, event_json, readable,
+    EventId, EventKind, Fields, KindFacts, Metadata, Position, RecordedEvent, RelayState, RelayWithdrawn, RequestId,
+    RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion, event_json, readable,
 };
 use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, ReadError};
 
@@ -35,8 +35,8 @@ pub(crate) fn denied(writer: &RunWriter) -> Result<Vec<Denial>, ReadError> {
     let mut calls = HashSet::new();
     for event in &events {
         let denial = match &event.facts.data {
-            // A decision that holds for the whole run is told in the question's own stream too.
-            KindFacts::Decision(_) if event.stream.run_id().is_some() => continue,
+            // A decision that holds for the run, or for the workflow, is told in the question's own stream too.
+            KindFacts::Decision(_) if event.stream.run_id().is_some() || event.stream.is_rules() => continue,
             KindFacts::Decision(decision) => {
                 let is_denial = decision.intent.as_deref() == Some("permission_deny")
                     && decision.decision_type.as_deref() != Some(runledger_events::EXPIRED);
@@ -116,9 +116,11 @@ fn first_of(writer: &RunWriter, stream: &StreamName) -> Result<Option<RecordedEv
     Ok(writer.journal().read(&filter, Position::START)?.into_iter().next())
 }
 
-/// The named signals that no turn was told of, in words for the next prompt.
-pub(crate) fn signals(writer: &RunWriter) -> Result<Vec<String>, ReadError> {
-    let events = since(writer, writer.untold_since(), &[EventKind::Decision])?;
+/// The named signals that no turn was told of, in words for the next prompt, and how far they were looked for.
+pub(crate) fn signals(writer: &RunWriter) -> Result<(Vec<String>, Position), ReadError> {
+    let after = writer.untold_since();
+    let events = since(writer, after, &[EventKind::Decision])?;
+    let told_to = events.last().map_or(after, |event| event.position);
     let told = events.iter().filter(|event| event.stream.run_id().is_some()).filter_map(|event| {
         let text = readable(event.content.json()?);
         let intent = Fields::parse(&text).ok()?.object("data")?.object("decision")?.object("intent")?;
@@ -131,7 +133,7 @@ pub(crate) fn signals(writer: &RunWriter) -> Result<Vec<String>, ReadError> {
             None => name,
         })
     });
-    Ok(told.collect())
+    Ok((told.collect(), told_to))
 }
 
 /// What the last iteration's end says of denials, for the prompt of the next one.
@@ -152,15 +154,17 @@ pub(crate) fn question(writer: &RunWriter, request_id: &RequestId) -> Result<Opt
 
 /// Which questions of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
-    /// Those of the open iteration that somebody waited with: with its turn they are over.
-    Waited,
+pub(crate) enum Which<'a> {
+    /// Those of the open iteration, whose turn is over: all but the one that it ended for.
+    OfTurn(Option<&'a RequestId>),
     /// All of the run.
     All,
 }
 
 /// Withdraws questions of a run that are still open. A run without rules asks nothing.
-pub(crate) fn withdraw(writer: &RunWriter, which: Which, reason: &str) -> Result<(), RunError> {
+pub(crate) fn withdraw(writer: &mut RunWriter, which: Which<'_>, reason: &str) -> Result<(), RunError> {
+    // A newer owner's questions are not ours to withdraw.
+    writer.look()?;
     let policy = writer.state().and_then(|state| state.policy.as_deref());
     if policy.is_none_or(|policy| policy.permissions.is_none()) {
         return Ok(());
@@ -174,7 +178,7 @@ pub(crate) fn withdraw(writer: &RunWriter, which: Which, reason: &str) -> Result
         let Some(state) = question(writer, &request_id).map_err(read)? else {
             continue;
         };
-        let is_kept = which == Which::Waited && state.request.mode == OnAsk::Defer;
+        let is_kept = matches!(which, Which::OfTurn(Some(kept)) if *kept == request_id);
         if state.status != RequestStatus::Pending || is_kept {
             continue;
         }

@@ -45,6 +45,8 @@ pub(crate) struct RunWriter {
     iteration_start: (u32, Position),
     /// Where the iteration before began first.
     previous_start: Position,
+    /// How far the last turn's prompt told what was signalled, where this process began that turn.
+    told_to: Option<Position>,
 }
 
 impl RunWriter {
@@ -69,6 +71,7 @@ impl RunWriter {
             cause: None,
             iteration_start: (0, Position::START),
             previous_start: Position::START,
+            told_to: None,
         }
     }
 
@@ -107,8 +110,16 @@ impl RunWriter {
         self.iteration_start.1
     }
 
+    /// Notes how far a turn's prompt has told what was signalled.
+    pub(crate) fn has_told(&mut self, told_to: Position) {
+        self.told_to = Some(told_to);
+    }
+
     /// Where the turn before the next one began: what it was not told came since.
     pub(crate) fn untold_since(&self) -> Position {
+        if let Some(told_to) = self.told_to {
+            return told_to;
+        }
         let is_again = self.state.as_ref().is_some_and(|state| state.iteration_was_cut);
         if is_again { self.previous_start } else { self.iteration_start.1 }
     }

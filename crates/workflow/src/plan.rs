@@ -116,7 +116,12 @@ impl Plan {
             workflow,
             session_id: None,
             parent_run_id: state.parent_run_id.clone(),
-            continuation: Continuation::Fresh,
+            continuation: data
+                .raw("continuation")
+                .map(serde_json::from_str)
+                .transpose()
+                .map_err(damaged)?
+                .unwrap_or(Continuation::Fresh),
             timeout: None,
             ..spec
         };
@@ -199,6 +204,9 @@ impl Plan {
         let mut extra = Extra::default()
             .with("prompt", &self.spec.prompt)?
             .with("project_dir", &self.spec.project_dir.to_string_lossy())?;
+        if self.spec.continuation != Continuation::Fresh {
+            extra = extra.with("continuation", &self.spec.continuation)?;
+        }
         let program = harness.program();
         if !program.is_empty() {
             extra = extra.with("program", &program)?;

@@ -275,7 +275,7 @@ impl Carrier {
                 writer.step(&Command::Stop(cause))?;
             }
             if writer.is_over() {
-                asked::withdraw(&writer, Which::All, "its run is over")?;
+                asked::withdraw(&mut writer, Which::All, "its run is over")?;
                 return writer.into_outcome();
             }
             match self.next(&mut writer)? {
@@ -321,9 +321,11 @@ impl Carrier {
             Some(end) => asked::denied_before(writer, end.position).map_err(read)?,
             None => Vec::new(),
         };
-        let signals = asked::signals(writer).map_err(read)?;
+        let (signals, told_to) = asked::signals(writer).map_err(read)?;
         let turn = self.plan.turn(&state, self.harness.as_ref(), &denied, &signals);
         writer.step(&begin_iteration(&turn)?)?;
+        // What comes between the look and the start is for the turn after this one.
+        writer.has_told(told_to);
         // The run may have ended in between, or with this step.
         let has_begun = writer.state().is_some_and(|state| state.iteration_is_open);
         Ok(if has_begun { Next::Turn(Box::new(turn)) } else { Next::Again })
@@ -358,7 +360,11 @@ impl Carrier {
         let mut report = report(result, stopped, adapter_session_id);
         if let Some(name) = deferred.filter(|_| stopped.is_none() && report.error.is_none()) {
             match self.deferral(writer, &report, &name)? {
-                Some(deferral) => return writer.step(&Command::Defer(Box::new(deferral))),
+                Some(deferral) => {
+                    let kept = deferral.request_id.clone();
+                    writer.step(&Command::Defer(Box::new(deferral)))?;
+                    return asked::withdraw(writer, Which::OfTurn(Some(&kept)), "its turn is over");
+                }
                 None => {
                     let error =
                         format!("a hook that is not of this ledger deferred the call {name}; nobody can answer it");
@@ -371,7 +377,7 @@ impl Carrier {
             let read = |source| RunError::Read { run_id: self.plan.run_id.clone(), source };
             report.denied = asked::denied(writer).map_err(read)?;
         }
-        asked::withdraw(writer, Which::Waited, "its turn is over")?;
+        asked::withdraw(writer, Which::OfTurn(None), "its turn is over")?;
         report.at = now();
         writer.step(&Command::EndIteration(Box::new(report)))
     }

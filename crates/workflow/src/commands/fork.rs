@@ -17,6 +17,7 @@ use crate::decide::Extra;
 use crate::desk::{new_id, now};
 use crate::error::{ConfigError, ForkError};
 use crate::instructions::substitute;
+use crate::owner::current_owner;
 use crate::paths;
 
 /// Where a run is forked.
@@ -72,6 +73,8 @@ impl Commands {
         // An iteration that was open then is begun anew.
         let has_open = state.iteration_is_open || state.iteration_was_cut;
         let iteration = state.iteration - u32::from(has_open);
+        let is_open_retry = has_open && state.last_end.as_ref().is_some_and(|end| end.retry.is_some());
+        let retries = state.carried.retries - u32::from(is_open_retry);
 
         let origin = self.origin(run_id, &events[0])?;
         let text = readable(&origin.json);
@@ -101,13 +104,14 @@ impl Commands {
             run_id: new_run.clone(),
             session_id: session_id.clone(),
             // Retries of the other run are no iterations of its limit, but they have numbers.
-            max_iterations: origin.start.max_iterations.saturating_add(state.carried.retries),
+            max_iterations: origin.start.max_iterations.saturating_add(retries),
             tracker_path: tracker_path.clone(),
             parent_run_id: None,
             forked_at: Some(forked_at),
             attempt: origin.start.attempt.saturating_add(1),
             deadline_at: None,
-            owner: None,
+            // Nobody drives it yet; but this log is where it is to be driven.
+            owner: Some(current_owner(1, self.log.log_id().clone())),
             forked_from: Some(run_id.clone()),
             iteration,
             ..origin.start

@@ -111,7 +111,7 @@ impl Commands {
         writer.take_over(TakeOver { owner, is_forced: true, reason })?;
         end_left_behind(&state);
         writer.step(&Command::Stop(StopCause::Cancelled))?;
-        asked::withdraw(&writer, asked::Which::All, "its run is over")?;
+        asked::withdraw(&mut writer, asked::Which::All, "its run is over")?;
         let told = self.reader.read_stream(&StreamName::run(run_id), receipts[0].stream_version, Read::Facts)?;
         receipts.extend(told.into_iter().map(|event| Receipt {
             position: event.position,

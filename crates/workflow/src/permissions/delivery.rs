@@ -5,37 +5,49 @@
 //! given: the next call of the same run that asks the same takes it up, or the question itself while it is pending.
 
 use runledger_events::{
-    AdapterSessionId, EventId, EventKind, KindFacts, Metadata, OnAsk, Position, RecordedEvent, RelayDelivered,
+    AdapterSessionId, EventId, EventKind, Fields, KindFacts, Metadata, OnAsk, Position, RecordedEvent, RelayDelivered,
     RelayRequest, RelayState, RequestId, RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion,
-    WorkflowIteration, event_json,
+    WorkflowIteration, event_json, readable,
 };
 use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, Read, ReadError, StreamAppend};
 
 use crate::commands::Commands;
 use crate::owner::is_process_alive;
-use crate::relay::RelayLogError;
 use crate::relay::decision_event::new_event_id;
+use crate::relay::{Ask, RelayLogError};
 
 /// Events of a run that are looked at in one step back.
 const STEP: usize = 16;
+
 impl Commands {
-    /// The latest question of a run on the same call that nobody waits with any more and whose answer, if it has one,
-    /// never reached the harness. What the turn of now has put off is waited for, and not left behind.
+    /// The latest question of the same iteration on the same call that nobody waits with any more and whose answer, if it
+    /// has one, never reached the harness. What the turn of now has put off is waited for, and not left behind.
+    ///
+    /// The same call is that of the same tool with the same input, by the same actor in the same folder: what was approved
+    /// for one is nothing that another may use.
     ///
     /// # Errors
     /// [`ReadError`] names the position that cannot be read.
-    pub fn left_behind(
-        &self,
-        run_id: &RunId,
-        fingerprint: &str,
-        except: &RequestId,
-    ) -> Result<Option<RelayState>, ReadError> {
-        let is_same = |request: &RelayRequest| request.fingerprint == fingerprint && request.request_id != *except;
+    pub fn left_behind(&self, ask: &Ask) -> Result<Option<RelayState>, ReadError> {
+        let (Some(run_id), Some(context)) = (&ask.run_id, &ask.context) else {
+            return Ok(None);
+        };
+        let fingerprint = ask.fingerprint();
+        let is_same = |request: &RelayRequest| {
+            let iteration = request.context.as_ref().map(|context| context.iteration);
+            request.fingerprint == fingerprint
+                && request.request_id != ask.request_id
+                && iteration == Some(context.iteration)
+        };
         for (state, events) in self.questions_of(run_id, is_same)?.into_iter().rev() {
             let request = &state.request;
             let is_open =
                 matches!(state.status, RequestStatus::Pending | RequestStatus::Allowed | RequestStatus::Denied);
-            if !is_open || events.iter().any(is_delivered) {
+            // One whose time is up is answered by that, and nobody was asked about the call of now.
+            if !is_open || state.is_overdue(self.now()) || events.iter().any(is_delivered) {
+                continue;
+            }
+            if !self.is_of_same_actor(&events, ask)? {
                 continue;
             }
             let is_left = match &request.waiter {
@@ -47,6 +59,18 @@ impl Commands {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a question was put by the same actor, in the same folder.
+    fn is_of_same_actor(&self, question: &[RecordedEvent], ask: &Ask) -> Result<bool, ReadError> {
+        let Some(first) = question.first().filter(|first| first.facts.agent_id == ask.agent_id) else {
+            return Ok(false);
+        };
+        let whole = self.reader().read_stream_back(&first.stream, Some(StreamVersion(2)), 1, Read::All)?;
+        let json = whole.first().and_then(|event| event.content.json()).unwrap_or("{}");
+        let text = readable(json);
+        let data = Fields::parse(&text).ok().and_then(|event| event.object("data"));
+        Ok(data.is_some_and(|data| data.text("cwd") == ask.cwd))
     }
 
     /// Where the last turn of a run began; the log's begin where none has.

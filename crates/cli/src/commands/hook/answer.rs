@@ -1,10 +1,14 @@
 //! What a hook answers, in the words of the clients: Claude Code's, which Codex takes as well.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use runledger_events::{Fields, ObjectText, quoted};
 
 use super::call::Asking;
+
+/// Whether this process has answered.
+static IS_PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// An answer on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +62,12 @@ impl Answer {
         Some(ObjectText::new().raw("hookSpecificOutput", output.finish().as_str()).finish())
     }
 
-    /// Prints it. That it cannot be printed changes nothing any more.
+    /// Prints it, if nothing was printed before. That it cannot be printed changes nothing any more.
     pub(crate) fn print(&self, asking: Asking) {
+        // Two answers are none to a client.
+        if IS_PRINTED.swap(true, Ordering::AcqRel) {
+            return;
+        }
         if let Some(json) = self.json(asking) {
             let mut stdout = std::io::stdout().lock();
             let _ = stdout.write_all(format!("{json}\n").as_bytes()).and_then(|()| stdout.flush());

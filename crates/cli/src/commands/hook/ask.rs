@@ -42,7 +42,7 @@ impl<E: std::error::Error> From<E> for Failure {
 /// Whether a question that another call put was taken up.
 enum TakenUp {
     Done,
-    /// Its answer went to yet another call.
+    /// It is settled without an answer for this call.
     Gone,
 }
 
@@ -116,7 +116,7 @@ impl Asker<'_> {
         let ask = self.ask(id.clone(), adapter_session.clone(), mode);
         let mut coordinator = self.coordinator(commands);
         if !is_there {
-            let left = coordinator.commands().left_behind(run_id, &ask.fingerprint(), &id)?;
+            let left = coordinator.commands().left_behind(&ask)?;
             // Who puts a call off puts off that very call.
             let left = left.filter(|left| mode == OnAsk::Wait || left.status != RequestStatus::Pending);
             if let Some(left) = left
@@ -254,6 +254,8 @@ impl Asker<'_> {
                 }
                 self.answer(settled);
             }
+            // What became of another call's question while it was taken up is no answer to this one.
+            RelayOutcome::Expired { .. } | RelayOutcome::Withdrawn(_) if id != own => return Ok(TakenUp::Gone),
             RelayOutcome::Expired { settled, .. } => self.answer(settled),
             RelayOutcome::Withdrawn(settled) if !call.is_attended => {
                 let reason = settled.reason.clone().unwrap_or_else(|| "the question was withdrawn".to_owned());
@@ -288,7 +290,13 @@ impl Asker<'_> {
 
     /// What the person at the client's terminal did is told to the log; else the question stands.
     fn stopped(&self, commands: &Commands, id: &RequestId, watch: &Watch<'_>) {
-        if !self.question.call.is_attended {
+        let call = &self.question.call;
+        if watch.end() == Some(&WaitEnd::TooLong) && !call.is_attended {
+            // The client would end this process, and then run the tool.
+            let reason = "nobody has answered within a day; the question stands, ask again".to_owned();
+            return Answer::Deny { reason }.print(call.asking);
+        }
+        if !call.is_attended {
             return;
         }
         let answer = match watch.end() {
@@ -297,7 +305,7 @@ impl Asker<'_> {
             }
             Some(WaitEnd::HasRun(_)) => RelayAnswer::Allow,
             Some(WaitEnd::Signalled) => RelayAnswer::Deny,
-            Some(WaitEnd::ClientGone) | None => return,
+            Some(WaitEnd::ClientGone | WaitEnd::TooLong) | None => return,
         };
         let by = Some("the client's terminal".to_owned());
         let verdict = RelayVerdict { source: VerdictSource::Terminal, by, ..RelayVerdict::new(answer) };

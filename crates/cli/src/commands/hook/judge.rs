@@ -56,7 +56,11 @@ pub(crate) fn judge(path: &Path, spools: &Spools, record: &SpoolRecord, fails_cl
         Err(_) if record.run_id.is_none() && !fails_closed => return nothing(None),
         Err(why) => return Judged { verdict: Verdict::Unknown { call: Box::new(call), why }, reader: None },
     };
-    let found = reader.as_ref().map_or(Ok(None), |reader| find(path, reader, record));
+    let found = match (&reader, &record.run_id) {
+        (Some(reader), _) => find(path, reader, record),
+        (None, Some(run_id)) => Err(not_there(path, run_id)),
+        (None, None) => Ok(None),
+    };
     let verdict = match found {
         Ok(None) => Verdict::NoOpinion,
         Ok(Some(context)) => {
@@ -88,7 +92,7 @@ fn find(path: &Path, reader: &LogReader, record: &SpoolRecord) -> Result<Option<
         return Ok(None);
     };
     let Some(context) = RunContext::read(reader, &run_id).map_err(words)? else {
-        return elsewhere(path, &run_id).map_or(Ok(None), Err);
+        return if named.is_some() { Err(not_there(path, &run_id)) } else { Ok(None) };
     };
     // A session of a run that has ended may go on without it; what the run's own environment names is still its own.
     let is_over = named.is_none() && context.state.status.is_final();
@@ -99,16 +103,17 @@ fn find(path: &Path, reader: &LogReader, record: &SpoolRecord) -> Result<Option<
     Ok(Some(context))
 }
 
-/// Says so where the run that is named is in another ledger than the one that this hook writes to.
-fn elsewhere(path: &Path, run_id: &RunId) -> Option<String> {
-    let other = variable("RUNLEDGER_DB").and_then(|other| std::path::absolute(other).ok())?;
-    (other != path).then(|| {
-        format!(
+/// Why nothing is known of a run that is named: its rules may be anything.
+fn not_there(path: &Path, run_id: &RunId) -> String {
+    let other = variable("RUNLEDGER_DB").and_then(|other| std::path::absolute(other).ok());
+    match other.filter(|other| other != path) {
+        Some(other) => format!(
             "run {run_id} is in {}, and this hook was installed with `--db {}`: install it again without `--db`",
             other.display(),
             path.display()
-        )
-    })
+        ),
+        None => format!("RUNLEDGER_RUN_ID names run {run_id}, which is not in {}", path.display()),
+    }
 }
 
 fn by_rules(call: HookCall, context: RunContext, record: &SpoolRecord) -> Verdict {

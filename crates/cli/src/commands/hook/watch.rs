@@ -12,9 +12,13 @@ use runledger_workflow::{is_process_alive, process_of};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::call::HookCall;
+use super::install::TIMEOUT_OF_QUESTIONS_S;
 
 /// How often it is looked whether the client is there.
 const LIFE_LOOK: Duration = Duration::from_millis(200);
+
+/// How long a hook waits at the most: a minute less than `install` lets the client wait.
+const WAIT_MAX: Duration = Duration::from_secs(TIMEOUT_OF_QUESTIONS_S as u64 - 60);
 
 /// Why a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub(crate) enum WaitEnd {
     Signalled,
     /// There is nobody who would read an answer.
     ClientGone,
+    /// The client's own limit is near.
+    TooLong,
     /// The call has run: the person allowed it, or answered.
     HasRun(Option<BTreeMap<String, String>>),
 }
@@ -32,6 +38,7 @@ pub(crate) struct Watch<'a> {
     is_signalled: Arc<AtomicBool>,
     parent: u32,
     client: Option<ProcessId>,
+    began_at: Instant,
     looked_at: Instant,
     terminal: Option<Terminal<'a>>,
     end: Option<WaitEnd>,
@@ -56,7 +63,8 @@ impl<'a> Watch<'a> {
             let _ = signal_hook::flag::register(signal, is_signalled.clone());
         }
         let client = client_pid.map(process_of);
-        Self { is_signalled, parent: parent(), client, looked_at: Instant::now(), terminal: None, end: None }
+        let now = Instant::now();
+        Self { is_signalled, parent: parent(), client, began_at: now, looked_at: now, terminal: None, end: None }
     }
 
     /// Looks into the session too, from this version on, for what the person at the terminal decides.
@@ -95,6 +103,9 @@ impl<'a> Watch<'a> {
         }
         if self.looked_at.elapsed() >= LIFE_LOOK {
             self.looked_at = Instant::now();
+            if self.began_at.elapsed() >= WAIT_MAX {
+                return Some(WaitEnd::TooLong);
+            }
             let is_gone = self.client.as_ref().is_some_and(|client| is_process_alive(client) == Some(false));
             if is_gone || parent() != self.parent {
                 return Some(WaitEnd::ClientGone);

@@ -82,7 +82,7 @@ impl Refusals {
         let reason = || {
             format!(
                 "{stream} holds for runs of this ledger; ingest adds no decision to it: `runledger allow` and `deny` do, \
-                 with --scope always"
+                 with --always"
             )
         };
         Ok(drives_runs.then(reason))
