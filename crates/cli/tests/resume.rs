@@ -97,6 +97,31 @@ fn a_run_is_taken_up_without_a_sweep_and_the_newest_by_last() {
 }
 
 #[test]
+fn a_resume_says_which_other_runs_have_lost_their_owner() {
+    let room = Room::new();
+    let (running, other, _) = held_in(&room, 1);
+    running.signal(Signal::KILL);
+    drop(running.wait());
+    let (running, run_id, _) = {
+        room.write("project/hold-1", "");
+        let workflow = room.workflow(9);
+        let mut command = room.exec_json(&["--workflow", &workflow], AGENT);
+        let running = Running::start(&mut command);
+        let pid = wait_for_line(&room.path("project/held"));
+        let run_id = text(&room.json(["runs", "--limit", "1"])[0], "/id").to_owned();
+        (running, run_id, pid)
+    };
+    assert_eq!(shown(&room, &other)["status"], "interrupted", "the second exec has said so");
+    running.signal(Signal::KILL);
+    drop(running.wait());
+    let refused = room.run(["resume", "--take-over", &other]);
+    assert_eq!(refused.code, Some(0), "{refused:?}");
+    assert!(refused.stderr().contains(&format!("run {run_id} was interrupted")), "{refused:?}");
+    assert!(!refused.stderr().contains(&format!("run {other} was interrupted")), "{refused:?}");
+    room.ok(["cancel", &run_id]);
+}
+
+#[test]
 fn the_next_exec_says_which_runs_have_lost_their_owner() {
     let room = Room::new();
     let (running, run_id, _) = held_in(&room, 1);

@@ -109,7 +109,7 @@ impl Exec {
         // A ledger that is there is looked at before anything is written, one that is not is made last.
         let existing = if path.exists() { Some(Arc::new(ledger.open_for_writing()?)) } else { None };
         if let Some(log) = &existing {
-            sweep_before(log, ledger);
+            sweep_before(log, ledger, None);
             if let Some(session) = SessionArg::id(self.session.as_ref()).filter(|_| !self.fresh) {
                 spec.continuation = last_session_of(ledger, &session, harness.as_ref())?;
             }

@@ -6,11 +6,12 @@ use anyhow::Context;
 use clap::Args;
 use runledger_events::{RunId, RunStatus};
 use runledger_projections::{Queries, RunFilter};
-use runledger_workflow::{Commands, LedgerJournal, ResumeSpec, Runner};
+use runledger_workflow::{LedgerJournal, ResumeSpec, Runner};
 use serde_json::json;
 
 use crate::commands::drive::{drive, harness};
 use crate::commands::exec::rules_are_enforced;
+use crate::commands::sweep::sweep_before;
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::{LedgerArg, one_run};
 use crate::output::Output;
@@ -54,9 +55,7 @@ impl Resume {
         };
         let log = Arc::new(ledger.open_for_writing()?);
         // So that the log says of each run what became of its owner, this one's too.
-        if !self.take_over {
-            Commands::open(log.clone())?.interrupt_if_abandoned(&run_id)?;
-        }
+        sweep_before(&log, ledger, Some(&run_id));
         let journal = LedgerJournal::open(log.clone())?;
         let spec = ResumeSpec {
             ledger: Some(path.clone()),

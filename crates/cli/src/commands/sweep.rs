@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
-use runledger_events::{RunStatus, WorkflowState};
+use runledger_events::{RunId, RunStatus, WorkflowState};
 use runledger_projections::RunFilter;
 use runledger_store::EventLog;
 use runledger_workflow::Commands;
@@ -69,11 +69,11 @@ fn sweep(log: &Arc<EventLog>, ledger: &LedgerArg) -> anyhow::Result<Vec<Workflow
     Ok(swept)
 }
 
-/// Sweeps before a command of its own begins, which does not fail with it.
-pub(crate) fn sweep_before(log: &Arc<EventLog>, ledger: &LedgerArg) {
+/// Sweeps before a command of its own begins, which does not fail with it; of the run that it is on nothing is said.
+pub(crate) fn sweep_before(log: &Arc<EventLog>, ledger: &LedgerArg, own: Option<&RunId>) {
     match sweep(log, ledger) {
         Ok(swept) => {
-            for state in swept {
+            for state in swept.iter().filter(|state| Some(&state.run_id) != own) {
                 message(&format!(
                     "run {} was interrupted: `runledger resume {}` takes it up",
                     state.run_id, state.run_id
