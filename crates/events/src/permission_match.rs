@@ -63,6 +63,7 @@ impl PermissionRule {
                 pattern: cwd.clone(),
                 place: at + 1,
                 problem: problem.to_owned(),
+                accepted: "accepted is a folder, or a glob of folders: `src`, `src/**`, `~/work/**`, `/srv/*`",
             }),
             None => Ok(()),
         }

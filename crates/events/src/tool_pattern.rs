@@ -29,7 +29,7 @@ const ACCEPTED: &str = "accepted are `*`, a tool's name such as `Bash`, `Bash(np
 
 /// A text that is no pattern of tool calls.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("pattern `{pattern}`, character {place}: {problem}; {ACCEPTED}")]
+#[error("pattern `{pattern}`, character {place}: {problem}; {accepted}")]
 pub struct PatternError {
     /// The text.
     pub pattern: String,
@@ -37,6 +37,8 @@ pub struct PatternError {
     pub place: usize,
     /// What is wrong with it.
     pub problem: String,
+    /// What is accepted.
+    pub accepted: &'static str,
 }
 
 /// Which calls a rule, or a decision that holds for more than one, is on.
@@ -86,6 +88,7 @@ impl ToolPattern {
             pattern: text.to_owned(),
             place: text[..before].chars().count() + place + 1,
             problem: problem.to_owned(),
+            accepted: ACCEPTED,
         };
         let (name, inner) = match body.split_once('(') {
             None => (body, None),

@@ -184,7 +184,7 @@ fn check(policy: &PermissionPolicy) -> Result<(), serde_json::Error> {
         }
         let when = &rule.when;
         if let Err(error) = rule.check() {
-            return refused(format!("rules[{index}]"), &error.to_string());
+            return refused(format!("rules[{index}].when.cwd"), &error.to_string());
         }
         if when.iteration_from == Some(0) || when.iteration_to == Some(0) {
             return refused(format!("rules[{index}].when"), "iterations count from 1");
@@ -272,11 +272,11 @@ mod tests {
             ),
             (
                 r#""permissions":{"rules":[{"tool":"Read","action":"allow"},{"tool":"Bash(git","action":"deny"}]}"#,
-                "permissions.rules[1]: pattern `Bash(git`, character 5: the parenthesis is not closed; accepted are",
+                "permissions.rules[1].tool: pattern `Bash(git`, character 5: the parenthesis is not closed; accepted are",
             ),
             (
                 r#""permissions":{"rules":[{"tool":"Bash","action":"deny","when":{"cwd":"src/["}}]}"#,
-                "permissions.rules[0]: pattern `src/[`, character 5",
+                "permissions.rules[0].when.cwd: pattern `src/[`, character 5",
             ),
             (r#""permissions":{"channels":[{"command":[]}]}"#, "permissions.channels[0].command: it names no program"),
             (r#""permissions":{"on_deny":{"retry":{"max":1,"fedback":""}}}"#, "there is no such field"),
