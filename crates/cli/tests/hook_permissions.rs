@@ -77,14 +77,26 @@ fn no_rule_no_run_and_another_hook_get_no_answer() {
     for payload in [pre("t1", "ls"), pre("t2", "git status && ls"), told_by("PostToolUse", &pre("t3", "git push"))] {
         assert_eq!(quiet_answer(&mut hook_of_run(&room), &payload), Value::Null, "{payload}");
     }
-    for (name, value) in [("RUNLEDGER_RUN_ID", "unheard-of"), ("RUNLEDGER_SESSION", "s")] {
-        let mut command = room.command(["hook"]);
-        assert_eq!(quiet_answer(command.env(name, value), &pre("t4", "git push")), Value::Null, "{name}");
-    }
+    let mut command = room.command(["hook"]);
+    assert_eq!(quiet_answer(command.env("RUNLEDGER_SESSION", "s"), &pre("t4", "git push")), Value::Null);
     let without_rules = Room::new();
     begin_run(&without_rules, "r", Value::Null);
     assert_eq!(quiet_answer(&mut hook_of_run(&without_rules), &pre("t1", "git push")), Value::Null);
     assert_eq!(of_kind(&room, "decision").len() + of_kind(&without_rules, "decision").len(), 0);
+}
+
+#[test]
+fn a_named_run_that_is_not_there_may_have_any_rules_and_that_is_said() {
+    let room = room_with_run(rules());
+    for ledger in [&room, &Room::new()] {
+        let mut command = ledger.command(["hook"]);
+        let (opinion, ran) = answer(command.env("RUNLEDGER_RUN_ID", "unheard-of"), &pre("t1", "git push"));
+        assert_eq!(opinion, Value::Null);
+        assert!(ran.stderr().contains("RUNLEDGER_RUN_ID names run unheard-of, which is not in"), "{ran:?}");
+        let mut command = ledger.command(["hook", "--fail-closed"]);
+        let (opinion, _) = answer(command.env("RUNLEDGER_RUN_ID", "unheard-of"), &pre("t2", "git push"));
+        assert_eq!(opinion["permissionDecision"], "deny");
+    }
 }
 
 #[test]
@@ -186,8 +198,8 @@ fn what_is_no_payload_is_kept_as_ever_and_denied_only_with_fail_closed() {
         let answered = ran.json().pop().map(|json| text(&json, "/hookSpecificOutput/permissionDecision").to_owned());
         assert_eq!(answered.as_deref(), expected, "{ran:?}");
     }
-    // Where there never was a ledger there are no rules.
-    let (opinion, ran) = answer(hook_of_run(&Room::new()).arg("--fail-closed"), &pre("t1", "git push"));
+    // Where there never was a ledger, and no run is named, there are no rules.
+    let (opinion, ran) = answer(&mut Room::new().command(["hook", "--fail-closed"]), &pre("t1", "git push"));
     assert_eq!((opinion, ran.stderr()), (Value::Null, String::new()));
 }
 
