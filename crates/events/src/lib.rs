@@ -60,8 +60,8 @@ pub use permission_policy::{
 };
 pub use position::{Position, StreamVersion, TimestampMs};
 pub use relay_event::{
-    AppliedRule, AskContext, ProcessId, RelayDelivered, RelayQuestion, RelayRequest, RelayWithdrawn, RuleOrigin, Timer,
-    TimerKind,
+    AppliedRule, AskContext, ProcessId, QUESTION_TOOL, RelayDelivered, RelayQuestion, RelayRequest, RelayWithdrawn,
+    RuleOrigin, Timer, TimerKind,
 };
 pub use relay_state::{EXPIRED, RelayState, RequestStatus};
 pub use runtime_event::{RuntimeEvent, RuntimeEventError};

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{EventId, LogId, RequestId, RunId};
 use crate::permission_policy::{OnAsk, OnTimeout};
 use crate::position::TimestampMs;
-use crate::workflow_state::RunState;
+use crate::workflow_state::{RunState, WorkflowState};
+
+/// The tool by which an agent asks its user something.
+pub const QUESTION_TOOL: &str = "AskUserQuestion";
 
 /// `relay.request`: a question was put. Tool input and working directory stand in the event's JSON, not here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
@@ -114,6 +117,19 @@ pub struct AskContext {
     pub iteration: u32,
     /// The iteration limit.
     pub max_iterations: u32,
+}
+
+impl AskContext {
+    /// Where a run in this state stands.
+    pub fn of(state: &WorkflowState) -> Self {
+        Self {
+            run_id: state.run_id.clone(),
+            workflow_name: state.workflow_name.clone(),
+            state: state.state,
+            iteration: state.iteration,
+            max_iterations: state.max_iterations,
+        }
+    }
 }
 
 /// A process on a host, told apart from a later one with the same id.

@@ -57,13 +57,7 @@ impl RunContext {
 
     /// Where the run stands, as a question and a decision record it.
     pub fn ask_context(&self) -> AskContext {
-        AskContext {
-            run_id: self.state.run_id.clone(),
-            workflow_name: self.state.workflow_name.clone(),
-            state: self.state.state,
-            iteration: self.state.iteration,
-            max_iterations: self.state.max_iterations,
-        }
+        AskContext::of(&self.state)
     }
 }
 

@@ -1,17 +1,14 @@
 //! A question, as whoever asks it puts it.
 
 use runledger_events::{
-    AdapterSessionId, AppliedRule, AskContext, EventId, LogId, Metadata, OnAsk, OnTimeout, ProcessId, RelayQuestion,
-    RelayRequest, RelayState, RequestId, RunId, SessionId, TimestampMs, call_fingerprint,
+    AdapterSessionId, AppliedRule, AskContext, EventId, LogId, Metadata, OnAsk, OnTimeout, ProcessId, QUESTION_TOOL,
+    RelayQuestion, RelayRequest, RelayState, RequestId, RunId, SessionId, TimestampMs, call_fingerprint,
 };
 
 use crate::owner::current_process;
 
 /// How long a question waits where nothing else is said: 5 minutes, in milliseconds.
 const TIMEOUT_MS: u64 = 300_000;
-
-/// The tool by which an agent asks its user something.
-const QUESTION_TOOL: &str = "AskUserQuestion";
 
 /// A question to whoever can answer it. [`Ask::new`] fills in what follows from the call; the rest may be set.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use runledger_events::{AdapterSessionId, EventId, EventKind, Fields, RunState, Source, ToolCall, readable};
+use runledger_events::{
+    AdapterSessionId, EventId, EventKind, Fields, QUESTION_TOOL, RunState, Source, ToolCall, readable,
+};
 use runledger_store::SpoolRecord;
 
 use super::install::Client;
-
-/// The tool by which an agent asks its user something.
-const QUESTION_TOOL: &str = "AskUserQuestion";
 
 /// The hooks that take an answer on permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

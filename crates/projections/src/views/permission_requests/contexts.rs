@@ -104,7 +104,7 @@ impl<'a> Contexts<'a> {
         Ok(Some(Linked {
             adapter_session_id: adapter.clone(),
             iteration_from: known.map_or(event.position, |known| known.iteration_from),
-            belonging: Belonging { run_id, context: known.map(|known| context(&known.state)) },
+            belonging: Belonging { run_id, context: known.map(|known| AskContext::of(&known.state)) },
         }))
     }
 
@@ -120,7 +120,7 @@ impl<'a> Contexts<'a> {
         };
         self.load(&run_id)?;
         let known = self.runs.get(&run_id).and_then(Option::as_ref);
-        Ok(Some(Belonging { context: known.map(|known| context(&known.state)), run_id }))
+        Ok(Some(Belonging { context: known.map(|known| AskContext::of(&known.state)), run_id }))
     }
 
     /// The rule of its run that a call falls under, where the run goes on and has one.
@@ -204,14 +204,4 @@ impl<'a> Contexts<'a> {
 fn project_dir(start: &RecordedEvent) -> Option<String> {
     let text = readable(start.content.json()?);
     Fields::parse(&text).ok()?.object("data")?.text("project_dir")
-}
-
-fn context(state: &WorkflowState) -> AskContext {
-    AskContext {
-        run_id: state.run_id.clone(),
-        workflow_name: state.workflow_name.clone(),
-        state: state.state,
-        iteration: state.iteration,
-        max_iterations: state.max_iterations,
-    }
 }

@@ -10,8 +10,8 @@
 //! | the next prompt, a stop, an end | nothing came of what was asked before |
 
 use runledger_events::{
-    AskContext, DecisionFacts, EXPIRED, EventKind, Fields, KindFacts, RecordedEvent, RelayQuestion, RelayState,
-    RequestId, RequestStatus, Source, readable,
+    AskContext, DecisionFacts, EXPIRED, EventKind, Fields, KindFacts, QUESTION_TOOL, RecordedEvent, RelayQuestion,
+    RelayState, RequestId, RequestStatus, Source, readable,
 };
 
 use super::contexts::{Belonging, Contexts};
@@ -21,8 +21,6 @@ use crate::error::ProjectionError;
 use crate::projection::Target;
 use crate::views::sqlite;
 
-/// The tool by which an agent asks its user something.
-const ASK_TOOL: &str = "AskUserQuestion";
 /// What the harness came to, with or without somebody's word.
 const HARNESS: &str = "harness";
 const ROOT: &str = "agent:root";
@@ -86,7 +84,7 @@ impl<'a> Told<'a> {
             agent_id: of_call(&facts.agent_id, |call| call.agent_id.clone()),
             agent_type: of_call(&facts.agent_type, |call| call.agent_type.clone()),
             question: match tool_name.as_deref() {
-                Some(ASK_TOOL) => RelayQuestion::Question,
+                Some(QUESTION_TOOL) => RelayQuestion::Question,
                 _ => RelayQuestion::Permission,
             },
             tool_name,
