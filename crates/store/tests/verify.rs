@@ -210,7 +210,7 @@ fn a_row_that_cannot_be_read_does_not_make_the_rows_behind_it_wrong() {
 
 #[test]
 fn payloads_that_do_not_decode_are_found() {
-    for (change, position) in [("facts = x''", 4), ("facts = x'01000000ff'", 4), ("facts = x'020000000000000300'", 4)] {
+    for (change, position) in [("facts = x''", 4), ("facts = x'01000000ff'", 4), ("facts = x'030000000000000300'", 4)] {
         let report = tampered(&format!("UPDATE runtime_events SET {change} WHERE position = {position}")).verify();
         assert_eq!(found(&report), BTreeSet::from([("digests", position), ("payloads", position)]), "{change}");
     }
