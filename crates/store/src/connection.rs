@@ -30,6 +30,7 @@ pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connec
     }
     let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    schema::note_connection(path);
     let mut connection = Connection::open_with_flags(path, flags).map_err(storage)?;
     connection.busy_timeout(options.busy_timeout).map_err(storage)?;
     // A short-lived process leaves the WAL as it is; whoever opens the file next goes on with it.

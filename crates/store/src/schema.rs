@@ -1,9 +1,9 @@
 //! The log's schema: its migrations, and the check that keeps a file we do not know from being touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -61,7 +61,14 @@ pub(crate) struct Looked {
 /// behind what stands in the write-ahead log: [`look`] again over the connection.
 pub(crate) fn look_at_header(path: &Path, busy_timeout: Duration) -> Result<Looked, OpenError> {
     let settled = |found| Ok(Looked { found, _probe: None });
-    match header(path).map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })? {
+    let header = match read_past_sqlite(path, || header(path)) {
+        Some(header) => header.map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })?,
+        None => {
+            let probe = open_probe(path, busy_timeout)?;
+            return Ok(Looked { found: look(path, &probe)?, _probe: Some(probe) });
+        }
+    };
+    match header {
         None => settled(Found::Missing),
         Some(Header::Empty) => settled(Found::Empty),
         Some(Header::NoDatabase) => Err(OpenError::NoDatabase { path: path.to_owned() }),
@@ -73,8 +80,45 @@ pub(crate) fn look_at_header(path: &Path, busy_timeout: Duration) -> Result<Look
     }
 }
 
+/// The files that this process has connected to. Closing any handle of a file gives up every lock that the process has on
+/// it (POSIX), SQLite's too: another program that closes the file then takes itself for the last one, and removes the
+/// write-ahead log under us. So a file is read past SQLite only before this process has connected to it.
+static CONNECTED: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+fn connected() -> MutexGuard<'static, BTreeSet<(u64, u64)>> {
+    // A set is whole at every step.
+    CONNECTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Elsewhere a lock goes with its own handle.
+#[cfg(not(unix))]
+fn file_id(_: &Path) -> Option<(u64, u64)> {
+    None
+}
+
+/// Notes that this process is about to connect to the file.
+pub(crate) fn note_connection(path: &Path) {
+    if let Some(id) = file_id(path) {
+        connected().insert(id);
+    }
+}
+
+/// Reads the file past SQLite, unless this process has connected to it before; nobody connects meanwhile.
+fn read_past_sqlite<T>(path: &Path, read: impl FnOnce() -> T) -> Option<T> {
+    let connected = connected();
+    let is_connected = file_id(path).is_some_and(|id| connected.contains(&id));
+    (!is_connected).then(read)
+}
+
 /// A connection that cannot write.
 pub(crate) fn open_probe(path: &Path, busy_timeout: Duration) -> Result<Connection, StorageError> {
+    note_connection(path);
     let storage = |source: rusqlite::Error| StorageError::sqlite(path, "opening", &source);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let probe = Connection::open_with_flags(path, flags).map_err(storage)?;
