@@ -4,6 +4,7 @@
 
 mod relay_support;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -479,4 +480,29 @@ fn a_terminal_is_told_that_somebody_else_was_first_and_a_closed_one_gives_no_ver
     assert_eq!(decided(&relay(&coordinator, &ask("toolu_1"))).source.as_deref(), Some("user"));
     decides.join().unwrap();
     assert!(screen.shows("settled elsewhere"));
+}
+
+#[test]
+fn a_log_that_fails_when_the_wait_begins_is_tried_again() {
+    let place = Place::new();
+    let coordinator = RelayCoordinator::new(place.others());
+    let id = place.commands.ask(&ask("toolu_1")).unwrap().state.request.request_id;
+    // Without its write-ahead log the ledger cannot be read.
+    let wal = place.ledger.path.with_extension("db-wal");
+    let kept = std::fs::read(&wal).unwrap();
+    File::options().write(true).open(&wal).unwrap().set_len(0).unwrap();
+    assert!(coordinator.commands().relay_state(&id).is_err());
+
+    let mut tries = 0;
+    let relayed = coordinator.wait(&id, || {
+        tries += 1;
+        match tries {
+            2 => std::fs::write(&wal, &kept).unwrap(),
+            3 => drop(place.commands.decide(&id, &RelayVerdict::allow()).unwrap()),
+            _ => {}
+        }
+        false
+    });
+
+    assert_eq!(decided(&relayed.unwrap().outcome).status, RequestStatus::Allowed);
 }
