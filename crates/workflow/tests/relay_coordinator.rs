@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 
-use relay_support::{PATIENCE, Place, ask, ask_user, wait_until};
-use runledger_events::{CommandChannelConfig, OnTimeout, RequestStatus};
+use relay_support::{PATIENCE, Place, ask, ask_user, run_id, wait_until};
+use runledger_events::{CommandChannelConfig, OnTimeout, RequestStatus, StreamName};
 use runledger_store::EventLog;
 use runledger_workflow::{
     Channel, ChannelRequest, CommandChannel, Commands, RelayAnswer, RelayCoordinator, RelayOutcome, RelayVerdict,
@@ -436,6 +436,12 @@ fn terminal() -> (TerminalChannel, Sender<String>, Screen) {
 #[test]
 fn a_person_at_a_terminal_is_shown_the_call_and_decides() {
     let place = Place::new();
+    let run = StreamName::run(&run_id());
+    let start = format!(
+        r#"{{"kind":"workflow.start","data":{{"run_id":"{}","session_id":"s1","max_iterations":5}}}}"#,
+        run_id()
+    );
+    place.ledger.append(run.as_str(), &start);
     let (channel, keys, screen) = terminal();
     let coordinator = RelayCoordinator::new(place.others()).with_channel(channel);
     let person = std::thread::spawn(move || {
@@ -458,8 +464,8 @@ fn a_person_at_a_terminal_is_shown_the_call_and_decides() {
     assert_eq!((denied.source.as_deref(), denied.by.as_deref()), (Some("terminal"), Some("ada@host")));
     assert_eq!((denied.is_allowed(), denied.reason.as_deref()), (Some(false), Some("not on a Friday")));
     assert_eq!(decided(&allowed).is_allowed(), Some(true));
-    let run = place.stream(&runledger_events::StreamName::run(&relay_support::run_id()));
-    assert_eq!(run.len(), 1);
+    let run = place.stream(&run);
+    assert_eq!(run.len(), 2);
     assert_eq!(decided(&answered).answers["Which colour?"], "Blue");
 }
 
