@@ -137,6 +137,11 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// A text in one line that shows where its own lines end: a command's second line is none of a comment in its first.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\n', "⏎")
+}
+
 /// The first characters of a text in one line.
 pub(crate) fn short(text: &str, characters_max: usize) -> String {
     let text = plain(text.trim());

@@ -233,6 +233,11 @@ fn a_runner_withdraws_what_its_own_run_asks_in_its_own_term_alone() {
 fn a_decision_for_the_run_stands_in_the_run_too_and_one_for_always_in_the_rules() {
     let place = Place::new();
     let (first, second) = (ask("toolu_1"), ask("toolu_2"));
+    let start = format!(
+        r#"{{"kind":"workflow.start","data":{{"run_id":"{}","session_id":"s1","max_iterations":5}}}}"#,
+        run_id()
+    );
+    place.ledger.append(StreamName::run(&run_id()).as_str(), &start);
     place.commands.ask(&first).unwrap();
     place.commands.ask(&second).unwrap();
 
@@ -246,17 +251,34 @@ fn a_decision_for_the_run_stands_in_the_run_too_and_one_for_always_in_the_rules(
     place.commands.decide(&second.request_id, &user("ada@host", always)).unwrap();
 
     let in_run = place.stream(&StreamName::run(&run_id()));
-    let KindFacts::Decision(facts) = &in_run[0].facts.data else { panic!() };
+    let KindFacts::Decision(facts) = &in_run[1].facts.data else { panic!() };
     assert_eq!(facts.pattern.as_deref(), Some("Bash(git push toolu_1)"));
     let decision = &place.request(&first.request_id)[1];
-    assert_ne!(in_run[0].id, decision.id);
-    assert_eq!(in_run[0].metadata.causation_id.as_ref(), Some(&decision.id));
+    assert_ne!(in_run[1].id, decision.id);
+    assert_eq!(in_run[1].metadata.causation_id.as_ref(), Some(&decision.id));
     let standing = place.commands.standing_grants(Some("tidy")).unwrap();
     let standing: Vec<_> = standing.iter().collect();
     assert_eq!(standing.len(), 1);
     assert_eq!(standing[0].grant.pattern, "Bash(git push:*)");
     assert!(!standing[0].grant.is_allowed);
     assert_eq!(place.commands.standing_grants(None).unwrap().iter().count(), 0);
+}
+
+#[test]
+fn a_decision_for_a_run_that_this_ledger_does_not_know_is_refused_and_begins_no_stream() {
+    let place = Place::new();
+    let id = place.commands.ask(&ask("toolu_1")).unwrap().state.request.request_id;
+    let head = place.head();
+
+    let for_run = RelayVerdict { scope: GrantScope::Run, ..RelayVerdict::allow() };
+    let refused = place.commands.decide(&id, &for_run).unwrap_err();
+
+    assert!(matches!(refused, DecideError::Unfit { source: UnfitVerdict::NoRun, .. }), "{refused}");
+    assert_eq!(place.head(), head);
+    assert!(place.stream(&StreamName::run(&run_id())).is_empty());
+    // For this call alone, or for good, it can be decided all the same.
+    let always = RelayVerdict { scope: GrantScope::Always, ..RelayVerdict::allow() };
+    assert_eq!(place.commands.decide(&id, &always).unwrap().state.status, RequestStatus::Allowed);
 }
 
 #[test]

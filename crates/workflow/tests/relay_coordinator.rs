@@ -4,15 +4,17 @@
 
 mod relay_support;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::Instant;
 
-use relay_support::{PATIENCE, Place, ask, ask_user, wait_until};
-use runledger_events::{CommandChannelConfig, OnTimeout, RequestStatus};
+use relay_support::{PATIENCE, Place, ask, ask_user, run_id, wait_until};
+use runledger_events::{CommandChannelConfig, OnTimeout, RequestStatus, StreamName};
 use runledger_store::EventLog;
 use runledger_workflow::{
     Channel, ChannelRequest, CommandChannel, Commands, RelayAnswer, RelayCoordinator, RelayOutcome, RelayVerdict,
@@ -391,17 +393,23 @@ fn a_program_that_is_told_to_stop_is_gone_with_its_children_even_if_it_does_not_
 }
 
 /// A terminal whose person is the test: what is typed comes by a channel, what is shown is kept.
-struct Typed(Receiver<String>, Vec<u8>);
+struct Typed {
+    keys: Receiver<String>,
+    rest: Vec<u8>,
+    /// How often somebody wanted more than there was: whatever came before was taken.
+    waits: Arc<AtomicUsize>,
+}
 
 impl Read for Typed {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.1.is_empty() {
+        if self.rest.is_empty() {
+            self.waits.fetch_add(1, Ordering::SeqCst);
             // At the end of what is typed the terminal is closed.
-            self.1 = self.0.recv().map(String::into_bytes).unwrap_or_default();
+            self.rest = self.keys.recv().map(String::into_bytes).unwrap_or_default();
         }
-        let taken = self.1.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&self.1[..taken]);
-        self.1.drain(..taken);
+        let taken = self.rest.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&self.rest[..taken]);
+        self.rest.drain(..taken);
         Ok(taken)
     }
 }
@@ -410,8 +418,17 @@ impl Read for Typed {
 struct Screen(Arc<Mutex<Vec<u8>>>);
 
 impl Screen {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
     fn shows(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text)
+        self.text().contains(text)
+    }
+
+    /// Waits until so many calls were asked about, each to the end: what is typed from then on counts.
+    fn has_asked(&self, calls: usize) {
+        wait_until("the question", || self.text().matches("May it run?").count() == calls);
     }
 }
 
@@ -429,21 +446,29 @@ impl Write for Screen {
 fn terminal() -> (TerminalChannel, Sender<String>, Screen) {
     let (keys, typed) = channel();
     let screen = Screen::default();
-    (TerminalChannel::new(Typed(typed, Vec::new()), screen.clone(), "ada@host"), keys, screen)
+    let typed = Typed { keys: typed, rest: Vec::new(), waits: Arc::default() };
+    (TerminalChannel::new(typed, screen.clone(), "ada@host"), keys, screen)
 }
 
 #[test]
 fn a_person_at_a_terminal_is_shown_the_call_and_decides() {
     let place = Place::new();
+    let run = StreamName::run(&run_id());
+    let start = format!(
+        r#"{{"kind":"workflow.start","data":{{"run_id":"{}","session_id":"s1","max_iterations":5}}}}"#,
+        run_id()
+    );
+    place.ledger.append(run.as_str(), &start);
     let (channel, keys, screen) = terminal();
     let coordinator = RelayCoordinator::new(place.others()).with_channel(channel);
     let person = std::thread::spawn(move || {
-        wait_until("the question", || screen.shows("git push toolu_1") && screen.shows("tidy (iteration 2 of 5)"));
+        screen.has_asked(1);
+        assert!(screen.shows("git push toolu_1") && screen.shows("tidy (iteration 2 of 5)"), "{}", screen.text());
         keys.send("what?\n".to_owned()).unwrap();
         keys.send("n not on a Friday\n".to_owned()).unwrap();
-        wait_until("the next question", || screen.shows("git push toolu_2"));
+        screen.has_asked(2);
         keys.send("r\n".to_owned()).unwrap();
-        wait_until("the agent's question", || screen.shows("2. Blue"));
+        wait_until("the agent's question", || screen.shows("2. Blue\nnumber or words: "));
         keys.send("2\n".to_owned()).unwrap();
         keys
     });
@@ -457,8 +482,8 @@ fn a_person_at_a_terminal_is_shown_the_call_and_decides() {
     assert_eq!((denied.source.as_deref(), denied.by.as_deref()), (Some("terminal"), Some("ada@host")));
     assert_eq!((denied.is_allowed(), denied.reason.as_deref()), (Some(false), Some("not on a Friday")));
     assert_eq!(decided(&allowed).is_allowed(), Some(true));
-    let run = place.stream(&runledger_events::StreamName::run(&relay_support::run_id()));
-    assert_eq!(run.len(), 1);
+    let run = place.stream(&run);
+    assert_eq!(run.len(), 2);
     assert_eq!(decided(&answered).answers["Which colour?"], "Blue");
 }
 
@@ -479,4 +504,145 @@ fn a_terminal_is_told_that_somebody_else_was_first_and_a_closed_one_gives_no_ver
     assert_eq!(decided(&relay(&coordinator, &ask("toolu_1"))).source.as_deref(), Some("user"));
     decides.join().unwrap();
     assert!(screen.shows("settled elsewhere"));
+}
+
+#[test]
+fn what_was_typed_before_a_question_was_shown_answers_nothing() {
+    let place = Place::new();
+    let (keys, typed) = channel();
+    let (screen, waits) = (Screen::default(), Arc::new(AtomicUsize::new(0)));
+    let typed = Typed { keys: typed, rest: Vec::new(), waits: waits.clone() };
+    let coordinator =
+        RelayCoordinator::new(place.others()).with_channel(TerminalChannel::new(typed, screen.clone(), "ada@host"));
+
+    for (round, call) in ["toolu_1", "toolu_2"].into_iter().enumerate() {
+        keys.send("y\n".to_owned()).unwrap();
+        wait_until("the line to be taken", || waits.load(Ordering::SeqCst) == 2 * round + 2);
+        let outcome = std::thread::scope(|scope| {
+            let person = scope.spawn(|| {
+                screen.has_asked(round + 1);
+                keys.send("n I looked\n".to_owned()).unwrap();
+            });
+            let outcome = relay(&coordinator, &ask(call));
+            person.join().unwrap();
+            outcome
+        });
+        assert_eq!(decided(&outcome).reason.as_deref(), Some("I looked"), "{call}");
+    }
+}
+
+/// A terminal of the system, and the side of it where the person sits.
+fn pseudo_terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let terminal = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    (File::from(person), terminal)
+}
+
+#[test]
+fn what_lies_in_the_queue_of_a_terminal_when_a_question_is_shown_answers_nothing() {
+    let place = Place::new();
+    let (mut person, terminal) = pseudo_terminal();
+    let screen = Screen::default();
+    let (mut seen, mut shown) = (person.try_clone().unwrap(), screen.clone());
+    // It ends when the other side is closed, which Linux tells by an error.
+    std::thread::spawn(move || drop(std::io::copy(&mut seen, &mut shown)));
+    let channel = TerminalChannel::open(terminal.try_clone().unwrap(), terminal).unwrap();
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(channel);
+
+    for (round, call) in ["toolu_1", "toolu_2"].into_iter().enumerate() {
+        // Two lines, and the beginning of a third; the terminal shows what it took.
+        person.write_all(format!("y\ny\ny{round}").as_bytes()).unwrap();
+        wait_until("the echo", || screen.shows(&format!("y{round}")));
+        let began = Instant::now();
+        let outcome = std::thread::scope(|scope| {
+            let person = scope.spawn(|| {
+                screen.has_asked(round + 1);
+                person.write_all(b"n I looked\n").unwrap();
+            });
+            let outcome = coordinator.relay(&ask(call), || began.elapsed() > PATIENCE).unwrap().outcome.clone();
+            person.join().unwrap();
+            outcome
+        });
+        assert_eq!(decided(&outcome).reason.as_deref(), Some("I looked"), "{call}: {}", screen.text());
+    }
+}
+
+#[test]
+fn a_person_sees_every_line_and_field_of_what_is_asked_and_how_much_is_left_out() {
+    let place = Place::new();
+    let (channel, keys, screen) = terminal();
+    let coordinator = RelayCoordinator::new(place.others()).with_channel(channel);
+    let shown = |call: &str, input: &serde_json::Value| {
+        let before = screen.text();
+        let asked = runledger_workflow::Ask { tool_input_json: input.to_string(), ..ask(call) };
+        std::thread::scope(|scope| {
+            let person = scope.spawn(|| {
+                screen.has_asked(before.matches("May it run?").count() + 1);
+                keys.send("n\n".to_owned()).unwrap();
+            });
+            relay(&coordinator, &asked);
+            person.join().unwrap();
+        });
+        let position = place.commands.relay_state(&asked.request_id).unwrap().unwrap().position;
+        let screen = screen.text()[before.len()..].to_owned();
+        let said = screen.split_once("(iteration 2 of 5)\n").unwrap().1.split_once("\nMay it run?").unwrap().0;
+        said.replace(&format!("runledger context {position} shows all"), "(all)")
+    };
+
+    let lines = serde_json::json!({"command": "echo hi # ok\r\nrm -rf ~\u{1b}[2J", "dangerouslyDisableSandbox": true});
+    assert_eq!(
+        shown("toolu_1", &lines),
+        "  │ echo hi # ok\n  │ rm -rf ~\u{fffd}[2J\n  dangerouslyDisableSandbox: true"
+    );
+
+    let long = serde_json::json!({"command": format!("echo {}; rm -rf ~", "x".repeat(3000)), "timeout": 5});
+    let expected = format!("  │ echo {}\n  … 1015 more characters: (all)\n  timeout: 5", "x".repeat(1995));
+    assert_eq!(shown("toolu_2", &long), expected);
+
+    let deep = serde_json::json!({"command": format!("{}rm -rf ~", "\n".repeat(500))});
+    let expected = format!("{}\n  … 478 more characters: (all)", ["  │ "; 30].join("\n"));
+    assert_eq!(shown("toolu_3", &deep), expected);
+
+    let file = serde_json::json!({"file_path": "/etc/motd", "content": "one\ntwo\nthree\nfour\nfive\nsix"});
+    let expected = "  content:\n  │ one\n  │ two\n  │ three\n  │ four\n  │ five\n  … 3 more characters: (all)\n  \
+                    file_path: /etc/motd";
+    assert_eq!(shown("toolu_4", &file), expected);
+
+    let mut many: serde_json::Map<String, serde_json::Value> =
+        (0..15).map(|number| (format!("f{number:02}"), number.into())).collect();
+    many.insert("command".to_owned(), "ls".into());
+    let said = shown("toolu_5", &many.into());
+    assert!(
+        said.starts_with("  │ ls\n  f00: 0\n") && said.ends_with("\n  f11: 11\n  … 3 more fields: (all)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_log_that_fails_when_the_wait_begins_is_tried_again() {
+    let place = Place::new();
+    let coordinator = RelayCoordinator::new(place.others());
+    let id = place.commands.ask(&ask("toolu_1")).unwrap().state.request.request_id;
+    // Without its write-ahead log the ledger cannot be read.
+    let wal = place.ledger.path.with_extension("db-wal");
+    let kept = std::fs::read(&wal).unwrap();
+    File::options().write(true).open(&wal).unwrap().set_len(0).unwrap();
+    assert!(coordinator.commands().relay_state(&id).is_err());
+
+    let mut tries = 0;
+    let relayed = coordinator.wait(&id, || {
+        tries += 1;
+        match tries {
+            2 => std::fs::write(&wal, &kept).unwrap(),
+            3 => drop(place.commands.decide(&id, &RelayVerdict::allow()).unwrap()),
+            _ => {}
+        }
+        false
+    });
+
+    assert_eq!(decided(&relayed.unwrap().outcome).status, RequestStatus::Allowed);
 }

@@ -141,19 +141,58 @@ fn short_actor(request: &PermissionRequest) -> &str {
     request.agent_type.as_deref().unwrap_or_else(|| request.actor_id.rsplit(':').next().unwrap_or(&request.actor_id))
 }
 
-/// What a tool is to do, in one line: its command or file where it has one, else its input.
+/// What a tool is to do, all of it, in one line: its command or file where it has one, then each other field of its input.
 pub(crate) fn input(request: &PermissionRequest) -> String {
-    let Some(json) = request.tool_input.as_ref().map(|input| input.get()) else {
-        return "–".to_owned();
-    };
+    request.tool_input.as_ref().map_or_else(|| "–".to_owned(), |input| input_in_line(input.get()))
+}
+
+fn input_in_line(json: &str) -> String {
     let Ok(fields) = Fields::parse(json) else {
-        return json.to_owned();
+        return render::one_line(&as_text(json).unwrap_or_else(|| json.to_owned()));
     };
-    let said = ["command", "file_path", "path", "url", "pattern", "query"].iter().find_map(|name| fields.text(name));
+    let said = ["command", "file_path", "path", "url", "pattern", "query"]
+        .into_iter()
+        .find_map(|name| Some((Some(name), fields.text(name)?)));
     let question = || {
         let asked = fields.list("questions").unwrap_or_default();
         let asked = asked.iter().filter_map(|question| Fields::parse(question).ok()?.text("question"));
         Some(asked.collect::<Vec<_>>().join(" / ")).filter(|words| !words.is_empty())
     };
-    said.or_else(question).unwrap_or_else(|| as_text(json).unwrap_or_else(|| json.to_owned()))
+    // The words of a question are a part of it, so the field is told as well.
+    let Some((name, said)) = said.or_else(|| Some((None, question()?))) else {
+        return render::one_line(json);
+    };
+    let others = fields.iter().filter(|(other, _)| Some(*other) != name);
+    others.fold(render::one_line(&said), |line, (name, json)| {
+        let value = as_text(json).unwrap_or_else(|| json.to_owned());
+        format!("{line} · {}: {}", render::one_line(name), render::one_line(&value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_an_input_shows_where_its_lines_end_and_has_every_field() {
+        let shown = [
+            r#"{"command":"echo hi # ok\r\nrm -rf ~","dangerouslyDisableSandbox":true}"#,
+            r#"{"content":"one\ntwo","file_path":"a.txt"}"#,
+            r#"{"command":"ls"}"#,
+            r#"{"depth":1}"#,
+            r#"{"questions":[{"question":"Which?","options":[]}]}"#,
+        ]
+        .map(input_in_line);
+        assert_eq!(
+            shown,
+            [
+                "echo hi # ok⏎rm -rf ~ · dangerouslyDisableSandbox: true",
+                "a.txt · content: one⏎two",
+                "ls",
+                r#"{"depth":1}"#,
+                r#"Which? · questions: [{"question":"Which?","options":[]}]"#,
+            ]
+        );
+        assert_eq!(render::short(&shown[0], 16), "echo hi # ok⏎rm…");
+    }
 }

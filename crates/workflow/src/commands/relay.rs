@@ -171,6 +171,9 @@ impl Commands {
             }
             let unfit = |source| DecideError::Unfit { request_id: id.clone(), source };
             let answers = fitting_answers(&question, verdict).map_err(unfit)?;
+            if verdict.scope == GrantScope::Run && !self.knows_run(&question).map_err(|error| failed(error.into()))? {
+                return Err(unfit(UnfitVerdict::NoRun));
+            }
             let wish = Wish { question: &question, verdict, answers_json: answers.as_deref(), now };
             let is_late = state.status == RequestStatus::Expired || state.is_overdue(now);
             let appends = if is_late { wish.too_late().map_err(failed)? } else { wish.in_time()? };
@@ -252,6 +255,14 @@ impl Commands {
                 Ok(WorkflowState::fold(&events).is_some_and(|(state, _)| state.term() == *term))
             }
         }
+    }
+
+    /// Whether the question's run stands in this ledger: a decision must not be what a run's stream begins with.
+    fn knows_run(&self, question: &Question) -> Result<bool, ReadError> {
+        let Some(run_id) = &question.first().metadata.run_id else {
+            return Ok(false);
+        };
+        Ok(self.reader.stream_version(&StreamName::run(run_id))? != StreamVersion::EMPTY)
     }
 
     /// Appends what a question leads to; false when somebody was first.
@@ -357,16 +368,21 @@ impl Wish<'_> {
         let mut appends = vec![append(self.question, vec![decision])];
         let beyond = match self.verdict.scope {
             GrantScope::Once => None,
-            GrantScope::Run => self.question.first().metadata.run_id.as_ref().map(StreamName::run),
+            GrantScope::Run => {
+                let run_id = self.question.first().metadata.run_id.as_ref();
+                // That it exists was looked at before, and no stream ends.
+                run_id.map(|run_id| (StreamName::run(run_id), ExpectedVersion::StreamExists))
+            }
             GrantScope::Always => {
                 let workflow_name = request.context.as_ref().and_then(|context| context.workflow_name.as_deref());
-                Some(StreamName::rules(workflow_name).map_err(|error| failed(error.into()))?)
+                let stream = StreamName::rules(workflow_name).map_err(|error| failed(error.into()))?;
+                Some((stream, ExpectedVersion::Any))
             }
         };
-        if let Some(stream) = beyond {
+        if let Some((stream, expected)) = beyond {
             let metadata = Metadata { causation_id: Some(id), ..self.question.metadata() };
             let copy = self.event(&new_event_id().map_err(failed)?, "json", metadata).map_err(failed)?;
-            appends.push(StreamAppend { stream, expected: ExpectedVersion::Any, events: vec![copy] });
+            appends.push(StreamAppend { stream, expected, events: vec![copy] });
         }
         Ok(appends)
     }

@@ -131,7 +131,7 @@ impl RelayCoordinator {
     /// # Errors
     /// As [`RelayCoordinator::relay`].
     pub fn wait(&self, id: &RequestId, mut is_over: impl FnMut() -> bool) -> Result<Relayed, RelayError> {
-        let mut wait = Wait::begin(self, id)?;
+        let mut wait = Wait::new(self, id);
         let mut failing_since: Option<Instant> = None;
         let outcome = loop {
             match wait.step() {
@@ -168,6 +168,8 @@ struct Wait<'a> {
     /// The version of the stream at which it was last seen to be pending.
     version: StreamVersion,
     due_at: Option<TimestampMs>,
+    /// Whether the question was read, and the channels asked where it was pending.
+    is_begun: bool,
     asking: Asking,
     /// A verdict that is not in the log yet.
     verdict: Option<RelayVerdict>,
@@ -175,23 +177,32 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn begin(coordinator: &'a RelayCoordinator, id: &'a RequestId) -> Result<Self, RelayError> {
-        let mut wait = Self {
+    fn new(coordinator: &'a RelayCoordinator, id: &'a RequestId) -> Self {
+        Self {
             coordinator,
             id,
             stream: StreamName::request(id),
             version: StreamVersion::EMPTY,
             due_at: None,
+            is_begun: false,
             asking: Asking::default(),
             verdict: None,
             waiter: current_process(),
-        };
-        let request = coordinator.commands.channel_request(id).map_err(|error| wait.failed(error))?;
-        let request = request.ok_or_else(|| RelayError::Unknown { request_id: id.clone() })?;
-        if request.state.status == RequestStatus::Pending {
-            wait.asking.start(&coordinator.channels, &Arc::new(request));
         }
-        Ok(wait)
+    }
+
+    /// Reads the question, and asks the channels where it is pending: once, after as many tries as the log needs.
+    fn begin(&mut self) -> Result<(), RelayError> {
+        if self.is_begun {
+            return Ok(());
+        }
+        let request = self.coordinator.commands.channel_request(self.id).map_err(|error| self.failed(error))?;
+        let request = request.ok_or_else(|| RelayError::Unknown { request_id: self.id.clone() })?;
+        if request.state.status == RequestStatus::Pending {
+            self.asking.start(&self.coordinator.channels, &Arc::new(request));
+        }
+        self.is_begun = true;
+        Ok(())
     }
 
     fn failed(&self, error: impl Into<RelayLogError>) -> RelayError {
@@ -200,6 +211,7 @@ impl<'a> Wait<'a> {
 
     /// Looks at the log, the clock and the channels; gives the outcome, once there is one.
     fn step(&mut self) -> Result<Option<RelayOutcome>, RelayError> {
+        self.begin()?;
         if let Some(outcome) = self.look()? {
             return Ok(Some(outcome));
         }
