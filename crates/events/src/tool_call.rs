@@ -53,6 +53,8 @@ pub(crate) enum Part {
     Address(String),
     /// A subagent of this type is started.
     AgentType(String),
+    /// What of a command line is too much to be looked at.
+    Unread,
     /// Something that is known no further.
     Other,
 }
@@ -134,8 +136,9 @@ impl ToolCall {
         match input {
             Input::Command(text) => {
                 let line = CommandLine::parse(text);
-                parts.extend(line.commands.into_iter().map(Part::Command));
+                parts.extend(line.commands.into_iter().chain(line.guesses).map(Part::Command));
                 parts.extend((!line.is_plain).then_some(Part::Other));
+                parts.extend(line.is_unread.then_some(Part::Unread));
                 command = Some(text.as_str());
             }
             Input::Files { paths, is_folder, is_whole } => {

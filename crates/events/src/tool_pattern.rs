@@ -12,8 +12,9 @@
 
 use std::fmt;
 
-use crate::glob::{Token, text_fits, text_tokens};
+use crate::glob::{Token, text_fits, text_may_fit, text_tokens};
 use crate::path_pattern::{PathPattern, Places};
+use crate::shell::{ANY, ANY_IN_WORD};
 use crate::tool_call::{CallParts, Part};
 
 /// Tools that `Edit` stands for.
@@ -154,14 +155,16 @@ impl ToolPattern {
         let is_literal = !tokens.contains(&Token::Star);
         let is_across = tokens.iter().any(|token| matches!(token, Token::Char(c) if "|&;<>()$`\n".contains(*c)));
         let is_of_whole = is_literal || (is_across && side == Side::Wide);
-        if is_of_whole && call.command.is_some_and(|command| command_fits(tokens, command)) {
+        let fits = |text: &str| command_fits(tokens, text, side);
+        if is_of_whole && call.command.is_some_and(fits) {
             return true;
         }
         match (part, side) {
-            (Part::Command(command), Side::Strict) => command_fits(tokens, &command.text),
+            (Part::Command(command), Side::Strict) => fits(&command.text),
             (Part::Command(command), Side::Wide) => {
-                command.readings().iter().any(|reading| command_fits(tokens, reading))
+                command.readings().is_none_or(|readings| readings.iter().any(|reading| fits(reading)))
             }
+            (Part::Unread, Side::Wide) => true,
             _ => false,
         }
     }
@@ -233,12 +236,16 @@ fn specifier(tool: &str, inner: &str) -> Result<Specifier, Fault> {
 }
 
 /// Whether a command fits; a pattern that ends in ` *` is on what stands before that alone, too.
-fn command_fits(tokens: &[Token], command: &str) -> bool {
+fn command_fits(tokens: &[Token], command: &str, side: Side) -> bool {
+    let fits = |tokens: &[Token]| match side {
+        Side::Strict => text_fits(tokens, command),
+        Side::Wide => text_may_fit(tokens, command, ANY, ANY_IN_WORD),
+    };
     let beginning = match tokens {
         [beginning @ .., Token::Char(' '), Token::Star] => Some(beginning),
         _ => None,
     };
-    text_fits(tokens, command) || beginning.is_some_and(|beginning| text_fits(beginning, command))
+    fits(tokens) || beginning.is_some_and(fits)
 }
 
 /// Whether a file fits; a folder that is searched does where everything in it would.

@@ -111,6 +111,119 @@ fn a_compound_command_is_allowed_part_by_part_and_denied_by_any() {
 }
 
 #[test]
+fn where_shells_may_read_on_nothing_is_allowed_and_all_of_it_is_searched() {
+    for command in [
+        "git log \"$(git log # )\nrm -rf x\n)\"",
+        "git log $(git log # )\nrm -rf x\n)",
+        "git log \"`git log \\\" ' \\\" ; rm -rf x ; \\\" ' \\\"`\"",
+        "git log `git log \\` ; rm -rf x\\``",
+        "git log \"$(git log <<E\n)\nE\nrm -rf x)\"",
+        "git log \"$(case x in x) rm -rf x;; esac)\"",
+        "git log \"$(git log \"$(git log ')' \"`rm -rf x`\")\")\"",
+        "git log; ((#)); rm -rf x",
+        "git log $[ # ]; rm -rf x",
+        "git log \"$(( # )) $(rm -rf x)\n))\"",
+        "git log \"${ rm -rf x; }\"",
+        "git log ${x:-$(rm -rf x)}",
+        "git log \"${x:-`rm -rf x`}\"",
+        "git log $'\\' ; rm -rf x ; '",
+        "git log <<E\nit's $(rm -rf x)\nE",
+        "git log 'open\nrm -rf x",
+    ] {
+        assert!(!fits("Bash(git log:*)", &bash(command)).0, "{command}");
+        assert_eq!(fits("Bash(rm:*)", &bash(command)), WIDE, "{command}");
+        assert_eq!(fits("Bash", &bash(command)), YES, "{command}");
+        let own = bash(command).pattern().unwrap();
+        assert_eq!(fits(&own, &bash(command)), YES, "{command}");
+    }
+    for command in [
+        "git log \"$(git log -1 --format='%h)')\"",
+        "git log \"$(git log \"$(git log ')')\")\" `git log`",
+        "git log -- a#b '# )' \"#\"",
+        "git log ${x} \"${HOME}/y\" $1 \"$@\" *.rs {a,b} # done",
+    ] {
+        assert_eq!(fits("Bash(git log:*)", &bash(command)), YES, "{command}");
+        assert_eq!(fits("Bash(rm:*)", &bash(command)), NO, "{command}");
+    }
+    // To some shells `&>` ends a command.
+    assert!(!fits("Bash(git log:*)", &bash("git log &>/dev/null rm -rf x")).0);
+}
+
+#[test]
+fn what_is_denied_is_found_in_the_ordinary_spellings_of_a_shell() {
+    for command in [
+        "git p${x}ush",
+        "git pu$@sh",
+        "git $x push",
+        "git {push,origin}",
+        "{git,push}",
+        "git pus[h]",
+        "git p?sh",
+        "git \"pu\\\nsh\"",
+        "git $'push'",
+        "git $'p\\x75sh'",
+        "git $\"push\"",
+        "git $(echo push)",
+        "$x push",
+        "\"$git\" push",
+        "/usr/bin/g?t push",
+        "timeout -s KILL 5 git push",
+        "timeout $t git push",
+        "sudo -u root /usr/bin/git push",
+        "sudo -u root bash -c 'git push'",
+        "sudo -g a -u b git push",
+        "bash -ce 'git push'",
+        "bash -c -e 'git push'",
+        "bash <<< 'git push'",
+        "find . -exec git push \\;",
+        "find . -name x -exec sh -c 'git push' {} +",
+        "xargs git push",
+        "xargs -I {} git push",
+        "function f { git push; }",
+        "f() { git push; }",
+        "coproc git push",
+        "coproc N { git push; }",
+        "trap 'git push' EXIT",
+        "trap -- 'git push' EXIT",
+        "eval \"git $x\"",
+    ] {
+        assert_eq!(fits("Bash(git push:*)", &bash(command)), WIDE, "{command}");
+    }
+    for command in [
+        "git log $x",
+        "git commit -m \"$message\"",
+        "\"$HOME/bin/make\" push",
+        "$HOME/.cargo/bin/cargo test",
+        "[ -f x ] && [[ -d y ]]",
+        "cat > a.md <<'E'\n* git\n$x = 1;\n**push**\nE",
+        "find . -name '*.rs'",
+        "git diff HEAD@{1} -- *.rs",
+    ] {
+        assert_eq!(fits("Bash(git push:*)", &bash(command)), NO, "{command}");
+    }
+}
+
+#[test]
+fn a_line_that_is_too_much_to_look_at_is_denied_and_not_allowed() {
+    for command in [
+        format!("{}git push", "A=1 ".repeat(50_000)),
+        format!("{}git push", "A=1 ".repeat(100_000)),
+        format!("ls {}; git push", "x".repeat(300_000)),
+        format!("{}git push", "ls;".repeat(2_000)),
+        format!("{}git push{}", "$(ls ".repeat(20), ")".repeat(20)),
+        format!("{}git push", "eval ".repeat(60)),
+    ] {
+        let (allowed, denied) = fits("Bash(git push:*)", &bash(&command));
+        assert!(!allowed && denied, "{}", &command[..20]);
+        assert!(!fits("Bash(ls:*)", &bash(&command)).0);
+        assert_eq!(fits("Bash", &bash(&command)), YES);
+        let own = bash(&command).pattern().unwrap();
+        assert!(fits(&own, &bash(&command)).0);
+    }
+    assert_eq!(fits("Bash(git push:*)", &bash(&format!("{}git pull", "A=1 ".repeat(60)))), NO);
+}
+
+#[test]
 fn edit_stands_for_all_that_write_files_and_read_for_all_that_read_them() {
     for (text, call, expected) in [
         ("Edit", file("Write", "/x"), YES),
@@ -414,5 +527,19 @@ proptest! {
         prop_assume!(!head.contains(['\'', '"', '\\', '#', '`', '$', '>']));
         let line = format!("ls {head}{separator}rm -rf x");
         prop_assert_eq!(fits("Bash(ls:*)", &bash(&line)), WIDE, "{}", line);
+    }
+
+    #[test]
+    fn what_a_substitution_runs_is_denied_and_not_allowed(
+        before in prop::collection::vec(piece(), 0..6),
+        after in prop::collection::vec(piece(), 0..6),
+        is_quoted in any::<bool>(),
+    ) {
+        // Quotes may make it a part of a word, and a parenthesis end the substitution before.
+        prop_assume!(!before.concat().contains(['\'', '"', '\\', ')']));
+        let quote = if is_quoted { "\"" } else { "" };
+        let line = format!("ls {quote}$(ls {}\nrm -rf x\n{}){quote}", before.concat(), after.concat());
+        prop_assert_eq!(fits("Bash(ls:*)", &bash(&line)), WIDE, "{}", line);
+        prop_assert_eq!(fits("Bash(rm:*)", &bash(&line)), WIDE, "{}", line);
     }
 }
