@@ -271,7 +271,7 @@ fn other_tools_are_matched_by_name_host_and_type() {
         ("WebFetch(domain:example.com)", fetch("https://EXAMPLE.com:443/a?b"), YES),
         ("WebFetch(domain:example.com)", fetch("https://example.com.evil.org/"), NO),
         ("WebFetch(domain:example.com)", fetch("https://example.com@evil.org/"), NO),
-        ("WebFetch(domain:example.com)", fetch("https://evil.org\\@example.com/"), NO),
+        ("WebFetch(domain:example.com)", fetch("https://evil.org\\@example.com/"), WIDE),
         ("WebFetch(domain:example.com)", fetch("https://user@example.com/"), WIDE),
         ("WebFetch(domain:*.example.com)", fetch("https://a.example.com"), YES),
         ("WebFetch(https://example.com/a)", fetch("https://example.com/a"), YES),
@@ -285,6 +285,99 @@ fn other_tools_are_matched_by_name_host_and_type() {
     ] {
         assert_eq!(fits(text, &call), expected, "{text}: {call:?}");
     }
+}
+
+#[test]
+fn a_host_is_denied_in_every_spelling_and_allowed_in_the_strict_one() {
+    for (address, expected) in [
+        ("https://evil.com", YES),
+        ("http://EVIL.com:8080/a?b#c@d", YES),
+        ("https:/evil.com", WIDE),
+        ("https:evil.com", WIDE),
+        ("https:///evil.com", WIDE),
+        ("https:\\\\evil.com\\x", WIDE),
+        ("https://evil.com\\@example.com", WIDE),
+        ("https://example.com\\@evil.com", WIDE),
+        ("https://evil%2ecom", WIDE),
+        ("https://%65vil.com/", WIDE),
+        ("https://evil.com%2fx", WIDE),
+        ("https://a:b@evil.com/", WIDE),
+        ("https://a@b@evil.com:1/", WIDE),
+        ("https://evil.com./", WIDE),
+        ("https://ev\til.com/", WIDE),
+        (" https://evil.com ", WIDE),
+        ("https://evil\u{3002}com", WIDE),
+        ("https://\u{ff45}vil.com", WIDE),
+        ("evil.com/x", WIDE),
+        ("evil.com:443/x", WIDE),
+        ("//evil.com/x", WIDE),
+        ("ftp://evil.com/", WIDE),
+        ("x:y@example.com?://evil.com/", NO),
+        ("https://evil.com:a/", WIDE),
+        ("https://evil.com.example.com", NO),
+        ("https://example.com/evil.com", NO),
+        ("https://example.com/?@evil.com", NO),
+        ("https://notevil.com", NO),
+    ] {
+        let fetch = call("WebFetch", json!({"url": address}));
+        assert_eq!(fits("WebFetch(domain:evil.com)", &fetch), expected, "{address:?}");
+    }
+}
+
+#[test]
+fn a_search_that_may_leave_its_folder_is_not_allowed() {
+    for (text, path, expected) in [
+        ("Read(src/**)", "src/**/*.{ts,tsx}", YES),
+        ("Read(src/**)", "src/{a,b}.rs", YES),
+        ("Read(src/**)", "src/{a,b}/*", YES),
+        ("Read(src/**)", "src/[a-z]*/.x", YES),
+        ("Read(src/**)", "src/{..,a}/*", WIDE),
+        ("Read(src/**)", "src/{a,b/../..}/*", WIDE),
+        ("Read(src/**)", "src/{.,a}{.,b}/*", WIDE),
+        ("Read(src/**)", "src/{.,a}./*", WIDE),
+        ("Read(src/**)", "src/{a/.,b}./*", WIDE),
+        ("Read(src/**)", "src/@(..|a)/*", WIDE),
+        ("Read(src/**)", "src/[.][.]/*", WIDE),
+        ("Read(src/**)", "src/*/../../x", WIDE),
+        ("Read(src/**)", "src/.\\./*", WIDE),
+        ("Read(src/**)", "src/a/../*", WIDE),
+        ("Read(**)", "{src,/etc}/*", WIDE),
+        ("Read(**)", "{/etc,src}/*", WIDE),
+        ("Read(**)", "{src,~/x}/*", WIDE),
+    ] {
+        assert_eq!(fits(text, &call("Glob", json!({"pattern": path}))), expected, "{text}: {path}");
+    }
+}
+
+#[test]
+fn what_is_not_told_holds_for_what_denies_and_for_nothing_that_allows() {
+    let homeless = |path: &str| ToolCall { home: None, ..file("Read", path) };
+    for (text, call, expected) in [
+        ("Read(~/.ssh/**)", homeless("/home/dev/.ssh/id"), WIDE),
+        ("Read(~/.ssh/**)", homeless("~/.ssh/id"), WIDE),
+        ("Read(~/.ssh/**)", homeless("/home/dev/p/src/a"), NO),
+        ("Read(**)", homeless("src/a"), YES),
+        ("Read(**)", homeless("~/.ssh/id"), WIDE),
+        ("Read(**)", file("Read", "~root/x"), WIDE),
+        ("Read(**)", file("Read", "a~"), YES),
+    ] {
+        assert_eq!(fits(text, &call), expected, "{text}: {call:?}");
+    }
+    let mut untold = ToolCall { agent_id: Some("a1".to_owned()), home: None, ..bash("ls") };
+    for (when, applies) in [
+        (json!({"subagent": "Explore"}), true),
+        (json!({"subagent": "*"}), true),
+        (json!({"cwd": "~/p"}), true),
+        (json!({"cwd": "~/q"}), false),
+    ] {
+        for (action, expected) in [("deny", applies), ("ask", applies), ("allow", false)] {
+            let policy = policy(json!([{"tool": "Bash", "action": action, "when": when}]));
+            assert_eq!(policy.ruling(&untold, &[], &[]).is_some(), expected, "{action} {when}");
+        }
+    }
+    untold.agent_id = None;
+    let of_type = policy(json!([{"tool": "Bash", "action": "deny", "when": {"subagent": "Explore"}}]));
+    assert_eq!(of_type.ruling(&untold, &[], &[]), None);
 }
 
 #[test]
