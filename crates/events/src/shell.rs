@@ -286,8 +286,8 @@ struct Lexer<'a> {
     /// Whether the rest of the word may be anything.
     is_rest_any: bool,
     is_quoted: bool,
-    /// Behind `&>` and its target: to some shells another command.
-    is_behind_both: bool,
+    /// How many words stand before `&>`: to some shells those behind its target are another command.
+    before_both: Option<usize>,
     redirection: Option<Redirection>,
     line: CommandLine,
 }
@@ -308,7 +308,7 @@ impl<'a> Lexer<'a> {
             word: None,
             is_rest_any: false,
             is_quoted: false,
-            is_behind_both: false,
+            before_both: None,
             redirection: None,
             line,
         }
@@ -358,7 +358,7 @@ impl<'a> Lexer<'a> {
                 '&' if self.peek(1) == Some('>') => {
                     self.at += 1;
                     self.redirect();
-                    self.is_behind_both = true;
+                    self.before_both = Some(self.words.len());
                 }
                 '&' => {
                     self.at += 1;
@@ -592,8 +592,15 @@ impl<'a> Lexer<'a> {
         self.doubt();
         let rest: String = self.characters[self.at..].iter().collect();
         self.at = self.characters.len();
-        self.end_command();
-        for line in rest.lines() {
+        // The rest of its own line goes on with the command.
+        let (line, lines) = rest.split_once('\n').unwrap_or((&rest, ""));
+        let line = line.trim_start_matches(['-', ' ', '\t']);
+        let behind = line.find(|c: char| c.is_whitespace() || ";&|()<>".contains(c)).map_or("", |at| &line[at..]);
+        let text = format!("{} {behind}", std::mem::take(&mut self.text));
+        self.words.clear();
+        self.redirection = None;
+        self.line.take_in(CommandLine::parse_at(&text, self.depth + 1));
+        for line in lines.lines() {
             let mut inner = CommandLine::parse_at(line, self.depth + 1);
             for command in &mut inner.commands {
                 command.is_guess = true;
@@ -614,7 +621,6 @@ impl<'a> Lexer<'a> {
                 self.line.is_plain &= is_copy || word == "/dev/null";
             }
             None => {
-                self.line.is_plain &= !self.is_behind_both;
                 // Alone and without quotes it may come to several words.
                 let is_any = !is_quoted && !word.is_empty() && word.chars().all(|c| c == ANY);
                 let word = if is_any { ANY.to_string() } else { word.replace(ANY, "\u{1}") };
@@ -626,7 +632,6 @@ impl<'a> Lexer<'a> {
 
     fn end_command(&mut self) {
         self.end_word();
-        self.is_behind_both = false;
         if self.redirection.take().is_some() {
             self.line.is_plain = false;
         }
@@ -636,11 +641,19 @@ impl<'a> Lexer<'a> {
             // Its patterns have closing parentheses of their own.
             self.doubt();
         }
-        if words.is_empty() {
-            return;
+        let behind_both = self.before_both.take().and_then(|before| words.get(before..)).unwrap_or_default();
+        if !behind_both.is_empty() {
+            self.line.is_plain = false;
+            self.take_command(behind_both.join(" "), behind_both.to_vec());
         }
+        if !words.is_empty() {
+            self.take_command(text.trim_end().to_owned(), words);
+        }
+    }
+
+    fn take_command(&mut self, text: String, words: Vec<String>) {
         if self.line.commands.len() < COMMANDS_MAX {
-            self.line.commands.push(SimpleCommand { text: text.trim_end().to_owned(), words, is_guess: false });
+            self.line.commands.push(SimpleCommand { text, words, is_guess: false });
         } else {
             self.line.is_unread = true;
             self.line.is_plain = false;
@@ -675,7 +688,7 @@ mod tests {
             ("make > out.txt", vec!["make"], false),
             ("make >& out.txt", vec!["make"], false),
             ("sort < in.txt -u", vec!["sort -u"], false),
-            ("cat <<EOF\nrm x\nEOF", vec!["cat", "EOF", "rm x", "EOF"], false),
+            ("cat <<EOF\nrm x\nEOF", vec!["cat", "rm x", "EOF"], false),
             ("cat <<< x", vec!["cat <<< x"], true),
             ("echo 'open", vec!["echo 'open"], false),
             ("echo \"open", vec!["echo \"open"], false),

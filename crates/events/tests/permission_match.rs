@@ -146,7 +146,13 @@ fn where_shells_may_read_on_nothing_is_allowed_and_all_of_it_is_searched() {
         assert_eq!(fits("Bash(rm:*)", &bash(command)), NO, "{command}");
     }
     // To some shells `&>` ends a command.
-    assert!(!fits("Bash(git log:*)", &bash("git log &>/dev/null rm -rf x")).0);
+    assert_eq!(fits("Bash(git log:*)", &bash("git log &>/dev/null rm -rf x")), WIDE);
+    assert_eq!(fits("Bash(rm:*)", &bash("git log &>/dev/null rm -rf x")), WIDE);
+    assert_eq!(fits("Bash(git log:*)", &bash("git log &>/dev/null")), YES);
+    // A here-document may stand before its command, and in it.
+    for command in ["<<E rm -rf x\nE", "rm <<E -rf x\nE", "git log <<E; rm -rf x\nE", "<<-'E' rm -rf x\nE"] {
+        assert_eq!(fits("Bash(rm -rf:*)", &bash(command)), WIDE, "{command}");
+    }
 }
 
 #[test]
