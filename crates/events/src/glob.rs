@@ -126,6 +126,43 @@ pub(crate) fn text_fits(tokens: &[Token], text: &str) -> bool {
     sequence_fits(tokens, &text, |token| *token == Token::Star, |token, c| token.takes(*c))
 }
 
+/// Whether the whole text may fit, where in it `any` stands for any characters, and `any_in_word` for any but a space.
+pub(crate) fn text_may_fit(tokens: &[Token], text: &str, any: char, any_in_word: char) -> bool {
+    if !text.contains([any, any_in_word]) {
+        return text_fits(tokens, text);
+    }
+    let takes_any_number = |token: &Token| *token == Token::Star;
+    // How many tokens may have been used up so far. A star may be used up without a character.
+    let pass_stars = |reached: &mut [bool]| {
+        for (at, token) in tokens.iter().enumerate() {
+            reached[at + 1] |= reached[at] && takes_any_number(token);
+        }
+    };
+    let mut reached = vec![false; tokens.len() + 1];
+    reached[0] = true;
+    pass_stars(&mut reached);
+    for c in text.chars() {
+        if tokens.last().is_some_and(takes_any_number) && reached[tokens.len()] {
+            return true;
+        }
+        if c == any || c == any_in_word {
+            for (at, token) in tokens.iter().enumerate() {
+                reached[at + 1] |= reached[at] && (c == any || *token != Token::Char(' '));
+            }
+        } else {
+            for at in (0..=tokens.len()).rev() {
+                let stays = tokens.get(at).is_some_and(|token| reached[at] && takes_any_number(token));
+                reached[at] = stays || (at > 0 && reached[at - 1] && tokens[at - 1].takes(c));
+            }
+        }
+        pass_stars(&mut reached);
+        if !reached.contains(&true) {
+            return false;
+        }
+    }
+    reached[tokens.len()]
+}
+
 /// One name of a path's pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Segment {
@@ -217,6 +254,25 @@ mod tests {
         }
         assert!(name_tokens(&['a', '[']).is_err());
         assert!(name_tokens(&['\\']).is_err());
+    }
+
+    #[test]
+    fn a_text_that_stands_for_several_may_fit_where_one_of_them_does() {
+        for (pattern, text, fits) in [
+            ("git push *", "git p!sh x", true),
+            ("git push *", "git p-sh x", true),
+            ("git push *", "git-", false),
+            ("git push *", "git!", true),
+            ("git push", "git push-", true),
+            ("git push", "-push", false),
+            ("git push", "!push", true),
+            ("git push", "git pull!", false),
+            ("*", "!", true),
+            ("a*c", "-c", true),
+            ("", "!", true),
+        ] {
+            assert_eq!(text_may_fit(&text_tokens(pattern), text, '!', '-'), fits, "{pattern} {text}");
+        }
     }
 
     #[test]

@@ -32,7 +32,6 @@ mod relay_event;
 mod relay_state;
 mod runtime_event;
 mod shell;
-mod shell_lexer;
 mod source;
 mod standing_grants;
 mod tokens;

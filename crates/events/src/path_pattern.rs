@@ -2,6 +2,7 @@
 //! `..` taken out; links are not followed, since nothing is read here.
 
 use crate::glob::{Segment, name_escaped, name_tokens, path_fits};
+use crate::tool_pattern::Side;
 
 /// A pattern of paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,13 +97,16 @@ impl PathPattern {
         Ok(Self { base, up, segments })
     }
 
-    /// Whether a path, as [`normal`] gives it, fits.
-    pub(crate) fn fits(&self, names: &[String], places: Places<'_>) -> bool {
+    /// Whether a path, as [`normal`] gives it, fits. A home folder that is not known may be any, for what denies or asks.
+    pub(crate) fn fits(&self, names: &[String], places: Places<'_>, side: Side) -> bool {
         let base = match self.base {
             Base::Root => Vec::new(),
             Base::Home => match places.home {
                 Some(home) => normal(home, places),
-                None => return false,
+                None => {
+                    let mut below = (0..=names.len()).map(|home| &names[home..]);
+                    return side == Side::Wide && below.any(|rest| path_fits(&self.segments, rest));
+                }
             },
             Base::Project => normal(places.project_dir, places),
         };
@@ -204,7 +208,7 @@ mod tests {
             ("sub/rel.rs", "../sub/./rel.rs", true),
             ("a[bc]?", "/home/dev/p/abx", true),
         ] {
-            let found = PathPattern::of_rule(pattern).unwrap().fits(&normal(path, PLACES), PLACES);
+            let found = PathPattern::of_rule(pattern).unwrap().fits(&normal(path, PLACES), PLACES, Side::Strict);
             assert_eq!(found, fits, "{pattern} {path}");
         }
     }
@@ -222,15 +226,25 @@ mod tests {
             ("**", "/home/dev/p", true),
             ("/**", "/", true),
         ] {
-            let found = PathPattern::of_folder(pattern).unwrap().fits(&normal(path, PLACES), PLACES);
+            let found = PathPattern::of_folder(pattern).unwrap().fits(&normal(path, PLACES), PLACES, Side::Strict);
             assert_eq!(found, fits, "{pattern} {path}");
         }
     }
 
     #[test]
-    fn without_a_home_its_patterns_fit_nothing() {
+    fn without_a_home_its_patterns_allow_nothing_and_deny_below_any_folder() {
         let places = Places { home: None, ..PLACES };
-        assert!(!PathPattern::of_rule("~/x").unwrap().fits(&normal("/x", places), places));
+        for (pattern, path, denies) in [
+            ("~/.ssh/**", "/home/dev/.ssh/id", true),
+            ("~/.ssh/**", "/root/.ssh/a/b", true),
+            ("~/.ssh/**", "~/.ssh/id", true),
+            ("~/.ssh/**", "/home/dev/ssh/id", false),
+            ("~/.zshrc", "/home/dev/.zshrc", true),
+            ("~", "/x", true),
+        ] {
+            let fits = |side| PathPattern::of_rule(pattern).unwrap().fits(&normal(path, places), places, side);
+            assert_eq!((fits(Side::Strict), fits(Side::Wide)), (false, denies), "{pattern} {path}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl PermissionRule {
     /// Whether its conditions hold; what cannot be read holds for what denies or asks, and for nothing that allows.
     fn applies(&self, call: &ToolCall) -> bool {
         let when = &self.when;
+        let side = side(self.action);
         let is_state = when.state.is_empty() || when.state.contains(&call.state);
         let is_iteration = when.iteration_from.is_none_or(|from| call.iteration >= from)
             && when.iteration_to.is_none_or(|to| call.iteration <= to);
@@ -79,13 +80,14 @@ impl PermissionRule {
             None => true,
             Some(SubagentCondition::Any(is_subagent)) => call.agent_id.is_some() == *is_subagent,
             Some(SubagentCondition::Type(name)) => {
-                let agent_type = call.agent_type.as_deref().filter(|_| call.agent_id.is_some());
-                agent_type.is_some_and(|agent_type| text_fits(&text_tokens(name), agent_type))
+                let is_type = |agent_type: &str| text_fits(&text_tokens(name), agent_type);
+                // Of a type that is not told it may be.
+                call.agent_id.is_some() && call.agent_type.as_deref().map_or(side == Side::Wide, is_type)
             }
         };
         let is_folder = when.cwd.as_deref().is_none_or(|cwd| match PathPattern::of_folder(cwd) {
-            Ok(pattern) => pattern.fits(&normal(&call.cwd, call.places()), call.places()),
-            Err(_) => self.action != RuleAction::Allow,
+            Ok(pattern) => pattern.fits(&normal(&call.cwd, call.places()), call.places(), side),
+            Err(_) => side == Side::Wide,
         });
         is_state && is_iteration && is_agent && is_folder
     }

@@ -53,6 +53,8 @@ pub(crate) enum Part {
     Address(String),
     /// A subagent of this type is started.
     AgentType(String),
+    /// What of a command line is too much to be looked at.
+    Unread,
     /// Something that is known no further.
     Other,
 }
@@ -118,8 +120,7 @@ impl ToolCall {
         let pattern = fields.text("pattern").filter(|_| self.tool_name == "Glob").unwrap_or_default();
         let names: Vec<&str> = pattern.split('/').collect();
         let fixed = names.iter().take_while(|name| !name.contains(['*', '?', '[', '{', '\\'])).count();
-        // `..` behind a wildcard may lead anywhere.
-        let is_whole = !names[fixed..].contains(&"..");
+        let is_whole = stays_below(&pattern);
         let fixed = names[..fixed.min(names.len().saturating_sub(1))].join("/");
         let path = match pattern.strip_prefix(['/', '~']) {
             Some(_) if fixed.is_empty() => "/".to_owned(),
@@ -129,19 +130,26 @@ impl ToolCall {
         Input::Files { paths: vec![path], is_folder: true, is_whole }
     }
 
+    /// Whether a tool may find a path in a home folder that is not known here.
+    fn may_be_in_a_home(&self, path: &str) -> bool {
+        path.strip_prefix('~').is_some_and(|rest| self.home.is_none() || !(rest.is_empty() || rest.starts_with('/')))
+    }
+
     pub(crate) fn parts<'a>(&'a self, input: &'a Input) -> CallParts<'a> {
         let (mut parts, mut command) = (Vec::new(), None);
         match input {
             Input::Command(text) => {
                 let line = CommandLine::parse(text);
-                parts.extend(line.commands.into_iter().map(Part::Command));
+                parts.extend(line.commands.into_iter().chain(line.guesses).map(Part::Command));
                 parts.extend((!line.is_plain).then_some(Part::Other));
+                parts.extend(line.is_unread.then_some(Part::Unread));
                 command = Some(text.as_str());
             }
             Input::Files { paths, is_folder, is_whole } => {
                 let file = |path: &String| Part::File { names: normal(path, self.places()), is_folder: *is_folder };
                 parts.extend(paths.iter().map(file));
-                parts.extend((!is_whole).then_some(Part::Other));
+                let is_known = paths.iter().all(|path| !self.may_be_in_a_home(path));
+                parts.extend((!is_whole || !is_known).then_some(Part::Other));
             }
             Input::Address(address) => parts.push(Part::Address(address.clone())),
             Input::AgentType(name) => parts.push(Part::AgentType(name.clone())),
@@ -152,6 +160,34 @@ impl ToolCall {
         }
         CallParts { tool_name: &self.tool_name, places: self.places(), command, parts }
     }
+}
+
+/// Whether a `Glob` surely finds nothing outside the folder that its fixed part names: `..`, and alternatives that come to
+/// it or begin at the root, may lead anywhere. Readers of escapes and of parentheses differ.
+fn stays_below(pattern: &str) -> bool {
+    const DOUBTS: [&str; 9] = ["..", "{/", ",/", "{~", ",~", "[.", "(", "|", "\\"];
+    if DOUBTS.iter().any(|doubt| pattern.contains(doubt)) {
+        return false;
+    }
+    let mut depth = 0_usize;
+    pattern.split('/').all(|name| {
+        let (mut has_braces, mut has_dot, mut only_dots_outside) = (depth > 0, false, true);
+        for c in name.chars() {
+            match c {
+                '{' => {
+                    depth += 1;
+                    has_braces = true;
+                }
+                '}' => depth = depth.saturating_sub(1),
+                c => {
+                    has_dot |= c == '.';
+                    only_dots_outside &= depth > 0 || c == '.';
+                }
+            }
+        }
+        // Alternatives may put two dots together.
+        !(has_braces && has_dot && only_dots_outside)
+    })
 }
 
 /// The files that a patch names.

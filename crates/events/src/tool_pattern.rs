@@ -12,8 +12,9 @@
 
 use std::fmt;
 
-use crate::glob::{Token, text_fits, text_tokens};
+use crate::glob::{Token, text_fits, text_may_fit, text_tokens};
 use crate::path_pattern::{PathPattern, Places};
+use crate::shell::{ANY, ANY_IN_WORD};
 use crate::tool_call::{CallParts, Part};
 
 /// Tools that `Edit` stands for.
@@ -140,10 +141,14 @@ impl ToolPattern {
             (Specifier::Any, _) => true,
             (Specifier::Command(tokens), part) => self.fits_command(tokens, call, part, side),
             (Specifier::File(pattern), Part::File { names, is_folder }) => {
-                file_fits(pattern, names, *is_folder, call.places)
+                file_fits(pattern, names, *is_folder, call.places, side)
             }
             (Specifier::Host(tokens), Part::Address(address)) => {
-                host(address, side).is_some_and(|host| text_fits(tokens, &host))
+                let fits = |host: String| text_fits(tokens, &host);
+                match side {
+                    Side::Strict => host(address).is_some_and(fits),
+                    Side::Wide => hosts(address).into_iter().any(fits),
+                }
             }
             (Specifier::Address(tokens), Part::Address(address)) => text_fits(tokens, address),
             (Specifier::AgentType(tokens), Part::AgentType(name)) => text_fits(tokens, name),
@@ -157,14 +162,16 @@ impl ToolPattern {
         let is_literal = !tokens.contains(&Token::Star);
         let is_across = tokens.iter().any(|token| matches!(token, Token::Char(c) if "|&;<>()$`\n".contains(*c)));
         let is_of_whole = is_literal || (is_across && side == Side::Wide);
-        if is_of_whole && call.command.is_some_and(|command| command_fits(tokens, command)) {
+        let fits = |text: &str| command_fits(tokens, text, side);
+        if is_of_whole && call.command.is_some_and(fits) {
             return true;
         }
         match (part, side) {
-            (Part::Command(command), Side::Strict) => command_fits(tokens, &command.text),
+            (Part::Command(command), Side::Strict) => fits(&command.text),
             (Part::Command(command), Side::Wide) => {
-                command.readings().iter().any(|reading| command_fits(tokens, reading))
+                command.readings().is_none_or(|readings| readings.iter().any(|reading| fits(reading)))
             }
+            (Part::Unread, Side::Wide) => true,
             _ => false,
         }
     }
@@ -236,32 +243,85 @@ fn specifier(tool: &str, inner: &str) -> Result<Specifier, Fault> {
 }
 
 /// Whether a command fits; a pattern that ends in ` *` is on what stands before that alone, too.
-fn command_fits(tokens: &[Token], command: &str) -> bool {
+fn command_fits(tokens: &[Token], command: &str, side: Side) -> bool {
+    let fits = |tokens: &[Token]| match side {
+        Side::Strict => text_fits(tokens, command),
+        Side::Wide => text_may_fit(tokens, command, ANY, ANY_IN_WORD),
+    };
     let beginning = match tokens {
         [beginning @ .., Token::Char(' '), Token::Star] => Some(beginning),
         _ => None,
     };
-    text_fits(tokens, command) || beginning.is_some_and(|beginning| text_fits(beginning, command))
+    fits(tokens) || beginning.is_some_and(fits)
 }
 
 /// Whether a file fits; a folder that is searched does where everything in it would.
-fn file_fits(pattern: &PathPattern, names: &[String], is_folder: bool, places: Places<'_>) -> bool {
-    if pattern.fits(names, places) {
+fn file_fits(pattern: &PathPattern, names: &[String], is_folder: bool, places: Places<'_>, side: Side) -> bool {
+    if pattern.fits(names, places, side) {
         return true;
     }
     // No file has this name, so only what any file in the folder fits does.
-    is_folder && pattern.fits(&[names, &["\0".to_owned()]].concat(), places)
+    is_folder && pattern.fits(&[names, &["\0".to_owned()]].concat(), places, side)
 }
 
-/// The host of an address, in small letters. Readers of odd addresses differ, so strictly an odd one has none.
-fn host(address: &str, side: Side) -> Option<String> {
-    let behind = address.split_once("://")?.1;
-    let authority = behind.split(['/', '?', '#', '\\']).next().unwrap_or(behind);
-    let is_plain = authority.chars().all(|c| c.is_ascii_alphanumeric() || ".-:".contains(c)) && !behind.contains('\\');
-    if side == Side::Strict && !is_plain {
+/// The host of an address, in small letters. Readers of odd addresses differ, so an odd one has none.
+fn host(address: &str) -> Option<String> {
+    let (scheme, behind) = address.split_once("://")?;
+    let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let is_odd = |c: char| c == '\\' || c.is_whitespace() || c.is_control();
+    if !is_web || behind.contains(is_odd) {
         return None;
     }
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    let host = host.split(':').next().unwrap_or(host).trim_end_matches('.');
-    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+    let authority = behind.split(['/', '?', '#']).next().unwrap_or(behind);
+    let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
+    let is_plain = host.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c)) && !host.ends_with('.');
+    let is_port = port.chars().all(|c| c.is_ascii_digit());
+    (is_plain && is_port && !host.is_empty()).then(|| host.to_ascii_lowercase())
+}
+
+/// The hosts that one reader or another may find in an address, in small letters.
+fn hosts(address: &str) -> Vec<String> {
+    let shown: String = address.trim().chars().filter(|c| !c.is_control()).map(narrow).collect();
+    let decoded: String = percent_decoded(&shown).chars().filter(|c| !c.is_control()).map(narrow).collect();
+    let mut hosts = Vec::new();
+    for text in [shown.as_str(), decoded.as_str()] {
+        let behind_scheme = text.split_once(':').map(|(_, behind)| behind);
+        for behind in behind_scheme.into_iter().chain([text]) {
+            let behind = behind.trim_start_matches(['/', '\\']);
+            for ends in [&['/', '?', '#', '\\'][..], &['/', '?', '#'][..]] {
+                let authority = behind.split(ends).next().unwrap_or(behind);
+                let host = authority.rsplit('@').next().unwrap_or(authority);
+                let host = match host.split_once(']') {
+                    Some((host, _)) => format!("{host}]"),
+                    None => host.split(':').next().unwrap_or(host).to_owned(),
+                };
+                hosts.push(percent_decoded(&host).trim_matches(['.', ' ']).to_lowercase());
+            }
+        }
+    }
+    hosts
+}
+
+/// The letter that a wide one, or a full stop of another script, stands for in a host.
+fn narrow(c: char) -> char {
+    match c {
+        '\u{3002}' | '\u{ff61}' => '.',
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xff01 + 0x21).unwrap_or(c),
+        c => c,
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let bytes = text.as_bytes();
+    let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(byte) = bytes.get(at) {
+        let code = match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => u8::try_from(high * 16 + low).ok(),
+            _ => None,
+        };
+        decoded.push(code.unwrap_or(*byte));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }

@@ -111,6 +111,125 @@ fn a_compound_command_is_allowed_part_by_part_and_denied_by_any() {
 }
 
 #[test]
+fn where_shells_may_read_on_nothing_is_allowed_and_all_of_it_is_searched() {
+    for command in [
+        "git log \"$(git log # )\nrm -rf x\n)\"",
+        "git log $(git log # )\nrm -rf x\n)",
+        "git log \"`git log \\\" ' \\\" ; rm -rf x ; \\\" ' \\\"`\"",
+        "git log `git log \\` ; rm -rf x\\``",
+        "git log \"$(git log <<E\n)\nE\nrm -rf x)\"",
+        "git log \"$(case x in x) rm -rf x;; esac)\"",
+        "git log \"$(git log \"$(git log ')' \"`rm -rf x`\")\")\"",
+        "git log; ((#)); rm -rf x",
+        "git log $[ # ]; rm -rf x",
+        "git log \"$(( # )) $(rm -rf x)\n))\"",
+        "git log \"${ rm -rf x; }\"",
+        "git log ${x:-$(rm -rf x)}",
+        "git log \"${x:-`rm -rf x`}\"",
+        "git log $'\\' ; rm -rf x ; '",
+        "git log <<E\nit's $(rm -rf x)\nE",
+        "git log 'open\nrm -rf x",
+    ] {
+        assert!(!fits("Bash(git log:*)", &bash(command)).0, "{command}");
+        assert_eq!(fits("Bash(rm:*)", &bash(command)), WIDE, "{command}");
+        assert_eq!(fits("Bash", &bash(command)), YES, "{command}");
+        let own = bash(command).pattern().unwrap();
+        assert_eq!(fits(&own, &bash(command)), YES, "{command}");
+    }
+    for command in [
+        "git log \"$(git log -1 --format='%h)')\"",
+        "git log \"$(git log \"$(git log ')')\")\" `git log`",
+        "git log -- a#b '# )' \"#\"",
+        "git log ${x} \"${HOME}/y\" $1 \"$@\" *.rs {a,b} # done",
+    ] {
+        assert_eq!(fits("Bash(git log:*)", &bash(command)), YES, "{command}");
+        assert_eq!(fits("Bash(rm:*)", &bash(command)), NO, "{command}");
+    }
+    // To some shells `&>` ends a command.
+    assert_eq!(fits("Bash(git log:*)", &bash("git log &>/dev/null rm -rf x")), WIDE);
+    assert_eq!(fits("Bash(rm:*)", &bash("git log &>/dev/null rm -rf x")), WIDE);
+    assert_eq!(fits("Bash(git log:*)", &bash("git log &>/dev/null")), YES);
+    // A here-document may stand before its command, and in it.
+    for command in ["<<E rm -rf x\nE", "rm <<E -rf x\nE", "git log <<E; rm -rf x\nE", "<<-'E' rm -rf x\nE"] {
+        assert_eq!(fits("Bash(rm -rf:*)", &bash(command)), WIDE, "{command}");
+    }
+}
+
+#[test]
+fn what_is_denied_is_found_in_the_ordinary_spellings_of_a_shell() {
+    for command in [
+        "git p${x}ush",
+        "git pu$@sh",
+        "git $x push",
+        "git {push,origin}",
+        "{git,push}",
+        "git pus[h]",
+        "git p?sh",
+        "git \"pu\\\nsh\"",
+        "git $'push'",
+        "git $'p\\x75sh'",
+        "git $\"push\"",
+        "git $(echo push)",
+        "$x push",
+        "\"$git\" push",
+        "/usr/bin/g?t push",
+        "timeout -s KILL 5 git push",
+        "timeout $t git push",
+        "sudo -u root /usr/bin/git push",
+        "sudo -u root bash -c 'git push'",
+        "sudo -g a -u b git push",
+        "bash -ce 'git push'",
+        "bash -c -e 'git push'",
+        "bash <<< 'git push'",
+        "find . -exec git push \\;",
+        "find . -name x -exec sh -c 'git push' {} +",
+        "xargs git push",
+        "xargs -I {} git push",
+        "function f { git push; }",
+        "f() { git push; }",
+        "coproc git push",
+        "coproc N { git push; }",
+        "trap 'git push' EXIT",
+        "trap -- 'git push' EXIT",
+        "eval \"git $x\"",
+    ] {
+        assert_eq!(fits("Bash(git push:*)", &bash(command)), WIDE, "{command}");
+    }
+    for command in [
+        "git log $x",
+        "git commit -m \"$message\"",
+        "\"$HOME/bin/make\" push",
+        "$HOME/.cargo/bin/cargo test",
+        "[ -f x ] && [[ -d y ]]",
+        "cat > a.md <<'E'\n* git\n$x = 1;\n**push**\nE",
+        "find . -name '*.rs'",
+        "git diff HEAD@{1} -- *.rs",
+    ] {
+        assert_eq!(fits("Bash(git push:*)", &bash(command)), NO, "{command}");
+    }
+}
+
+#[test]
+fn a_line_that_is_too_much_to_look_at_is_denied_and_not_allowed() {
+    for command in [
+        format!("{}git push", "A=1 ".repeat(50_000)),
+        format!("{}git push", "A=1 ".repeat(100_000)),
+        format!("ls {}; git push", "x".repeat(300_000)),
+        format!("{}git push", "ls;".repeat(2_000)),
+        format!("{}git push{}", "$(ls ".repeat(20), ")".repeat(20)),
+        format!("{}git push", "eval ".repeat(60)),
+    ] {
+        let (allowed, denied) = fits("Bash(git push:*)", &bash(&command));
+        assert!(!allowed && denied, "{}", &command[..20]);
+        assert!(!fits("Bash(ls:*)", &bash(&command)).0);
+        assert_eq!(fits("Bash", &bash(&command)), YES);
+        let own = bash(&command).pattern().unwrap();
+        assert!(fits(&own, &bash(&command)).0);
+    }
+    assert_eq!(fits("Bash(git push:*)", &bash(&format!("{}git pull", "A=1 ".repeat(60)))), NO);
+}
+
+#[test]
 fn edit_stands_for_all_that_write_files_and_read_for_all_that_read_them() {
     for (text, call, expected) in [
         ("Edit", file("Write", "/x"), YES),
@@ -158,7 +277,7 @@ fn other_tools_are_matched_by_name_host_and_type() {
         ("WebFetch(domain:example.com)", fetch("https://EXAMPLE.com:443/a?b"), YES),
         ("WebFetch(domain:example.com)", fetch("https://example.com.evil.org/"), NO),
         ("WebFetch(domain:example.com)", fetch("https://example.com@evil.org/"), NO),
-        ("WebFetch(domain:example.com)", fetch("https://evil.org\\@example.com/"), NO),
+        ("WebFetch(domain:example.com)", fetch("https://evil.org\\@example.com/"), WIDE),
         ("WebFetch(domain:example.com)", fetch("https://user@example.com/"), WIDE),
         ("WebFetch(domain:*.example.com)", fetch("https://a.example.com"), YES),
         ("WebFetch(https://example.com/a)", fetch("https://example.com/a"), YES),
@@ -172,6 +291,99 @@ fn other_tools_are_matched_by_name_host_and_type() {
     ] {
         assert_eq!(fits(text, &call), expected, "{text}: {call:?}");
     }
+}
+
+#[test]
+fn a_host_is_denied_in_every_spelling_and_allowed_in_the_strict_one() {
+    for (address, expected) in [
+        ("https://evil.com", YES),
+        ("http://EVIL.com:8080/a?b#c@d", YES),
+        ("https:/evil.com", WIDE),
+        ("https:evil.com", WIDE),
+        ("https:///evil.com", WIDE),
+        ("https:\\\\evil.com\\x", WIDE),
+        ("https://evil.com\\@example.com", WIDE),
+        ("https://example.com\\@evil.com", WIDE),
+        ("https://evil%2ecom", WIDE),
+        ("https://%65vil.com/", WIDE),
+        ("https://evil.com%2fx", WIDE),
+        ("https://a:b@evil.com/", WIDE),
+        ("https://a@b@evil.com:1/", WIDE),
+        ("https://evil.com./", WIDE),
+        ("https://ev\til.com/", WIDE),
+        (" https://evil.com ", WIDE),
+        ("https://evil\u{3002}com", WIDE),
+        ("https://\u{ff45}vil.com", WIDE),
+        ("evil.com/x", WIDE),
+        ("evil.com:443/x", WIDE),
+        ("//evil.com/x", WIDE),
+        ("ftp://evil.com/", WIDE),
+        ("x:y@example.com?://evil.com/", NO),
+        ("https://evil.com:a/", WIDE),
+        ("https://evil.com.example.com", NO),
+        ("https://example.com/evil.com", NO),
+        ("https://example.com/?@evil.com", NO),
+        ("https://notevil.com", NO),
+    ] {
+        let fetch = call("WebFetch", json!({"url": address}));
+        assert_eq!(fits("WebFetch(domain:evil.com)", &fetch), expected, "{address:?}");
+    }
+}
+
+#[test]
+fn a_search_that_may_leave_its_folder_is_not_allowed() {
+    for (text, path, expected) in [
+        ("Read(src/**)", "src/**/*.{ts,tsx}", YES),
+        ("Read(src/**)", "src/{a,b}.rs", YES),
+        ("Read(src/**)", "src/{a,b}/*", YES),
+        ("Read(src/**)", "src/[a-z]*/.x", YES),
+        ("Read(src/**)", "src/{..,a}/*", WIDE),
+        ("Read(src/**)", "src/{a,b/../..}/*", WIDE),
+        ("Read(src/**)", "src/{.,a}{.,b}/*", WIDE),
+        ("Read(src/**)", "src/{.,a}./*", WIDE),
+        ("Read(src/**)", "src/{a/.,b}./*", WIDE),
+        ("Read(src/**)", "src/@(..|a)/*", WIDE),
+        ("Read(src/**)", "src/[.][.]/*", WIDE),
+        ("Read(src/**)", "src/*/../../x", WIDE),
+        ("Read(src/**)", "src/.\\./*", WIDE),
+        ("Read(src/**)", "src/a/../*", WIDE),
+        ("Read(**)", "{src,/etc}/*", WIDE),
+        ("Read(**)", "{/etc,src}/*", WIDE),
+        ("Read(**)", "{src,~/x}/*", WIDE),
+    ] {
+        assert_eq!(fits(text, &call("Glob", json!({"pattern": path}))), expected, "{text}: {path}");
+    }
+}
+
+#[test]
+fn what_is_not_told_holds_for_what_denies_and_for_nothing_that_allows() {
+    let homeless = |path: &str| ToolCall { home: None, ..file("Read", path) };
+    for (text, call, expected) in [
+        ("Read(~/.ssh/**)", homeless("/home/dev/.ssh/id"), WIDE),
+        ("Read(~/.ssh/**)", homeless("~/.ssh/id"), WIDE),
+        ("Read(~/.ssh/**)", homeless("/home/dev/p/src/a"), NO),
+        ("Read(**)", homeless("src/a"), YES),
+        ("Read(**)", homeless("~/.ssh/id"), WIDE),
+        ("Read(**)", file("Read", "~root/x"), WIDE),
+        ("Read(**)", file("Read", "a~"), YES),
+    ] {
+        assert_eq!(fits(text, &call), expected, "{text}: {call:?}");
+    }
+    let mut untold = ToolCall { agent_id: Some("a1".to_owned()), home: None, ..bash("ls") };
+    for (when, applies) in [
+        (json!({"subagent": "Explore"}), true),
+        (json!({"subagent": "*"}), true),
+        (json!({"cwd": "~/p"}), true),
+        (json!({"cwd": "~/q"}), false),
+    ] {
+        for (action, expected) in [("deny", applies), ("ask", applies), ("allow", false)] {
+            let policy = policy(json!([{"tool": "Bash", "action": action, "when": when}]));
+            assert_eq!(policy.ruling(&untold, &[], &[]).is_some(), expected, "{action} {when}");
+        }
+    }
+    untold.agent_id = None;
+    let of_type = policy(json!([{"tool": "Bash", "action": "deny", "when": {"subagent": "Explore"}}]));
+    assert_eq!(of_type.ruling(&untold, &[], &[]), None);
 }
 
 #[test]
@@ -420,5 +632,19 @@ proptest! {
         let head: String = before.concat().chars().filter(|c| !"'\"\\#`$>".contains(*c)).collect();
         let line = format!("ls {head}{separator}rm -rf x");
         prop_assert_eq!(fits("Bash(ls:*)", &bash(&line)), WIDE, "{}", line);
+    }
+
+    #[test]
+    fn what_a_substitution_runs_is_denied_and_not_allowed(
+        before in prop::collection::vec(piece(), 0..6),
+        after in prop::collection::vec(piece(), 0..6),
+        is_quoted in any::<bool>(),
+    ) {
+        // Quotes may make it a part of a word, and a parenthesis end the substitution before.
+        prop_assume!(!before.concat().contains(['\'', '"', '\\', ')']));
+        let quote = if is_quoted { "\"" } else { "" };
+        let line = format!("ls {quote}$(ls {}\nrm -rf x\n{}){quote}", before.concat(), after.concat());
+        prop_assert_eq!(fits("Bash(ls:*)", &bash(&line)), WIDE, "{}", line);
+        prop_assert_eq!(fits("Bash(rm:*)", &bash(&line)), WIDE, "{}", line);
     }
 }
