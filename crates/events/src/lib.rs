@@ -32,6 +32,7 @@ mod relay_event;
 mod relay_state;
 mod runtime_event;
 mod shell;
+mod shell_lexer;
 mod source;
 mod standing_grants;
 mod tokens;
