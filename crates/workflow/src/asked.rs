@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 
 use runledger_events::{
-    EventId, EventKind, Fields, KindFacts, Metadata, Position, RecordedEvent, RelayState, RelayWithdrawn, RequestId,
-    RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion, event_json, readable,
+    EventKind, Fields, KindFacts, Metadata, Position, RecordedEvent, RelayState, RequestId, RequestStatus, StreamName,
+    StreamVersion, readable,
 };
-use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, ReadError};
+use runledger_store::{AppendError, EventFilter, ExpectedVersion, ReadError};
 
 use crate::decide::Denial;
-use crate::desk::{RunWriter, new_id, now};
+use crate::desk::{RunWriter, now};
 use crate::error::RunError;
+use crate::relay::RelayLogError;
+use crate::relay::decision_event::withdrawn_event;
 
 /// How much of a tool's input the next prompt says, in characters.
 const INPUT_CHARS_MAX: usize = 400;
@@ -182,22 +184,16 @@ pub(crate) fn withdraw(writer: &mut RunWriter, which: Which<'_>, reason: &str) -
         if state.status != RequestStatus::Pending || is_kept {
             continue;
         }
-        let facts = RelayWithdrawn { request_id: request_id.clone(), reason: Some(reason.to_owned()) };
-        let event = withdrawal(writer, &event.id, event.metadata.clone(), facts)?;
+        let metadata = Metadata { causation_id: Some(event.id.clone()), ..event.metadata.clone() };
         let stream = StreamName::request(&request_id);
-        match writer.journal().append(&stream, ExpectedVersion::Exact(state.version), vec![event]) {
+        let withdrawn = withdrawn_event(&request_id, reason, now(), metadata).and_then(|event| {
+            Ok(writer.journal().append(&stream, ExpectedVersion::Exact(state.version), vec![event])?)
+        });
+        match withdrawn {
             // Somebody has answered in between, or the log takes nothing now: it is answered by its time limit.
-            Ok(_) | Err(AppendError::WrongExpectedVersion(_)) => {}
+            Ok(_) | Err(RelayLogError::Append(AppendError::WrongExpectedVersion(_))) => {}
             Err(error) => tracing::warn!(%request_id, %error, "a question could not be withdrawn"),
         }
     }
     Ok(())
-}
-
-fn withdrawal(writer: &RunWriter, cause: &EventId, of: Metadata, facts: RelayWithdrawn) -> Result<NewEvent, RunError> {
-    let id = new_id()?;
-    let json = event_json(&id, now(), &KindFacts::RelayWithdrawn(facts), &serde_json::Map::new())?;
-    let run_id: Option<RunId> = Some(writer.run_id().clone());
-    let metadata = Metadata { causation_id: Some(cause.clone()), run_id, ..of };
-    Ok(NewEvent::new(RuntimeEvent::from_json(&json)?, metadata)?)
 }

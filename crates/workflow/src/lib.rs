@@ -30,6 +30,7 @@ mod owner;
 mod paths;
 mod permissions;
 mod plan;
+mod process_group;
 mod relay;
 mod runner;
 mod tracker;

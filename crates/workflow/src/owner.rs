@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use runledger_events::{LogId, Owner, ProcessId, RunId, WorkflowState};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::Signal;
+
+use crate::process_group::{has_member, signal_group};
 
 /// How long a harness that was left behind has to end itself.
 const GRACE: Duration = Duration::from_secs(2);
@@ -105,22 +107,14 @@ pub(crate) fn end_left_behind(state: &WorkflowState) {
 }
 
 fn end_group(leader: u32) {
-    let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) else {
-        return;
-    };
-    let send = |signal| {
-        if let Err(error) = kill_process_group(group, signal) {
-            tracing::debug!(%error, "the process group is gone already");
-        }
-    };
-    send(Signal::TERM);
+    signal_group(leader, Signal::TERM);
     // One that was paused hears of it only when it goes on.
-    send(Signal::CONT);
+    signal_group(leader, Signal::CONT);
     let told = Instant::now();
-    while told.elapsed() < GRACE && test_kill_process_group(group).is_ok() && has_live_member(leader) {
+    while told.elapsed() < GRACE && has_member(leader) && has_live_member(leader) {
         std::thread::sleep(Duration::from_millis(10));
     }
-    send(Signal::KILL);
+    signal_group(leader, Signal::KILL);
 }
 
 /// Whether a process is of the run, by its environment.

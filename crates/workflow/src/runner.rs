@@ -61,13 +61,9 @@ pub struct Runner {
     harness: Box<dyn Harness>,
     plan: Plan,
     is_prepared: bool,
-    takes_up: Option<TakesUp>,
+    /// How it is to be taken up, where it is there already.
+    takes_up: Option<ResumeSpec>,
     cancel: CancelHandle,
-}
-
-/// What a runner that takes a run up found.
-struct TakesUp {
-    spec: ResumeSpec,
 }
 
 impl Runner {
@@ -113,8 +109,7 @@ impl Runner {
         let plan = Plan::recorded(&first, &state, own)?;
         let name = state.harness.as_deref().unwrap_or("command");
         let harness = harness(name, recorded_program(&first), &plan.spec.project_dir)?;
-        let takes_up = Some(TakesUp { spec });
-        Ok(Self { harness, plan, is_prepared: false, takes_up, cancel: CancelHandle::default() })
+        Ok(Self { harness, plan, is_prepared: false, takes_up: Some(spec), cancel: CancelHandle::default() })
     }
 
     /// The run's id.
@@ -175,7 +170,7 @@ impl Runner {
     pub fn run(mut self, journal: Box<dyn Journal>) -> Result<RunOutcome, RunError> {
         let writer = match self.takes_up.take() {
             None => self.begin(journal)?,
-            Some(TakesUp { spec }) => self.take_up(journal, &spec)?,
+            Some(spec) => self.take_up(journal, &spec)?,
         };
         let deadline = writer.state().and_then(|state| state.deadline_at).map(until);
         Carrier { plan: self.plan, harness: self.harness, cancel: self.cancel, deadline }.carry(writer)

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::Signal;
 
 use super::{Stop, Turn, TurnDesk};
 use crate::error::HarnessError;
 use crate::owner::process_of;
+use crate::process_group::{end_group, signal_group};
 
 /// How often the desk is asked whether to go on.
 const TICK: Duration = Duration::from_millis(50);
@@ -74,7 +75,7 @@ pub(super) fn run(
     let errors = match wire(&mut child, turn.prompt.clone(), line_bytes_max, lines) {
         Ok(errors) => errors,
         Err(source) => {
-            end_group(&mut child, Signal::KILL, || true);
+            end_group(&mut child, Signal::KILL, GRACE, || true);
             return Err(spawn_failed(source));
         }
     };
@@ -83,7 +84,7 @@ pub(super) fn run(
     let (status, stopped) = match result {
         Ok(ended) => ended,
         Err(source) => {
-            end_group(&mut child, Signal::KILL, || true);
+            end_group(&mut child, Signal::KILL, GRACE, || true);
             return Err(HarnessError::Turn(format!("{program}: its end cannot be told: {source}")));
         }
     };
@@ -182,13 +183,15 @@ fn attend(
         }
         if desk.is_paused() != is_paused {
             is_paused = !is_paused;
-            signal_group(child, if is_paused { Signal::STOP } else { Signal::CONT });
+            signal_group(child.id(), if is_paused { Signal::STOP } else { Signal::CONT });
         }
         if let Err(stop) = step {
             let status = match stop {
-                Stop::Now => end_group(child, Signal::KILL, || true),
+                Stop::Now => end_group(child, Signal::KILL, GRACE, || true),
                 // A second request does not wait for the grace that the first one gives.
-                Stop::Cancelled | Stop::TimedOut => end_group(child, Signal::TERM, || desk.check() == Err(Stop::Now)),
+                Stop::Cancelled | Stop::TimedOut => {
+                    end_group(child, Signal::TERM, GRACE, || desk.check() == Err(Stop::Now))
+                }
             };
             if stop != Stop::Now {
                 // What it said before its end, and while it was ending, is part of the story too.
@@ -230,45 +233,6 @@ impl Late {
 
     fn is_of_a_child(&self) -> bool {
         self.bytes > ON_THE_WAY_BYTES
-    }
-}
-
-/// Ends the process group: as the signal says, and for good after a moment, or as soon as there is no more time.
-fn end_group(child: &mut Child, signal: Signal, mut is_urgent: impl FnMut() -> bool) -> Option<ExitStatus> {
-    let group = group_of(child);
-    signal_group(child, signal);
-    // One that was paused hears of it only when it goes on.
-    signal_group(child, Signal::CONT);
-    let told = Instant::now();
-    let mut status = None;
-    while told.elapsed() < GRACE && !is_urgent() {
-        if status.is_none() {
-            match child.try_wait() {
-                Ok(ended) => status = ended,
-                Err(_) => break,
-            }
-        }
-        // Its children get the same grace: the agent may be one of them.
-        if status.is_some() && group.is_none_or(|group| test_kill_process_group(group).is_err()) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // Children of the harness that did not listen go with it.
-    signal_group(child, Signal::KILL);
-    status.or_else(|| child.wait().ok())
-}
-
-fn group_of(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
-}
-
-/// Sends a signal to the process group.
-fn signal_group(child: &Child, signal: Signal) {
-    if let Some(group) = group_of(child)
-        && let Err(error) = kill_process_group(group, signal)
-    {
-        tracing::debug!(%error, "the harness's process group is gone already");
     }
 }
 

@@ -8,15 +8,16 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use runledger_events::CommandChannelConfig;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::channel::{Channel, ChannelRequest, StopToken};
 use super::verdict::{GrantScope, RelayAnswer, RelayVerdict, VerdictSource};
+use crate::process_group::end_group;
 
 /// How often the program is looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -88,7 +89,7 @@ impl CommandChannel {
         match wired {
             Ok((output, errors)) => Ok(Program { child, output, errors }),
             Err(error) => {
-                end_group(&mut child);
+                end(&mut child);
                 Err(error)
             }
         }
@@ -148,12 +149,12 @@ impl Channel for CommandChannel {
                 Ok(Some(status)) => return self.verdict(&program, status).unwrap_or_else(none),
                 Ok(None) => {}
                 Err(error) => {
-                    end_group(&mut program.child);
+                    end(&mut program.child);
                     return none(error.to_string());
                 }
             }
             if stop.wait(TICK) {
-                end_group(&mut program.child);
+                end(&mut program.child);
                 return None;
             }
         }
@@ -198,28 +199,8 @@ fn read_all(mut from: impl Read) -> String {
 }
 
 /// Ends the program and all that it started.
-fn end_group(child: &mut Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let send = |signal| {
-        if let Some(group) = group
-            && let Err(error) = kill_process_group(group, signal)
-        {
-            tracing::debug!(%error, "the channel's process group is gone already");
-        }
-    };
-    send(Signal::TERM);
-    let told = Instant::now();
-    let mut is_reaped = false;
-    while told.elapsed() < GRACE {
-        is_reaped = is_reaped || matches!(child.try_wait(), Ok(Some(_)));
-        // Its children get the same grace.
-        if is_reaped && group.is_none_or(|group| test_kill_process_group(group).is_err()) {
-            return;
-        }
-        std::thread::sleep(TICK);
-    }
-    send(Signal::KILL);
-    if let Err(error) = child.wait() {
-        tracing::debug!(%error, "the channel's end cannot be told");
+fn end(child: &mut Child) {
+    if end_group(child, Signal::TERM, GRACE, || false).is_none() {
+        tracing::debug!("the channel's end cannot be told");
     }
 }
