@@ -8,36 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Ran, Room, run};
-
-/// The program without a word on where the ledger is.
-fn hook(room: &Room, arguments: &[&str]) -> Ran {
-    run(&mut hook_command(room, arguments))
-}
-
-fn hook_command(room: &Room, arguments: &[&str]) -> Command {
-    let mut command = room.bare_command();
-    command.arg("hook").args(arguments);
-    command
-}
-
-fn ok(room: &Room, arguments: &[&str]) -> Ran {
-    let ran = hook(room, arguments);
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    ran
-}
-
-/// With names for the program's path and the room's.
-fn named(room: &Room, text: &str) -> String {
-    let room = room.path("").display().to_string();
-    text.replace(env!("CARGO_BIN_EXE_runledger"), "[program]").replace(room.trim_end_matches('/'), "[room]")
-}
-
-const USER: &str = "home/.claude/settings.json";
-
-fn read(room: &Room, name: &str) -> String {
-    std::fs::read_to_string(room.path(name)).unwrap()
-}
+use support::hooks::{USER, hook, hook_command, hook_ok, named, read};
+use support::{Room, run};
 
 /// Settings that a person has: other hooks, other keys, an order and a style of their own.
 const EXISTING: &str = r#"{
@@ -64,7 +36,7 @@ const EXISTING: &str = r#"{
 #[test]
 fn without_settings_they_are_made_with_every_event_that_may_be_observed() {
     let room = Room::new();
-    let ran = ok(&room, &["install"]);
+    let ran = hook_ok(&room, &["install"]);
     assert_eq!(named(&room, &ran.stderr()), "wrote [room]/home/.claude/settings.json\n");
     let settings = read(&room, USER);
     insta::assert_snapshot!("claude_new", named(&room, &settings));
@@ -90,8 +62,8 @@ fn the_recorded_settings_observe_the_same_events() {
         return;
     };
     let room = Room::new();
-    ok(&room, &["install"]);
-    ok(&room, &["install", "--harness", "codex"]);
+    hook_ok(&room, &["install"]);
+    hook_ok(&room, &["install", "--harness", "codex"]);
     for (ours, recorded) in
         [(USER, "claude-code-2.1.330/settings.json"), ("home/.codex/hooks.json", "codex-0.169.0/hooks.json")]
     {
@@ -110,7 +82,7 @@ fn what_is_there_stays_as_it_is_written() {
     let room = Room::new();
     room.write(USER, EXISTING);
     std::fs::set_permissions(room.path(USER), std::fs::Permissions::from_mode(0o640)).unwrap();
-    let ran = ok(&room, &["install"]);
+    let ran = hook_ok(&room, &["install"]);
     insta::assert_snapshot!("claude_existing_diff", named(&room, &ran.stdout()));
     assert_eq!(std::fs::metadata(room.path(USER)).unwrap().permissions().mode() & 0o777, 0o640);
     let settings: Value = serde_json::from_str(&read(&room, USER)).unwrap();
@@ -118,7 +90,7 @@ fn what_is_there_stays_as_it_is_written() {
     assert_eq!(settings["hooks"]["PreToolUse"].as_array().unwrap().len(), 2);
     assert!(read(&room, USER).contains(r#""permissions": { "allow": ["Bash(ls:*)"],   "deny": [] },"#));
 
-    ok(&room, &["uninstall"]);
+    hook_ok(&room, &["uninstall"]);
     // But for a blank line between two members all is as it was, to the space.
     let lists = [
         (
@@ -142,9 +114,9 @@ fn a_second_time_changes_nothing() {
         if name == "existing" {
             room.write(USER, EXISTING);
         }
-        ok(&room, &["install"]);
+        hook_ok(&room, &["install"]);
         let settings = read(&room, USER);
-        let ran = ok(&room, &["install"]);
+        let ran = hook_ok(&room, &["install"]);
         assert_eq!(ran.stdout(), "");
         assert!(ran.stderr().contains("nothing was changed"), "{ran:?}");
         assert_eq!(read(&room, USER), settings);
@@ -154,7 +126,7 @@ fn a_second_time_changes_nothing() {
 #[test]
 fn another_ledger_takes_the_place_of_the_one_before_and_keeps_nothing_double() {
     let room = Room::new();
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     let ledger = room.path("it's a ledger.db");
     let mut command = hook_command(&room, &["install"]);
     assert_eq!(run(command.env("RUNLEDGER_DB", &ledger)).code, Some(0));
@@ -176,7 +148,7 @@ fn another_ledger_takes_the_place_of_the_one_before_and_keeps_nothing_double() {
     let ran = support::run_with_input(&mut shell, payload);
     assert_eq!((ran.code, ran.stdout(), ran.stderr()), (Some(0), String::new(), String::new()));
     assert!(ledger.exists());
-    ok(&room, &["uninstall"]);
+    hook_ok(&room, &["uninstall"]);
     assert_eq!(read(&room, USER), "{}\n");
 }
 
@@ -192,30 +164,30 @@ fn a_timeout_that_somebody_changed_stays_and_a_group_that_somebody_shares_keeps_
         ]},
     ], "SessionEnd": [{"hooks": [{"type": "command", "command": "/old/place/runledger --db /x hook"}]}]}});
     room.write(USER, serde_json::to_string_pretty(&settings).unwrap());
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     let installed: Value = serde_json::from_str(&read(&room, USER)).unwrap();
     assert_eq!(installed["hooks"]["Stop"], settings["hooks"]["Stop"]);
     assert_eq!(
         installed["hooks"]["SessionEnd"],
         json!([{"hooks": [{"type": "command", "command": own, "timeout": 5}]}])
     );
-    ok(&room, &["uninstall"]);
+    hook_ok(&room, &["uninstall"]);
     insta::assert_snapshot!("shared_group_without_ours", read(&room, USER));
 }
 
 #[test]
 fn a_dry_run_shows_the_difference_and_writes_nothing() {
     let room = Room::new();
-    let wet = ok(&Room::new(), &["install"]).out.len();
-    let ran = ok(&room, &["install", "--dry-run"]);
+    let wet = hook_ok(&Room::new(), &["install"]).out.len();
+    let ran = hook_ok(&room, &["install", "--dry-run"]);
     assert!(ran.out.len() > wet / 2, "the difference is shown");
     assert!(ran.stderr().contains("dry run"), "{ran:?}");
     assert!(!room.path("home/.claude").exists());
     room.write(USER, EXISTING);
-    ok(&room, &["install", "--dry-run"]);
-    ok(&room, &["uninstall", "--dry-run"]);
+    hook_ok(&room, &["install", "--dry-run"]);
+    hook_ok(&room, &["uninstall", "--dry-run"]);
     assert_eq!(read(&room, USER), EXISTING);
-    let ran = ok(&room, &["install", "--dry-run", "--json"]);
+    let ran = hook_ok(&room, &["install", "--dry-run", "--json"]);
     let report = &ran.json()[0];
     assert_eq!((&report["changed"], &report["written"]), (&Value::from(true), &Value::from(false)));
 }
@@ -223,23 +195,23 @@ fn a_dry_run_shows_the_difference_and_writes_nothing() {
 #[test]
 fn the_project_has_settings_of_its_own() {
     let room = Room::new();
-    ok(&room, &["install", "--project"]);
+    hook_ok(&room, &["install", "--project"]);
     assert!(!room.path("home/.claude").exists());
     let settings: Value = serde_json::from_str(&read(&room, "project/.claude/settings.json")).unwrap();
     assert_eq!(settings["hooks"].as_object().unwrap().len(), 32);
-    ok(&room, &["uninstall", "--project"]);
+    hook_ok(&room, &["uninstall", "--project"]);
     assert_eq!(read(&room, "project/.claude/settings.json"), "{}\n");
 }
 
 #[test]
 fn codex_has_its_own_file_and_has_to_trust_it() {
     let room = Room::new();
-    let ran = ok(&room, &["install", "--harness", "codex"]);
+    let ran = hook_ok(&room, &["install", "--harness", "codex"]);
     assert!(ran.stderr().contains("trust"), "{ran:?}");
     insta::assert_snapshot!("codex_new", named(&room, &read(&room, "home/.codex/hooks.json")));
     assert_eq!(hook(&room, &["install", "--harness", "codex", "--project"]).code, Some(2));
     assert_eq!(hook(&room, &["install", "--project", "--user"]).code, Some(2));
-    ok(&room, &["uninstall", "--harness", "codex"]);
+    hook_ok(&room, &["uninstall", "--harness", "codex"]);
     assert_eq!(read(&room, "home/.codex/hooks.json"), "{}\n");
 }
 
@@ -293,10 +265,10 @@ fn groups_of_a_shape_that_we_do_not_know_stay() {
     let settings = json!({"hooks": {"Stop": [7, {"hooks": "x"}, {"hooks": [8, {"type": "http", "url": "http://x"}]}, {}],
         "BrandNew": [{"hooks": [{"type": "command", "command": "x"}]}]}});
     room.write(USER, settings.to_string());
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     let installed: Value = serde_json::from_str(&read(&room, USER)).unwrap();
     assert_eq!(installed["hooks"]["Stop"].as_array().unwrap()[..4], settings["hooks"]["Stop"].as_array().unwrap()[..]);
-    ok(&room, &["uninstall"]);
+    hook_ok(&room, &["uninstall"]);
     assert_eq!(serde_json::from_str::<Value>(&read(&room, USER)).unwrap(), settings);
 }
 
@@ -306,14 +278,14 @@ fn a_link_to_the_settings_stays_a_link() {
     let target = room.write("dotfiles/claude.json", EXISTING);
     std::fs::create_dir_all(room.path("home/.claude")).unwrap();
     std::os::unix::fs::symlink("../../dotfiles/claude.json", room.path(USER)).unwrap();
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     assert_eq!(std::fs::read_link(room.path(USER)).unwrap(), Path::new("../../dotfiles/claude.json"));
     assert!(std::fs::read_to_string(&target).unwrap().contains("hook"));
     let others = std::fs::read_dir(room.path("dotfiles")).unwrap().count();
     assert_eq!(others, 1, "no draft is left");
     // One that leads nowhere yet.
     std::fs::remove_file(&target).unwrap();
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     assert!(target.exists() && read(&room, USER).contains("hook"));
 }
 
@@ -322,15 +294,15 @@ fn tabs_line_ends_and_a_byte_order_mark_stay() {
     let room = Room::new();
     let settings = "\u{feff}{\r\n\t\"model\": \"opus\"\r\n}\r\n";
     room.write(USER, settings);
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     let installed = read(&room, USER);
     assert!(installed.starts_with("\u{feff}{\r\n\t\"model\": \"opus\",\r\n\t\"hooks\": {\r\n\t\t\"SessionStart\": ["));
     assert!(installed.replace("\r\n", "").find('\n').is_none());
-    ok(&room, &["uninstall"]);
+    hook_ok(&room, &["uninstall"]);
     assert_eq!(read(&room, USER), settings);
     for empty in ["", "\n", "{}", "{\"hooks\": {}}\n"] {
         room.write(USER, empty);
-        ok(&room, &["install"]);
+        hook_ok(&room, &["install"]);
         assert!(serde_json::from_str::<Value>(&read(&room, USER)).is_ok(), "{empty:?}");
     }
 }

@@ -4,38 +4,16 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Ran, Room, run};
-
-/// The program without a word on where the ledger is.
-fn hook(room: &Room, arguments: &[&str]) -> Ran {
-    run(room.bare_command().arg("hook").args(arguments))
-}
-
-fn ok(room: &Room, arguments: &[&str]) -> Ran {
-    let ran = hook(room, arguments);
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    ran
-}
-
-/// With names for the program's path and the room's.
-fn named(room: &Room, text: &str) -> String {
-    let room = room.path("").display().to_string();
-    text.replace(env!("CARGO_BIN_EXE_runledger"), "[program]").replace(room.trim_end_matches('/'), "[room]")
-}
-
-const USER: &str = "home/.claude/settings.json";
-
-fn read(room: &Room, name: &str) -> String {
-    std::fs::read_to_string(room.path(name)).unwrap()
-}
+use support::Room;
+use support::hooks::{USER, hook, hook_ok, named, read};
 
 #[test]
 fn an_installation_from_before_there_were_rules_gets_the_longer_limits_and_nothing_else() {
     let room = Room::new();
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     let new = read(&room, USER);
     room.write(USER, new.replace("86400", "10"));
-    let ran = ok(&room, &["install"]);
+    let ran = hook_ok(&room, &["install"]);
     insta::assert_snapshot!("raised_limits_diff", named(&room, &ran.stdout()));
     assert_eq!(read(&room, USER), new);
 }
@@ -55,7 +33,7 @@ fn where_a_question_may_wait_the_limit_is_a_day_and_an_older_entry_of_ours_gets_
     .unwrap();
     for (file, options) in [(USER, &["install"][..]), ("home/.codex/hooks.json", &["install", "--harness", "codex"])] {
         room.write(file, &old);
-        let ran = ok(&room, options);
+        let ran = hook_ok(&room, options);
         let shown = ran.stdout();
         let changed =
             |sign: char| shown.lines().filter(|line| line.starts_with(sign) && line.contains("timeout")).count();
@@ -69,7 +47,7 @@ fn where_a_question_may_wait_the_limit_is_a_day_and_an_older_entry_of_ours_gets_
         assert_eq!(after["hooks"]["PreToolUse"][1], before["hooks"]["PreToolUse"][1], "theirs stays");
         assert_eq!(after["hooks"]["PreToolUse"][0]["hooks"][0], before["hooks"]["PreToolUse"][0]["hooks"][0]);
         let settings = read(&room, file);
-        assert_eq!(ok(&room, options).stdout(), "", "a second time changes nothing");
+        assert_eq!(hook_ok(&room, options).stdout(), "", "a second time changes nothing");
         assert_eq!(read(&room, file), settings);
     }
 }
@@ -77,18 +55,18 @@ fn where_a_question_may_wait_the_limit_is_a_day_and_an_older_entry_of_ours_gets_
 #[test]
 fn a_limit_that_somebody_made_longer_stays() {
     let room = Room::new();
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     for limit in ["100000", "1e9"] {
         let settings = read(&room, USER).replacen("86400", limit, 1);
         room.write(USER, &settings);
-        assert_eq!(ok(&room, &["install"]).stdout(), "");
+        assert_eq!(hook_ok(&room, &["install"]).stdout(), "");
         assert_eq!(read(&room, USER), settings);
         room.write(USER, settings.replacen(limit, "86400", 1));
     }
     // One that is none is no choice.
     let settings = read(&room, USER);
     room.write(USER, settings.replacen("86400", "\"long\"", 1));
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     assert_eq!(read(&room, USER), settings);
 }
 
@@ -96,9 +74,9 @@ fn a_limit_that_somebody_made_longer_stays() {
 fn fail_closed_stands_where_a_hook_decides_and_goes_again_without_the_flag() {
     let room = Room::new();
     for (file, harness) in [(USER, "claude"), ("home/.codex/hooks.json", "codex")] {
-        ok(&room, &["install", "--harness", harness]);
+        hook_ok(&room, &["install", "--harness", harness]);
         let open = read(&room, file);
-        let ran = ok(&room, &["install", "--harness", harness, "--fail-closed"]);
+        let ran = hook_ok(&room, &["install", "--harness", harness, "--fail-closed"]);
         if harness == "claude" {
             insta::assert_snapshot!("claude_fail_closed_diff", named(&room, &ran.stdout()));
         }
@@ -110,11 +88,11 @@ fn fail_closed_stands_where_a_hook_decides_and_goes_again_without_the_flag() {
             assert_eq!(is_closed, ["PreToolUse", "PermissionRequest"].contains(&event.as_str()), "{event}: {command}");
             assert!(is_closed || command.ends_with("runledger hook"), "{event}: {command}");
         }
-        assert_eq!(ok(&room, &["install", "--harness", harness, "--fail-closed"]).stdout(), "");
-        ok(&room, &["install", "--harness", harness]);
+        assert_eq!(hook_ok(&room, &["install", "--harness", harness, "--fail-closed"]).stdout(), "");
+        hook_ok(&room, &["install", "--harness", harness]);
         assert_eq!(read(&room, file), open);
-        ok(&room, &["install", "--harness", harness, "--fail-closed"]);
-        ok(&room, &["uninstall", "--harness", harness]);
+        hook_ok(&room, &["install", "--harness", harness, "--fail-closed"]);
+        hook_ok(&room, &["uninstall", "--harness", harness]);
         assert_eq!(read(&room, file), "{}\n");
     }
 }
@@ -128,11 +106,11 @@ fn an_entry_in_either_form_that_somebody_made_something_else_of_is_theirs() {
         {"type": "command", "command": format!("{own} --json"), "timeout": 10},
     ]}]);
     room.write(USER, json!({"hooks": {"PreToolUse": theirs}}).to_string());
-    ok(&room, &["install"]);
+    hook_ok(&room, &["install"]);
     let installed: Value = serde_json::from_str(&read(&room, USER)).unwrap();
     assert_eq!(installed["hooks"]["PreToolUse"].as_array().unwrap().len(), 2);
     assert_eq!(installed["hooks"]["PreToolUse"][0], theirs[0]);
-    ok(&room, &["uninstall"]);
+    hook_ok(&room, &["uninstall"]);
     assert_eq!(serde_json::from_str::<Value>(&read(&room, USER)).unwrap(), json!({"hooks": {"PreToolUse": theirs}}));
 }
 

@@ -426,8 +426,15 @@ fn a_cancel_in_the_middle_of_a_busy_run_is_not_lost_to_a_version_conflict() {
         let spec = RunSpec { workflow: Some(workflow("")), ..RunSpec::new("do it", project.path()) };
         let runner = Runner::new(Box::new(Worker::new(u32::MAX)), spec).unwrap();
         let run_id = runner.run_id().clone();
-        let busy =
-            Busy { inner: *journal(&ledger), ledger: ledger.log.clone(), run_id, appends: AtomicU32::new(0), at };
+        let appends = AtomicU32::new(0);
+        let commands = Commands::open(ledger.log.clone()).unwrap();
+        let before_append = move |_: &StreamName| {
+            if appends.fetch_add(1, Ordering::Relaxed) == at {
+                commands.signal(&run_id, &Signal::Cancel, "dev@host").unwrap();
+            }
+        };
+        // Somebody cancels the run right before its n-th append.
+        let busy = Meddled { inner: *journal(&ledger), before_append, after_look: || {} };
 
         let outcome = runner.run(Box::new(busy)).unwrap();
 
@@ -438,25 +445,21 @@ fn a_cancel_in_the_middle_of_a_busy_run_is_not_lost_to_a_version_conflict() {
     assert_eq!(SENT.load(Ordering::Relaxed), 7);
 }
 
-/// A journal in which somebody cancels the run right before its n-th append.
-struct Busy {
+/// A journal through which somebody else acts: before an append, or once the runner has looked at the run's stream.
+struct Meddled<A, L> {
     inner: LedgerJournal,
-    ledger: Arc<runledger_store::EventLog>,
-    run_id: RunId,
-    appends: AtomicU32,
-    at: u32,
+    before_append: A,
+    after_look: L,
 }
 
-impl Journal for Busy {
+impl<A: Fn(&StreamName) + Send, L: Fn() + Send> Journal for Meddled<A, L> {
     fn append(
         &self,
         stream: &StreamName,
         expected: ExpectedVersion,
         events: Vec<NewEvent>,
     ) -> Result<Vec<runledger_store::Receipt>, runledger_store::AppendError> {
-        if self.appends.fetch_add(1, Ordering::Relaxed) == self.at {
-            Commands::open(self.ledger.clone()).unwrap().signal(&self.run_id, &Signal::Cancel, "dev@host").unwrap();
-        }
+        (self.before_append)(stream);
         self.inner.append(stream, expected, events)
     }
 
@@ -473,7 +476,9 @@ impl Journal for Busy {
     }
 
     fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, runledger_store::StorageError> {
-        self.inner.stream_version(stream)
+        let version = self.inner.stream_version(stream)?;
+        (self.after_look)();
+        Ok(version)
     }
 
     fn log_id(&self) -> LogId {
@@ -493,7 +498,30 @@ fn a_named_signal_is_told_by_the_next_prompt_and_a_pause_holds_the_next_turn() {
     let metadata = Metadata { run_id: Some(run_id.clone()), ..Metadata::default() };
     assert!(metadata.session_id.is_none());
     // Right before the first iteration ends, somebody tells it two things.
-    let told = Telling { inner: *journal(&ledger), log: ledger.log.clone(), run_id, is_told: Mutex::new(false) };
+    let log = ledger.log.clone();
+    let signal = move |signal: &Signal| {
+        Commands::open(log.clone()).unwrap().signal(&run_id, signal, "dev@host").unwrap();
+    };
+    let signal = Arc::new(signal);
+    let (is_told, told_by) = (Mutex::new(false), signal.clone());
+    let before_append = move |stream: &StreamName| {
+        let mut is_told = is_told.lock().unwrap();
+        if stream.session_id().is_some() && !*is_told {
+            *is_told = true;
+            told_by(&Signal::of("reviewed", Some(r#"{"by":"jo"}"#.to_owned())));
+            told_by(&Signal::Pause);
+        }
+    };
+    // Between the turns the runner looks at its stream, again and again: then it is let go on.
+    let (log, stream_of_run) = (ledger.log.clone(), StreamName::run(runner.run_id()));
+    let after_look = move || {
+        let events = log.reader().unwrap().read_stream(&stream_of_run, StreamVersion::EMPTY, Read::Facts).unwrap();
+        let (state, _) = WorkflowState::fold(&events).unwrap();
+        if state.pause_requested && !state.iteration_is_open {
+            signal(&Signal::Resume);
+        }
+    };
+    let told = Meddled { inner: *journal(&ledger), before_append, after_look };
 
     let outcome = runner.run(Box::new(told)).unwrap();
 
@@ -518,62 +546,5 @@ fn intent(event: &RecordedEvent) -> Option<&str> {
     match &event.facts.data {
         KindFacts::Decision(decision) => decision.intent.as_deref(),
         _ => None,
-    }
-}
-
-/// A journal through which somebody signals during the first iteration, and lets the run go on from its third look on.
-struct Telling {
-    inner: LedgerJournal,
-    log: Arc<runledger_store::EventLog>,
-    run_id: RunId,
-    is_told: Mutex<bool>,
-}
-
-impl Journal for Telling {
-    fn append(
-        &self,
-        stream: &StreamName,
-        expected: ExpectedVersion,
-        events: Vec<NewEvent>,
-    ) -> Result<Vec<runledger_store::Receipt>, runledger_store::AppendError> {
-        let mut is_told = self.is_told.lock().unwrap();
-        if stream.session_id().is_some() && !*is_told {
-            *is_told = true;
-            let signal = |signal: Signal| {
-                let commands = Commands::open(self.log.clone()).unwrap();
-                commands.signal(&self.run_id, &signal, "dev@host").unwrap();
-            };
-            signal(Signal::of("reviewed", Some(r#"{"by":"jo"}"#.to_owned())));
-            signal(Signal::Pause);
-        }
-        self.inner.append(stream, expected, events)
-    }
-
-    fn read_stream(
-        &self,
-        stream: &StreamName,
-        after: StreamVersion,
-    ) -> Result<Vec<RecordedEvent>, runledger_store::ReadError> {
-        self.inner.read_stream(stream, after)
-    }
-
-    fn read(&self, filter: &EventFilter, after: Position) -> Result<Vec<RecordedEvent>, runledger_store::ReadError> {
-        self.inner.read(filter, after)
-    }
-
-    fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, runledger_store::StorageError> {
-        // Between the turns the runner looks here, again and again.
-        let version = self.inner.stream_version(stream)?;
-        let events = self.inner.read_stream(stream, StreamVersion::EMPTY).unwrap();
-        let (state, _) = WorkflowState::fold(&events).unwrap();
-        if state.pause_requested && !state.iteration_is_open {
-            let commands = Commands::open(self.log.clone()).unwrap();
-            commands.signal(&self.run_id, &Signal::Resume, "dev@host").unwrap();
-        }
-        Ok(version)
-    }
-
-    fn log_id(&self) -> LogId {
-        self.inner.log_id()
     }
 }

@@ -2,6 +2,8 @@
 //! waiting for a condition.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test uses a part, and may fail loudly")]
 
+pub(crate) mod hooks;
+
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
