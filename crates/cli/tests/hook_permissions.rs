@@ -5,8 +5,8 @@ mod permission_support;
 mod support;
 
 use permission_support::{
-    CLIENT_SESSION, answer, begin_run, decisions, hook_in_terminal, hook_of_run, of_codex, of_kind, pre, quiet_answer,
-    requests, room_with_run, told_by,
+    CLIENT_SESSION, answer, begin_run, decisions, end_run, hook_in_terminal, hook_of_run, of_codex, of_kind, pre,
+    quiet_answer, requests, room_with_run, told_by,
 };
 use serde_json::{Value, json};
 use support::{Room, append, kinds, run_with_input, text};
@@ -130,14 +130,31 @@ fn a_harness_session_that_a_run_used_is_under_its_rules_until_the_run_ends() {
     add(json!({"id": "n", "timestamp": 2, "kind": "workflow.iteration", "sessionId": CLIENT_SESSION,
         "data": {"phase": "session", "iteration": 1, "adapter_session_id": CLIENT_SESSION}}));
     assert_eq!(hook(&pre("t2", "git push")), "deny");
-    for data in [
-        json!({"kind": "workflow.iteration", "data": {"phase": "end", "iteration": 1, "outcome": "failed"}}),
-        json!({"kind": "workflow.transition", "data": {"from": "running", "to": "completing", "status": "running"}}),
-        json!({"kind": "workflow.end", "data": {"status": "failed", "iteration": 1}}),
-    ] {
-        add(json!({"id": data.to_string(), "timestamp": 3, "kind": data["kind"], "data": data["data"]}));
-    }
+    end_run(&room, "r");
     assert_eq!(hook(&pre("t3", "git push")), Value::Null);
+}
+
+#[test]
+fn nobody_is_asked_for_a_run_that_is_over_and_that_is_in_the_log() {
+    let room = room_with_run(json!({"rules": [{"tool": "Bash", "action": "ask"}]}));
+    end_run(&room, "r");
+    let question = json!({"session_id": CLIENT_SESSION, "cwd": "/elsewhere", "hook_event_name": "PreToolUse",
+        "tool_name": "AskUserQuestion", "tool_use_id": "q1",
+        "tool_input": {"questions": [{"question": "Which colour?", "options": [{"label": "Red"}]}]}});
+    for payload in [pre("t1", "git push"), question.clone()] {
+        let answer = quiet_answer(&mut hook_of_run(&room), &payload);
+        assert_eq!(answer["permissionDecision"], "deny");
+        let why = "run r is failed: nobody is asked for it any more";
+        assert_eq!(answer["permissionDecisionReason"], why);
+        let decided = of_kind(&room, "decision").pop().unwrap();
+        assert_eq!(decided["event"]["data"]["decision"]["intent"], json!({"kind": "permission_deny", "reason": why}));
+    }
+    assert_eq!(decisions(&room, "session/s"), ["rule permission_deny", "run permission_deny"]);
+    assert_eq!(requests(&room).len(), 0);
+    // Whoever sits at the client's terminal is asked there.
+    let answer = quiet_answer(&mut hook_in_terminal(&room), &pre("t2", "git push"));
+    assert_eq!(answer["permissionDecision"], "ask");
+    room.verify();
 }
 
 #[test]

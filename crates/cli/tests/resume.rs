@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Room, Running, fake_client, is_running, run, text, wait_for_line, wait_for_run, wait_until};
@@ -285,7 +287,7 @@ fn a_parent_may_be_named_and_a_session_is_picked_up_where_its_harness_left_it() 
 
     exec(&["--session", "s1"]);
     let first = room.json(["runs"]).pop().unwrap();
-    exec(&["--session", "s1", "--parent", text(&first, "/id")]);
+    exec(&["--session", "s1", "--parent", &text(&first, "/id")[..23]]);
     exec(&["--session", "s1", "--fresh"]);
     exec(&["--session", "s2"]);
 
@@ -298,4 +300,26 @@ fn a_parent_may_be_named_and_a_session_is_picked_up_where_its_harness_left_it() 
     assert_eq!(asked, [false, true, false, false]);
     let second = room.json(["runs"]).remove(2);
     assert_eq!(second["parent_run_id"], first["id"]);
+}
+
+#[test]
+fn a_parent_that_is_not_there_is_refused_where_it_is_named_and_left_out_where_it_is_inherited() {
+    let room = Room::new();
+    let exec = |command: &mut Command| run(command.args(["Say hi", "--", "true"]));
+    let refused = exec(room.command(["exec"]).args(["--parent", "0199"]));
+    assert_eq!(refused.code, Some(3), "there is no ledger yet: {refused:?}");
+    assert!(!room.ledger().exists());
+
+    let inherited = exec(room.command(["exec"]).env("RUNLEDGER_RUN_ID", "elsewhere"));
+    assert_eq!(inherited.code, Some(0), "{inherited:?}");
+    let said = "runledger: RUNLEDGER_RUN_ID names run elsewhere, which is not in ";
+    assert!(inherited.stderr().contains(said), "{inherited:?}");
+    let runs = room.json(["runs"]);
+    assert_eq!((runs.len(), &runs[0]["parent_run_id"]), (1, &Value::Null));
+
+    let head = room.events().len();
+    let refused = exec(room.command(["exec"]).args(["--parent", "nobody"]));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr().contains("there is no run nobody; `runledger runs` lists them"), "{refused:?}");
+    assert_eq!(room.events().len(), head);
 }

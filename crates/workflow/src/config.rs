@@ -6,9 +6,15 @@ use std::path::Path;
 use runledger_events::{FailureRetry, PermissionPolicy, RunPolicy, ToolPattern};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::ConfigError;
+
+/// Fields that the reference's files do not have.
+const OURS: [&str; 3] = ["permissions", "retry", "iteration_delay_ms"];
+/// The longest that a question may wait for, where it does not wait for as long as it takes: a year, in milliseconds.
+const ASK_TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
 /// A workflow, as its file describes it. Fields that this version does not know are kept in [`WorkflowConfig::json`].
 #[derive(Debug, Clone, Deserialize)]
@@ -153,6 +159,8 @@ impl WorkflowConfig {
             let help = "see docs/permissions.md for the fields that there are";
             return Err(serde_json::Error::custom(format!("{path}: there is no such field; {help}")));
         }
+        unknown.iter().try_for_each(|name| not_misspelt(name))?;
+        check_shape("workflow", &serde_json::from_str(json)?)?;
         config.permissions.iter().try_for_each(check)?;
         config.json = Some(serde_json::from_str(json)?);
         Ok(config)
@@ -175,10 +183,59 @@ impl WorkflowConfig {
     }
 }
 
+/// Refuses a field that is one of ours but for a letter or two: what it says would be kept, and not heeded.
+fn not_misspelt(name: &str) -> Result<(), serde_json::Error> {
+    let lowercase = name.to_lowercase();
+    let meant = OURS.iter().find(|ours| strsim::osa_distance(&lowercase, ours) <= ours.len() / 4);
+    match meant {
+        Some(ours) => Err(serde_json::Error::custom(format!("{name}: there is no such field; did you mean {ours}?"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a list where an object belongs: serde takes it for the object's fields in their order.
+fn check_shape(path: &str, value: &Value) -> Result<(), serde_json::Error> {
+    let Value::Object(fields) = value else {
+        return Err(serde_json::Error::custom(format!("{path}: invalid type: {}, expected an object", kind(value))));
+    };
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        let path = if path == "workflow" { name.clone() } else { format!("{path}.{name}") };
+        match (name.as_str(), value) {
+            ("permissions" | "retry" | "loop" | "when" | "on_deny", _) => check_shape(&path, value)?,
+            ("rules" | "channels", Value::Array(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    check_shape(&format!("{path}[{index}]"), item)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// Refuses rules and channels that could never do what they were written for.
 fn check(policy: &PermissionPolicy) -> Result<(), serde_json::Error> {
     let refused = |path: String, what: &str| Err(serde_json::Error::custom(format!("permissions.{path}: {what}")));
+    let is_too_long = |timeout_ms: Option<u64>| timeout_ms.is_some_and(|timeout_ms| timeout_ms > ASK_TIMEOUT_MS_MAX);
+    let too_long = "it is more than a year; null waits for as long as it takes";
+    if is_too_long(policy.ask_timeout_ms) {
+        return refused("ask_timeout_ms".to_owned(), too_long);
+    }
     for (index, rule) in policy.rules.iter().enumerate() {
+        if is_too_long(rule.ask_timeout_ms.flatten()) {
+            return refused(format!("rules[{index}].ask_timeout_ms"), too_long);
+        }
         if let Err(error) = ToolPattern::parse(&rule.tool) {
             return refused(format!("rules[{index}].tool"), &error.to_string());
         }
@@ -283,6 +340,21 @@ mod tests {
             (r#""retry":{"max":1,"backof_ms":1}"#, "retry.backof_ms: there is no such field"),
             (r#""retry":{}"#, "retry: missing field `max`"),
             (r#""iteration_delay_ms":"1s""#, "iteration_delay_ms: invalid type"),
+            (r#""permissions":[]"#, "permissions: invalid type: a list, expected an object"),
+            (r#""permissions":{"rules":[["Bash","allow"]]}"#, "permissions.rules[0]: invalid type: a list"),
+            (r#""permissions":{"on_deny":[[1]]}"#, "permissions.on_deny: invalid type: a list"),
+            (r#""permissions":{"on_deny":{"retry":[1]}}"#, "permissions.on_deny.retry: invalid type: a list"),
+            (r#""permissions":{"channels":[["x",["y"]]]}"#, "permissions.channels[0]: invalid type: a list"),
+            (r#""retry":[3,100]"#, "retry: invalid type: a list, expected an object"),
+            (r#""loop":[true,3]"#, "loop: invalid type: a list, expected an object"),
+            (r#""permission":{"rules":[]}"#, "permission: there is no such field; did you mean permissions?"),
+            (r#""Permisions":{}"#, "Permisions: there is no such field; did you mean permissions?"),
+            (r#""iterationDelayMs":1"#, "iterationDelayMs: there is no such field; did you mean iteration_delay_ms?"),
+            (r#""permissions":{"ask_timeout_ms":31622400001}"#, "permissions.ask_timeout_ms: it is more than a year"),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"ask","ask_timeout_ms":18446744073709551615}]}"#,
+                "permissions.rules[0].ask_timeout_ms: it is more than a year",
+            ),
         ] {
             let error = with(json).unwrap_err();
             assert!(error.contains(words), "{json}: {error}");

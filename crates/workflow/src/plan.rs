@@ -23,6 +23,8 @@ const DENIED_FEEDBACK: &str = "In the turn before, this was denied:\n{denied}\nD
      the end what you need.";
 /// What stands before the prompt of a turn that was cut off, where the harness still knows what it did.
 const CUT_OFF: &str = "(This turn was cut off before it ended. Look at what is done already, and go on from there.)";
+/// What stands before the prompt of another try of a turn that failed.
+const FAILED: &str = "(The turn before failed. Look at what is done already, and go on from there.)";
 
 /// What a run is to be.
 #[derive(Debug, Clone)]
@@ -237,11 +239,16 @@ impl Plan {
             None if iteration == 1 => self.spec.continuation.clone(),
             None => Continuation::Fresh,
         };
-        let mut prompt = self.prompt(iteration);
+        // A retry is told what the iteration was that it is another try of: it does not count.
+        let retries = state.carried.retries + u32::from(retry.is_some() && !state.iteration_was_cut);
+        let mut prompt = self.prompt(iteration.saturating_sub(retries));
         if state.iteration_was_cut && matches!(continuation, Continuation::Resume { .. }) {
             prompt = format!("{CUT_OFF}\n\n{prompt}");
-        } else if retry.is_some_and(|retry| retry.why == RetryReason::Denied) {
-            prompt = format!("{prompt}\n\n{}", self.feedback(denied));
+        } else if let Some(retry) = retry {
+            prompt = match retry.why {
+                RetryReason::Denied => format!("{prompt}\n\n{}", self.feedback(denied)),
+                RetryReason::Failed => format!("{FAILED}\n\n{prompt}"),
+            };
         }
         if !signals.is_empty() {
             prompt = format!("{prompt}\n\nSignals that came meanwhile:\n- {}", signals.join("\n- "));
@@ -287,12 +294,13 @@ impl Plan {
         }
     }
 
-    fn prompt(&self, iteration: u32) -> String {
+    /// The prompt of an iteration, counted without retries.
+    fn prompt(&self, counted: u32) -> String {
         let Some(workflow) = &self.spec.workflow else {
             return self.spec.prompt.clone();
         };
         match (&self.tracker, workflow.active_loop()) {
-            (Some(place), Some(config)) if iteration > 1 => {
+            (Some(place), Some(config)) if counted > 1 => {
                 config.continue_prompt.replace("{trackerPath}", &place.relative)
             }
             _ => workflow.prompt_template.replace("{input}", &self.spec.prompt),

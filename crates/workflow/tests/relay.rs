@@ -273,7 +273,8 @@ fn a_decision_for_a_run_that_this_ledger_does_not_know_is_refused_and_begins_no_
     let for_run = RelayVerdict { scope: GrantScope::Run, ..RelayVerdict::allow() };
     let refused = place.commands.decide(&id, &for_run).unwrap_err();
 
-    assert!(matches!(refused, DecideError::Unfit { source: UnfitVerdict::NoRun, .. }), "{refused}");
+    let DecideError::Unfit { source, .. } = refused else { panic!("{refused}") };
+    assert_eq!(source, UnfitVerdict::UnknownRun(run_id()));
     assert_eq!(place.head(), head);
     assert!(place.stream(&StreamName::run(&run_id())).is_empty());
     // For this call alone, or for good, it can be decided all the same.
@@ -313,7 +314,10 @@ fn a_decision_that_does_not_fit_its_question_is_refused_and_leaves_nothing() {
     let without_run = Ask { context: None, ..ask("toolu_1") };
     let without_pattern = Ask { pattern: None, ..ask("toolu_2") };
     let question = ask_user("toolu_3");
-    for ask in [&without_run, &without_pattern, &question] {
+    // Half a surrogate pair, which JSON may have, is no reason not to know what is asked.
+    let half = ask_user("toolu_4");
+    let half = Ask { tool_input_json: half.tool_input_json.replace("colour?", "colour\\ud83d?"), ..half };
+    for ask in [&without_run, &without_pattern, &question, &half] {
         place.commands.ask(ask).unwrap();
     }
     let head = place.head();
@@ -330,6 +334,7 @@ fn a_decision_that_does_not_fit_its_question_is_refused_and_leaves_nothing() {
     assert_eq!(unfit(&without_run, &answers("Colour")), UnfitVerdict::NoQuestion);
     assert_eq!(unfit(&without_pattern, &for_run), UnfitVerdict::NoPattern);
     assert!(matches!(unfit(&without_pattern, &broken), UnfitVerdict::BadPattern(_)));
+    assert_eq!(unfit(&half, &RelayVerdict::allow()), UnfitVerdict::NotAnswered("Which colour\u{fffd}?".to_owned()));
     assert_eq!(unfit(&question, &RelayVerdict::allow()), UnfitVerdict::NotAnswered("Which colour?".to_owned()));
     assert!(matches!(unfit(&question, &answers("Shape")), UnfitVerdict::NotAsked { .. }));
     assert_eq!(unfit(&question, &once_only), UnfitVerdict::OnceOnly);

@@ -327,6 +327,11 @@ fn a_failed_turn_is_tried_again_after_a_pause_that_is_in_the_log_and_does_not_co
     assert_eq!(fired, 3);
     let turns = turns.lock().unwrap();
     assert_eq!(turns[1].continuation, Continuation::Resume { handle: "adapter-1".to_owned() });
+    let prompts: Vec<&str> = turns.iter().map(|turn| turn.prompt.as_str()).collect();
+    let again = "(The turn before failed. Look at what is done already, and go on from there.)\n\ndo it";
+    let tracker = format!("{}.md", outcome.state.session_id);
+    let next = format!("Continue the task. Read the tracker at {tracker} for current progress.");
+    assert_eq!(prompts, ["do it", again, again, &next], "a retry is told what the iteration was that it is a retry of");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use runledger_events::{Continuation, RunId, SessionId};
+use runledger_events::{Continuation, RunId, SessionId, StreamName, StreamVersion};
 use runledger_projections::RunFilter;
 use runledger_workflow::{Harness, RunSpec, Runner, WorkflowConfig};
 use serde_json::json;
@@ -15,8 +15,8 @@ use crate::commands::drive::{drive, harness};
 use crate::commands::hook::enforcement;
 use crate::commands::sweep::sweep_before;
 use crate::exit_code::{CouldNotStart, Exit, Usage};
-use crate::ledger::LedgerArg;
-use crate::output::Output;
+use crate::ledger::{LedgerArg, one_run};
+use crate::output::{Output, message};
 
 /// Run a workflow to its end
 #[derive(Debug, Args)]
@@ -54,9 +54,9 @@ pub(crate) struct Exec {
     /// Begin a new conversation with the harness, where --session has one already
     #[arg(long)]
     fresh: bool,
-    /// The run that this one is a part of, also RUNLEDGER_RUN_ID
+    /// The run that this one is a part of, or the beginning of its id; also RUNLEDGER_RUN_ID
     #[arg(long, value_name = "RUN")]
-    parent: Option<RunId>,
+    parent: Option<String>,
     /// What is to be done
     #[arg(allow_hyphen_values = true)]
     prompt: String,
@@ -70,14 +70,15 @@ impl Exec {
     ///
     /// A harness passes its own run and session on. What is started there is a sub-run, with a session of its own unless one
     /// is named: a session has one agent at work, and parallel ones would close each other's runs.
-    fn place(&self) -> anyhow::Result<(Option<SessionId>, Option<RunId>)> {
+    fn place(&self, ledger: &LedgerArg) -> anyhow::Result<(Option<SessionId>, Option<RunId>)> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let named = SessionArg::id(self.session.as_ref());
         if let Some(parent) = &self.parent {
-            return Ok((named, Some(parent.clone())));
+            return Ok((named, Some(one_run(&ledger.queries()?, parent)?.0.id)));
         }
         if let Some(parent) = variable("RUNLEDGER_RUN_ID") {
-            return Ok((named, Some(RunId::new(parent).map_err(|error| Usage(format!("RUNLEDGER_RUN_ID: {error}")))?)));
+            let parent = RunId::new(parent).map_err(|error| Usage(format!("RUNLEDGER_RUN_ID: {error}")))?;
+            return Ok((named, known(ledger, parent)?));
         }
         let session = match (named, variable("RUNLEDGER_SESSION")) {
             (None, Some(session)) => {
@@ -91,7 +92,7 @@ impl Exec {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         // All that can be wrong with the request is found before a ledger is made.
         let path = ledger.path()?;
-        let (session_id, parent_run_id) = self.place()?;
+        let (session_id, parent_run_id) = self.place(ledger)?;
         let workflow = self.workflow.as_deref().map(WorkflowConfig::load).transpose()?;
         let harness = self.harness()?;
         if let Some(workflow) = &workflow {
@@ -145,6 +146,20 @@ impl Exec {
             }
         }
     }
+}
+
+/// The run, where the ledger has it. One of another ledger has no part in this one, which is said.
+fn known(ledger: &LedgerArg, run_id: RunId) -> anyhow::Result<Option<RunId>> {
+    let path = ledger.path()?;
+    let is_known =
+        path.exists() && ledger.open_for_reading()?.stream_version(&StreamName::run(&run_id))? != StreamVersion::EMPTY;
+    if !is_known {
+        message(&format!(
+            "runledger: RUNLEDGER_RUN_ID names run {run_id}, which is not in {}: this run is part of no other",
+            path.display()
+        ));
+    }
+    Ok(is_known.then_some(run_id))
 }
 
 /// The harness session that a ledger session was in last, to be taken up by the run's first turn.

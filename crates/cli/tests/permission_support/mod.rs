@@ -39,6 +39,18 @@ pub(crate) fn begin_run(room: &Room, run_id: &str, permissions: Value) {
     );
 }
 
+/// Ends it as its runner would have after a turn that failed.
+pub(crate) fn end_run(room: &Room, run_id: &str) {
+    for (kind, data) in [
+        ("workflow.iteration", json!({"phase": "end", "iteration": 1, "outcome": "failed"})),
+        ("workflow.transition", json!({"from": "running", "to": "completing", "status": "running"})),
+        ("workflow.end", json!({"status": "failed", "iteration": 1})),
+    ] {
+        let json = json!({"id": format!("{run_id}-{kind}-end"), "timestamp": 3, "kind": kind, "data": data});
+        append(&room.log(), &format!("run/{run_id}"), &json.to_string());
+    }
+}
+
 /// A tool's call as Claude Code tells it before.
 pub(crate) fn pre(tool_use_id: &str, command: &str) -> Value {
     json!({"session_id": CLIENT_SESSION, "transcript_path": "/t", "cwd": "/elsewhere", "prompt_id": "p1",

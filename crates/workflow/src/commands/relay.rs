@@ -5,7 +5,7 @@
 
 use runledger_events::{
     EXPIRED, EventId, Fields, Metadata, OnTimeout, ProcessId, RecordedEvent, RelayQuestion, RelayState, RequestId,
-    RequestStatus, RunId, StreamName, StreamVersion, TimestampMs, ToolPattern, WorkflowState,
+    RequestStatus, RunId, StreamName, StreamVersion, TimestampMs, ToolPattern, WorkflowState, readable,
 };
 use runledger_store::{AppendError, ExpectedVersion, NewEvent, Read, ReadError, StreamAppend};
 
@@ -64,7 +64,8 @@ impl Question {
     }
 
     fn user_questions(&self) -> Vec<UserQuestion> {
-        let data = self.first().content.json().and_then(|json| Fields::parse(json).ok()?.object("data"));
+        let text = readable(self.first().content.json().unwrap_or("{}"));
+        let data = Fields::parse(&text).ok().and_then(|fields| fields.object("data"));
         data.and_then(|data| Some(UserQuestion::of_input(data.raw("tool_input")?))).unwrap_or_default()
     }
 }
@@ -171,8 +172,10 @@ impl Commands {
             }
             let unfit = |source| DecideError::Unfit { request_id: id.clone(), source };
             let answers = fitting_answers(&question, verdict).map_err(unfit)?;
-            if verdict.scope == GrantScope::Run && !self.knows_run(&question).map_err(|error| failed(error.into()))? {
-                return Err(unfit(UnfitVerdict::NoRun));
+            if verdict.scope == GrantScope::Run
+                && let Some(run_id) = self.unknown_run(&question).map_err(|error| failed(error.into()))?
+            {
+                return Err(unfit(UnfitVerdict::UnknownRun(run_id)));
             }
             let wish = Wish { question: &question, verdict, answers_json: answers.as_deref(), now };
             let is_late = state.status == RequestStatus::Expired || state.is_overdue(now);
@@ -258,11 +261,13 @@ impl Commands {
     }
 
     /// Whether the question's run stands in this ledger: a decision must not be what a run's stream begins with.
-    fn knows_run(&self, question: &Question) -> Result<bool, ReadError> {
+    /// The question's run, where the log does not have it.
+    fn unknown_run(&self, question: &Question) -> Result<Option<RunId>, ReadError> {
         let Some(run_id) = &question.first().metadata.run_id else {
-            return Ok(false);
+            return Ok(None);
         };
-        Ok(self.reader.stream_version(&StreamName::run(run_id))? != StreamVersion::EMPTY)
+        let is_known = self.reader.stream_version(&StreamName::run(run_id))? != StreamVersion::EMPTY;
+        Ok((!is_known).then(|| run_id.clone()))
     }
 
     /// Appends what a question leads to; false when somebody was first.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
-use runledger_events::{Fields, ObjectText, RecordedEvent, RelayState, SessionId};
+use runledger_events::{Fields, ObjectText, RecordedEvent, RelayState, SessionId, readable};
 
 use super::questions::UserQuestion;
 use super::verdict::RelayVerdict;
@@ -65,7 +65,8 @@ pub struct ChannelRequest {
 impl ChannelRequest {
     /// Reads it out of the event that asks.
     pub(crate) fn read(state: &RelayState, first: &RecordedEvent) -> Self {
-        let data = first.content.json().and_then(|json| Fields::parse(json).ok()?.object("data"));
+        let text = readable(first.content.json().unwrap_or("{}"));
+        let data = Fields::parse(&text).ok().and_then(|fields| fields.object("data"));
         let field = |name: &str| data.as_ref().and_then(|data| data.raw(name));
         let metadata = &first.metadata;
         let names = [

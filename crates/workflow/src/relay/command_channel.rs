@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use runledger_events::CommandChannelConfig;
+use runledger_events::{CommandChannelConfig, readable};
 use rustix::process::Signal;
 use serde::Deserialize;
 
@@ -106,7 +106,7 @@ impl CommandChannel {
         if output.trim().is_empty() {
             return Ok(None);
         }
-        let printed: Printed = serde_json::from_str(output.trim()).map_err(|error| error.to_string())?;
+        let printed: Printed = serde_json::from_str(&readable(output.trim())).map_err(|error| error.to_string())?;
         let answer = match (printed.decision.as_deref(), printed.answers) {
             (Some("deny"), _) => RelayAnswer::Deny,
             (Some("allow") | None, Some(answers)) => RelayAnswer::Answers(answers),

@@ -1,6 +1,8 @@
 //! Errors of questions: which question, what became of it, and what to do next.
 
-use runledger_events::{IdError, LogId, PatternError, Position, ProcessId, RequestId, RuntimeEventError, TimestampMs};
+use runledger_events::{
+    IdError, LogId, PatternError, Position, ProcessId, RequestId, RunId, RuntimeEventError, TimestampMs,
+};
 use runledger_store::{AppendError, NewEventError, OpenError, ReadError, StorageError};
 
 use super::settled::Settled;
@@ -163,6 +165,9 @@ pub enum UnfitVerdict {
     /// It belongs to no run.
     #[error("it belongs to no workflow run, so the decision can hold for this call alone")]
     NoRun,
+    /// It names a run that is not in the log.
+    #[error("its run {0} is not in this ledger, so the decision can hold for this call alone, or for every run")]
+    UnknownRun(RunId),
     /// There are no calls that the decision could be on.
     #[error("a decision that is to hold for more than this call needs a pattern of the calls it is on")]
     NoPattern,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use runledger_events::{EventId, Fields, Position, RecordedEvent, RelayState, RequestStatus, TimestampMs};
+use runledger_events::{EventId, Fields, Position, RecordedEvent, RelayState, RequestStatus, TimestampMs, readable};
 
 /// What settled a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,8 @@ pub struct Settled {
 impl Settled {
     /// Reads what settled a question out of that event; `None` while nothing has.
     pub(crate) fn read(state: &RelayState, event: &RecordedEvent) -> Option<Self> {
-        let data = event.content.json().and_then(|json| Fields::parse(json).ok()?.object("data"));
+        let text = readable(event.content.json().unwrap_or("{}"));
+        let data = Fields::parse(&text).ok().and_then(|fields| fields.object("data"));
         let decision = data.as_ref().and_then(|data| data.object("decision"));
         let intent = decision.as_ref().and_then(|decision| decision.object("intent"));
         let withdrawn_for = data.as_ref().and_then(|data| data.text("reason"));

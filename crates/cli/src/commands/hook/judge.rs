@@ -119,17 +119,16 @@ fn not_there(path: &Path, run_id: &RunId) -> String {
 fn by_rules(call: HookCall, context: RunContext, record: &SpoolRecord) -> Verdict {
     let policy = context.policy().cloned().unwrap_or_default();
     let Some(ruling) = policy.ruling(&call.call, context.grants(), &context.standing) else {
-        return if call.is_question() {
-            let (timeout_ms, on_timeout) = (policy.ask_timeout_ms(None), policy.on_timeout(None));
-            Verdict::Ask(Box::new(Question { call, context, rule: None, timeout_ms, on_timeout }))
-        } else {
-            Verdict::NoOpinion
+        let (timeout_ms, on_timeout) = (policy.ask_timeout_ms(None), policy.on_timeout(None));
+        return match call.is_question() {
+            true => asked(Question { call, context, rule: None, timeout_ms, on_timeout }, record),
+            false => Verdict::NoOpinion,
         };
     };
     let is_allowed = match ruling.action {
         RuleAction::Ask => {
             let (timeout_ms, on_timeout) = (ruling.ask_timeout_ms, ruling.on_timeout);
-            return Verdict::Ask(Box::new(Question { call, context, rule: Some(ruling.rule), timeout_ms, on_timeout }));
+            return asked(Question { call, context, rule: Some(ruling.rule), timeout_ms, on_timeout }, record);
         }
         // Whoever allows a question lets the client ask it.
         RuleAction::Allow if call.is_question() => return Verdict::NoOpinion,
@@ -138,12 +137,28 @@ fn by_rules(call: HookCall, context: RunContext, record: &SpoolRecord) -> Verdic
     };
     let of_ask = context.ask_context();
     let reason = words(&ruling.rule, if is_allowed { "allowed" } else { "denied" }, &of_ask);
-    let answer = if is_allowed {
-        Answer::Allow { reason: Some(reason.clone()), updated_input: None }
-    } else {
-        Answer::Deny { reason: reason.clone() }
-    };
-    match decision(&call, record, &of_ask, is_allowed, &ruling.rule) {
+    let answer =
+        if is_allowed { Answer::Allow { reason: Some(reason), updated_input: None } } else { Answer::Deny { reason } };
+    let said = Said { is_allowed, reason: ruling.rule.reason.as_deref(), rule: Some(&ruling.rule) };
+    ruled(call.clone(), answer, decision(&call, record, &of_ask, &said))
+}
+
+/// Puts a question, but for one of a run that is over: its runner, who would have shown it, is gone, and whoever answers
+/// a person's client in a terminal is there anyway.
+fn asked(question: Question, record: &SpoolRecord) -> Verdict {
+    let Question { call, context, rule, .. } = &question;
+    let status = context.state.status;
+    if !status.is_final() || call.is_attended {
+        return Verdict::Ask(Box::new(question));
+    }
+    let reason = format!("run {} is {status}: nobody is asked for it any more", context.state.run_id);
+    let said = Said { is_allowed: false, reason: Some(&reason), rule: rule.as_ref() };
+    let decision = decision(call, record, &context.ask_context(), &said);
+    ruled(question.call, Answer::Deny { reason }, decision)
+}
+
+fn ruled(call: HookCall, answer: Answer, decision: Result<SpoolRecord, String>) -> Verdict {
+    match decision {
         Ok(decision) => Verdict::Ruled { call: Box::new(call), answer, decision: Box::new(decision) },
         Err(why) => Verdict::Unknown { call: Box::new(call), why },
     }
@@ -163,24 +178,30 @@ pub(crate) fn words(rule: &AppliedRule, done: &str, context: &AskContext) -> Str
     }
 }
 
-/// A rule's decision, as an event of the session behind the one that tells of the call.
+/// What is said of a call without asking anybody.
+struct Said<'a> {
+    is_allowed: bool,
+    reason: Option<&'a str>,
+    rule: Option<&'a AppliedRule>,
+}
+
+/// A decision that nobody was asked for, as an event of the session behind the one that tells of the call.
 fn decision(
     call: &HookCall,
     record: &SpoolRecord,
     context: &AskContext,
-    is_allowed: bool,
-    rule: &AppliedRule,
+    said: &Said<'_>,
 ) -> Result<SpoolRecord, String> {
     let failed = |error: serde_json::Error| format!("a decision cannot be written as JSON: {error}");
-    let rule_json = serde_json::to_string(rule).map_err(failed)?;
+    let rule_json = said.rule.map(serde_json::to_string).transpose().map_err(failed)?;
     let context_json = serde_json::to_string(context).map_err(failed)?;
-    let kind = if is_allowed { "permission_allow" } else { "permission_deny" };
-    let intent = ObjectText::new().text("kind", kind).text("reason", rule.reason.as_deref()).finish();
+    let kind = if said.is_allowed { "permission_allow" } else { "permission_deny" };
+    let intent = ObjectText::new().text("kind", kind).text("reason", said.reason).finish();
     let decision = ObjectText::new()
         .text("type", "json")
-        .text("source", "rule")
+        .text("source", if said.rule.is_some() { "rule" } else { "run" })
         .raw("intent", intent.as_str())
-        .raw("rule", rule_json.as_str())
+        .raw("rule", rule_json.as_deref())
         .finish();
     let data = ObjectText::new()
         .text("eventId", call.event_id.as_str())
