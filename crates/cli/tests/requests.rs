@@ -107,7 +107,7 @@ fn scenario() -> Room {
         json!({"timer": "delay", "due_at": 1_700_000_600_000_i64, "iteration": 1}),
     );
     // Asked by a harness of which nobody knows a run; the same name of a call as before.
-    tell("session/s9", ("s9", None), "permission.request", call("t2", "ls"));
+    tell("session/s9", ("s9", None), "permission.request", call("t2", "ls # all of it\nstatus"));
     room
 }
 

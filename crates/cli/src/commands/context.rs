@@ -5,7 +5,7 @@ use clap::Args;
 use runledger_events::LogId;
 use runledger_projections::{PermissionRequest, RequestContext};
 
-use crate::commands::pending::{actor, input, list, standing};
+use crate::commands::pending::{actor, input_in_lines, list, standing};
 use crate::exit_code::{Exit, No};
 use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
@@ -57,7 +57,7 @@ fn tell(context: &RequestContext, log_id: &LogId, output: &mut Output) -> anyhow
         ("request", request.request_id.to_string()),
         ("status", decided(request, log_id)),
         ("tool", request.tool_name.clone().unwrap_or_else(|| "–".to_owned())),
-        ("input", input(request)),
+        ("input", input_in_lines(request)),
         ("actor", actor(request)),
     ];
     if let Some(cwd) = &request.cwd {
@@ -90,7 +90,10 @@ fn tell(context: &RequestContext, log_id: &LogId, output: &mut Output) -> anyhow
     }
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     for (name, value) in &facts {
-        output.line(&format!("{name:width$}  {}", render::plain(value)))?;
+        for (at, line) in value.split('\n').enumerate() {
+            // Nothing within a value looks like the name of another.
+            output.line(&format!("{:width$}  {}", if at == 0 { name } else { "" }, render::plain(line)))?;
+        }
     }
     if context.before_count > 0 {
         output.line("")?;

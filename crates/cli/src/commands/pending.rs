@@ -142,13 +142,24 @@ fn short_actor(request: &PermissionRequest) -> &str {
 }
 
 /// What a tool is to do, all of it, in one line: its command or file where it has one, then each other field of its input.
-pub(crate) fn input(request: &PermissionRequest) -> String {
+fn input(request: &PermissionRequest) -> String {
     request.tool_input.as_ref().map_or_else(|| "–".to_owned(), |input| input_in_line(input.get()))
 }
 
+/// The same in lines of its own: those of its command or file, then those of each other field.
+pub(crate) fn input_in_lines(request: &PermissionRequest) -> String {
+    let parts = request.tool_input.as_ref().map_or_else(|| vec!["–".to_owned()], |input| parts(input.get()));
+    parts.join("\n")
+}
+
 fn input_in_line(json: &str) -> String {
+    parts(json).iter().map(|part| render::one_line(part)).collect::<Vec<_>>().join(" · ")
+}
+
+/// What a tool is to do: its command or file, or what it asks, then each other field with its name.
+fn parts(json: &str) -> Vec<String> {
     let Ok(fields) = Fields::parse(json) else {
-        return render::one_line(&as_text(json).unwrap_or_else(|| json.to_owned()));
+        return vec![as_text(json).unwrap_or_else(|| json.to_owned())];
     };
     let said = ["command", "file_path", "path", "url", "pattern", "query"]
         .into_iter()
@@ -160,13 +171,11 @@ fn input_in_line(json: &str) -> String {
     };
     // The words of a question are a part of it, so the field is told as well.
     let Some((name, said)) = said.or_else(|| Some((None, question()?))) else {
-        return render::one_line(json);
+        return vec![json.to_owned()];
     };
     let others = fields.iter().filter(|(other, _)| Some(*other) != name);
-    others.fold(render::one_line(&said), |line, (name, json)| {
-        let value = as_text(json).unwrap_or_else(|| json.to_owned());
-        format!("{line} · {}: {}", render::one_line(name), render::one_line(&value))
-    })
+    let others = others.map(|(name, json)| format!("{name}: {}", as_text(json).unwrap_or_else(|| json.to_owned())));
+    std::iter::once(said).chain(others).collect()
 }
 
 #[cfg(test)]
