@@ -70,6 +70,10 @@ impl LedgerArg {
 
 /// The one run that a prefix fits, with its iterations.
 pub(crate) fn one_run(queries: &Queries, prefix: &str) -> anyhow::Result<(Run, Vec<Iteration>)> {
+    if prefix.is_empty() {
+        // It begins every id: what a script has left empty names no run.
+        return Err(Usage("the run's id is empty; `runledger runs` lists them".to_owned()).into());
+    }
     match queries.run(prefix)? {
         RunMatch::One(run, iterations) => Ok((*run, iterations)),
         RunMatch::None => Err(No(format!("there is no run {prefix}; `runledger runs` lists them")).into()),

@@ -49,8 +49,8 @@ impl<'a> EventLine<'a> {
     }
 }
 
-/// What was decided, by whom, and why.
-fn decided(decision: &DecisionFacts, reason: Option<String>) -> String {
+/// What was decided, by whom, and why; `name` is a signal's.
+fn decided(decision: &DecisionFacts, reason: Option<String>, name: Option<String>) -> String {
     let word = decision.intent.as_deref().or(decision.decision_type.as_deref()).unwrap_or("decided");
     let by = match (&decision.rule, &decision.by) {
         (Some(rule), _) => format!(" by rule {}", rule.tool),
@@ -72,17 +72,19 @@ fn decided(decision: &DecisionFacts, reason: Option<String>) -> String {
         "workflow_cancel" => format!("cancel requested{by}"),
         "workflow_pause" => format!("pause requested{by}"),
         "workflow_resume" => format!("told to go on{by}"),
+        "workflow_signal" => format!("signal {}{by}", name.unwrap_or_default()),
+        "passthrough" => format!("left to the client{by}{why}"),
         word => format!("{word} on {}{by}{why}", decision.event_id),
     }
 }
 
-/// Why, as the decision's own words have it.
-fn decision_reason(event: &RecordedEvent) -> Option<String> {
+/// A text of what was decided, as the decision's own words have it.
+fn decision_text(event: &RecordedEvent, field: &str) -> Option<String> {
     let text = readable(event.content.json()?);
     let event = Fields::parse(&text).ok()?;
     let decision =
         event.object("data").and_then(|data| data.object("decision")).or_else(|| event.object("decision"))?;
-    decision.object("intent")?.text("reason").filter(|reason| !reason.is_empty())
+    decision.object("intent")?.text(field).filter(|text| !text.is_empty())
 }
 
 /// What an event says, in one line for a person.
@@ -127,7 +129,9 @@ pub(crate) fn summary(event: &RecordedEvent) -> String {
             let reason = end.stop_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("{}{reason}", end.status)
         }
-        (_, KindFacts::Decision(decision)) => decided(decision, decision_reason(event)),
+        (_, KindFacts::Decision(decision)) => {
+            decided(decision, decision_text(event, "reason"), decision_text(event, "name"))
+        }
         (_, KindFacts::RelayRequest(request)) => {
             let input = tool_input(event).unwrap_or_default();
             format!("{} {input}", request.tool_name.as_deref().unwrap_or("a tool"))

@@ -33,7 +33,8 @@ pub(crate) fn one_of(word: &str, mut found: Vec<PermissionRequest>) -> anyhow::R
     let shown = found.iter().take(LISTED_MAX);
     let shown: Vec<String> = shown.map(|request| format!("{} ({})", request.position, request.request_id)).collect();
     let more = if found.len() > LISTED_MAX { ", …" } else { "" };
-    Err(Usage(format!("{word} fits {} requests: {}{more}", found.len(), shown.join(", "))).into())
+    let count = found.len();
+    Err(Usage(format!("{word} fits {count} requests: {}{more}; name one by its position", shown.join(", "))).into())
 }
 
 /// Why what was found cannot be decided.

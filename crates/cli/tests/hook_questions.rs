@@ -6,12 +6,12 @@ mod permission_support;
 mod support;
 
 use permission_support::{
-    answer, answered, begin_run, decisions, hook_of_run, of_codex, of_kind, pre, quiet_answer, requests, room_with_run,
-    start, stream_of, wait_for_question,
+    answer, answered, begin_run, begin_run_of, decisions, hook_of_run, of_codex, of_kind, pre, quiet_answer, requests,
+    room_with_run, start, stream_of, wait_for_question,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Room, run, text, wait_until};
+use support::{Room, Running, append, run, text, wait_until};
 
 fn asking(more: Value) -> Value {
     let mut permissions = json!({"rules": [
@@ -143,6 +143,61 @@ fn an_answer_that_never_reached_its_call_is_taken_up_by_the_same_call_once() {
     assert_eq!(opinion, Value::Null);
     assert!(ran.stderr().contains("nobody could be asked"), "{ran:?}");
     room.verify();
+}
+
+#[test]
+fn a_name_that_is_given_again_brings_no_old_answer() {
+    let room = room_with_run(asking(json!({"ask_timeout_ms": null})));
+    let again = |count: usize| {
+        let waiting = start(&mut hook_of_run(&room), &pre("one", "git push"));
+        wait_until("a question of its own", || requests(&room).len() == count);
+        waiting
+    };
+    let told = |waiting: Running| answered(waiting).0["permissionDecision"].clone();
+    let newest = || requests(&room).pop().unwrap()["position"].to_string();
+
+    let waiting = again(1);
+    allow(&room, &["one"]);
+    assert_eq!(told(waiting), "allow");
+    // The same turn makes the call again, under the same name.
+    let waiting = again(2);
+    assert_eq!(room.run(["deny", &newest(), "--reason", "once is enough"]).code, Some(0));
+    assert_eq!(told(waiting), "deny");
+    // Another iteration does, then another run, whose first question is still open.
+    let add = |data: Value| {
+        let json = json!({"id": data.to_string(), "timestamp": 2, "kind": "workflow.iteration", "data": data});
+        append(&room.log(), "run/r", &json.to_string());
+    };
+    add(json!({"phase": "end", "iteration": 1, "outcome": "continue"}));
+    add(json!({"phase": "start", "iteration": 2, "continuation": {"mode": "fresh"}, "prompt": "go"}));
+    let waiting = again(3);
+    begin_run(&room, "q", asking(json!({})));
+    let mut other = hook_of_run(&room);
+    let other = start(other.env("RUNLEDGER_RUN_ID", "q"), &pre("one", "git push"));
+    wait_until("a question of the other run", || requests(&room).len() == 4);
+    allow(&room, &[&newest()]);
+    assert_eq!(told(other), "allow");
+    assert_eq!(room.json(["pending"]).len(), 1);
+    let named = room.run(["allow", "one"]);
+    assert_eq!(named.code, Some(2), "the name fits several: {named:?}");
+    let pending = room.json(["pending"]).remove(0);
+    allow(&room, &[&pending["position"].to_string()]);
+    assert_eq!(told(waiting), "allow");
+    room.verify();
+}
+
+#[test]
+fn a_harness_that_cannot_put_a_call_off_has_it_waited_for() {
+    let room = Room::new();
+    let permissions = json!({"rules": [{"tool": "Bash(git push:*)", "action": "ask"}], "on_ask": "defer"});
+    begin_run_of(&room, "r", "command", permissions);
+    let waiting = start(&mut hook_of_run(&room), &pre("t1", "git push"));
+    let asked = wait_for_question(&room, "t1");
+    assert_eq!(asked["event"]["data"]["mode"], "wait");
+    allow(&room, &["t1"]);
+    let (answer, ran) = answered(waiting);
+    assert_eq!(answer["permissionDecision"], "allow");
+    assert!(ran.stderr().contains("the run's harness cannot put a call off: `on_ask: defer` waits instead"), "{ran:?}");
 }
 
 #[test]

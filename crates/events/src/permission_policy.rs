@@ -121,7 +121,7 @@ pub struct RuleConditions {
 
 /// Who has to act: `true` for any subagent, `false` for the main agent, a text for subagents of that type (a glob).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false, or a type of subagent as a text")]
 pub enum SubagentCondition {
     /// Any subagent, or none.
     Any(bool),

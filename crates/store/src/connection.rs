@@ -32,6 +32,10 @@ pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connec
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     schema::note_connection(path);
     let mut connection = Connection::open_with_flags(path, flags).map_err(storage)?;
+    // SQLite takes a file that it may not write to for one to read.
+    if connection.is_readonly("main").map_err(storage)? {
+        return Err(OpenError::ReadOnly { path: path.to_owned() });
+    }
     connection.busy_timeout(options.busy_timeout).map_err(storage)?;
     // A short-lived process leaves the WAL as it is; whoever opens the file next goes on with it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(storage)?;

@@ -96,6 +96,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The file cannot be written to.
+    #[error("{path}: the ledger cannot be written to; check its permissions, or name another one with --db")]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is a database of something else.
     #[error("{path}: this is no ledger (application id {application_id}); name another file with --db")]
     Foreign {

@@ -1,6 +1,6 @@
 //! Workflow files: JSON with the reference's fields, and our own beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use runledger_events::{FailureRetry, PermissionPolicy, RunPolicy, ToolPattern};
@@ -142,6 +142,7 @@ impl WorkflowConfig {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        check_shape("workflow", &serde_json::from_str(json)?)?;
         let mut track = serde_path_to_error::Track::new();
         let mut unknown = Vec::new();
         let mut reader = serde_json::Deserializer::from_str(json);
@@ -160,7 +161,6 @@ impl WorkflowConfig {
             return Err(serde_json::Error::custom(format!("{path}: there is no such field; {help}")));
         }
         unknown.iter().try_for_each(|name| not_misspelt(name))?;
-        check_shape("workflow", &serde_json::from_str(json)?)?;
         config.permissions.iter().try_for_each(check)?;
         config.json = Some(serde_json::from_str(json)?);
         Ok(config)
@@ -255,7 +255,14 @@ fn check(policy: &PermissionPolicy) -> Result<(), serde_json::Error> {
             return refused(format!("rules[{index}].when.cwd"), "it is empty; give a folder, or a glob of folders");
         }
     }
+    let mut names = HashSet::new();
     for (index, channel) in policy.channels.iter().enumerate() {
+        if channel.name.as_ref().is_some_and(|name| name.trim().is_empty() || !names.insert(name)) {
+            return refused(
+                format!("channels[{index}].name"),
+                "it is empty, or another channel's; the log tells who decided by it",
+            );
+        }
         if channel.command.first().is_none_or(|program| program.trim().is_empty()) {
             return refused(format!("channels[{index}].command"), "it names no program; give one, and its arguments");
         }
@@ -334,6 +341,18 @@ mod tests {
             (
                 r#""permissions":{"rules":[{"tool":"Bash","action":"deny","when":{"cwd":"src/["}}]}"#,
                 "permissions.rules[0].when.cwd: pattern `src/[`, character 5",
+            ),
+            (
+                r#""permissions":{"channels":[{"name":" ","command":["x"]}]}"#,
+                "permissions.channels[0].name: it is empty",
+            ),
+            (
+                r#""permissions":{"channels":[{"name":"a","command":["x"]},{"name":"a","command":["y"]}]}"#,
+                "permissions.channels[1].name: it is empty, or another channel's",
+            ),
+            (
+                r#""permissions":{"rules":[{"tool":"Bash","action":"ask","when":{"subagent":5}}]}"#,
+                "permissions.rules[0].when.subagent: true, false, or a type of subagent",
             ),
             (r#""permissions":{"channels":[{"command":[]}]}"#, "permissions.channels[0].command: it names no program"),
             (r#""permissions":{"on_deny":{"retry":{"max":1,"fedback":""}}}"#, "there is no such field"),

@@ -88,9 +88,19 @@ impl RunWriter {
     }
 
     /// Makes it this process's, from the decision in `take_over` on.
+    ///
+    /// # Errors
+    /// [`RunError::Fenced`] where another process was quicker; else as [`RunWriter::step`].
     pub(crate) fn take_over(&mut self, take_over: TakeOver) -> Result<(), RunError> {
+        let term_before = self.term;
         self.term = take_over.owner.term;
-        self.step(&Command::TakeOver(Box::new(take_over)))
+        let result = self.step(&Command::TakeOver(Box::new(take_over)));
+        match (result, &self.state) {
+            (Err(RunError::Rejected { run_id, .. }), Some(state)) if state.term() > term_before => {
+                Err(RunError::Fenced { run_id, term: state.term() })
+            }
+            (result, _) => result,
+        }
     }
 
     pub(crate) fn state(&self) -> Option<&WorkflowState> {

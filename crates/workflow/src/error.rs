@@ -90,7 +90,9 @@ pub enum ResumeError {
         run_id: RunId,
     },
     /// It has ended.
-    #[error("run {run_id} is over: {status}; `runledger fork {run_id}` begins another one from a point of it")]
+    #[error(
+        "run {run_id} is over: {status}; `runledger fork {run_id} --iteration N` begins another one where an iteration left it"
+    )]
     Over {
         /// The run.
         run_id: RunId,

@@ -31,6 +31,7 @@ mod paths;
 mod permissions;
 mod plan;
 mod process_group;
+mod procfs;
 mod relay;
 mod runner;
 mod tracker;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use runledger_events::{LogId, Owner, ProcessId, RunId, WorkflowState};
 use rustix::process::Signal;
 
-use crate::process_group::{has_member, signal_group};
+use crate::process_group::{has_live_member, signal_group};
+use crate::procfs::{group_of, members, processes, started_at};
 
 /// How long a harness that was left behind has to end itself.
 const GRACE: Duration = Duration::from_secs(2);
@@ -62,22 +63,6 @@ fn boot_id() -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// When a process began, in clock ticks since the boot: field 22 of its `stat`.
-fn started_at(pid: u32) -> Option<u64> {
-    // A zombie has ended; only its parent has not looked yet.
-    if stat_field(pid, 0)? == "Z" {
-        return None;
-    }
-    stat_field(pid, 19)?.parse().ok()
-}
-
-/// A field of a process's `stat`, counted from 0 behind the name's parenthesis.
-fn stat_field(pid: u32, index: usize) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let behind_name = &stat[stat.rfind(')')? + 1..];
-    behind_name.split_ascii_whitespace().nth(index).map(str::to_owned)
-}
-
 /// Ends what a runner that is gone left behind: its harness, with all that is in its process group.
 ///
 /// The group's number may be another's by now, so one is only ended whose leader is the process that was noted, or which
@@ -111,7 +96,7 @@ fn end_group(leader: u32) {
     // One that was paused hears of it only when it goes on.
     signal_group(leader, Signal::CONT);
     let told = Instant::now();
-    while told.elapsed() < GRACE && has_member(leader) && has_live_member(leader) {
+    while told.elapsed() < GRACE && has_live_member(leader) {
         std::thread::sleep(Duration::from_millis(10));
     }
     signal_group(leader, Signal::KILL);
@@ -122,24 +107,4 @@ fn is_of_run(pid: u32, run_id: &RunId) -> bool {
     let mark = format!("RUNLEDGER_RUN_ID={run_id}");
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-}
-
-/// Whether a process of this group has not ended; a zombie has.
-fn has_live_member(group: u32) -> bool {
-    members(group).any(|pid| started_at(pid).is_some())
-}
-
-/// The processes of a process group.
-fn members(group: u32) -> impl Iterator<Item = u32> {
-    processes().filter(move |pid| group_of(*pid) == Some(group))
-}
-
-fn group_of(pid: u32) -> Option<u32> {
-    stat_field(pid, 2)?.parse().ok()
-}
-
-/// The processes of this host.
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
 }

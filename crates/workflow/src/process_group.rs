@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
+use crate::procfs;
+
 /// How often it is looked whether a group has ended.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -17,9 +19,13 @@ pub(crate) fn signal_group(leader: u32, signal: Signal) {
     }
 }
 
-/// Whether there is a process in the group, one that has ended and was not looked after too.
-pub(crate) fn has_member(leader: u32) -> bool {
-    group_of(leader).is_some_and(|group| test_kill_process_group(group).is_ok())
+/// Whether there is a process in the group that has not ended. Where `/proc` does not tell them apart, those count too
+/// that have ended and that nobody has looked after yet.
+pub(crate) fn has_live_member(leader: u32) -> bool {
+    let is_there = group_of(leader).is_some_and(|group| test_kill_process_group(group).is_ok());
+    is_there
+        && (procfs::processes().next().is_none()
+            || procfs::members(leader).any(|pid| procfs::started_at(pid).is_some()))
 }
 
 /// Ends a child and all that is in its group: as the signal says, and for good after `grace`, or as soon as `is_urgent`.
@@ -43,7 +49,7 @@ pub(crate) fn end_group(
             }
         }
         // Its children get the same grace: who does the work may be one of them.
-        if status.is_some() && !has_member(leader) {
+        if status.is_some() && !has_live_member(leader) {
             break;
         }
         std::thread::sleep(TICK);
@@ -55,4 +61,27 @@ pub(crate) fn end_group(
 
 fn group_of(leader: u32) -> Option<Pid> {
     i32::try_from(leader).ok().and_then(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn who_has_ended_counts_no_more_though_nobody_has_looked_after_it() {
+        let mut child = Command::new("sleep").arg("1000").stdout(Stdio::null()).process_group(0).spawn().unwrap();
+        assert!(has_live_member(child.id()));
+        signal_group(child.id(), Signal::KILL);
+        let is_told_apart = procfs::processes().next().is_some();
+        while is_told_apart && has_live_member(child.id()) {
+            std::thread::sleep(TICK);
+        }
+        child.wait().unwrap();
+        assert!(!has_live_member(child.id()));
+    }
 }

@@ -202,7 +202,13 @@ impl Runner {
         let waits = before.waiting_for.is_some();
         let reason = format!("taken up by process {} on {}", owner.pid, owner.host);
         // What an owner that is gone had open is begun again; one that waits for an answer is left to wait.
-        writer.take_over(TakeOver { owner, is_forced: !waits, reason })?;
+        if let Err(error) = writer.take_over(TakeOver { owner, is_forced: !waits, reason }) {
+            // Who was quicker may be at work now, which says more.
+            if let (RunError::Fenced { .. }, Some(state)) = (&error, writer.state()) {
+                may_be_taken_up(state, spec.takes_over)?;
+            }
+            return Err(error);
+        }
         end_left_behind(&before);
         Ok(writer)
     }

@@ -25,6 +25,7 @@ enum Step {
     DieDeciding(Command),
     /// Somebody decides something for the whole run.
     Grant(bool),
+    Cancel,
 }
 
 /// A run as one would keep it in one's head.
@@ -45,15 +46,19 @@ struct Model {
     in_a_row: u32,
     /// What iterations cost.
     input: u64,
-    timer: bool,
+    /// When the next turn is due; turns end at 0.
+    timer: Option<i64>,
     term: u64,
     sessions: usize,
     grants: Vec<bool>,
+    cancel: bool,
 }
 
+const BACKOFF_MS: i64 = 7;
+const DELAY_MS: i64 = 5;
 const MAX_ITERATIONS: u32 = 3;
 const MAX_DENY_RETRIES: u32 = 2;
-const MAX_FAIL_RETRIES: u32 = 1;
+const MAX_FAIL_RETRIES: u32 = 3;
 
 impl Model {
     fn new() -> Self {
@@ -68,15 +73,16 @@ impl Model {
             retries: 0,
             in_a_row: 0,
             input: 0,
-            timer: false,
+            timer: None,
             term: 1,
             sessions: 0,
             grants: Vec::new(),
+            cancel: false,
         }
     }
 
     fn end(&mut self, status: RunStatus) {
-        (self.state, self.status, self.timer) = (RunState::Done, status, false);
+        (self.state, self.status, self.timer) = (RunState::Done, status, None);
         (self.turn, self.waits) = (false, false);
     }
 
@@ -96,7 +102,7 @@ impl Model {
                     self.in_a_row = if self.retry { self.in_a_row + 1 } else { 0 };
                     self.retries += u32::from(self.retry);
                 }
-                (self.turn, self.cut, self.timer) = (true, false, false);
+                (self.turn, self.cut, self.timer) = (true, false, None);
             }
             Command::NameSession(_) => {
                 self.sessions = self.sessions.max(usize::from(self.turn));
@@ -160,11 +166,12 @@ impl Model {
     }
 
     fn judge(&mut self, report: &TurnReport) {
-        if report.stopped != Some(StopCause::Cancelled) {
+        let stopped = report.stopped.or(self.cancel.then_some(StopCause::Cancelled));
+        if stopped != Some(StopCause::Cancelled) {
             self.input += report.tokens.input.unwrap();
         }
         self.retry = false;
-        match report.stopped {
+        match stopped {
             Some(StopCause::Cancelled) => return self.end(RunStatus::Cancelled),
             Some(StopCause::TimedOut) => return self.end(RunStatus::Failed),
             None => {}
@@ -172,10 +179,11 @@ impl Model {
         let failed = report.error.is_some();
         if !report.denied.is_empty() && self.in_a_row < MAX_DENY_RETRIES {
             self.retry = true;
-            self.timer = false;
+            self.timer = None;
         } else if failed && self.in_a_row < MAX_FAIL_RETRIES {
             self.retry = true;
-            self.timer = true;
+            // Each in a row waits twice as long.
+            self.timer = Some(BACKOFF_MS << self.in_a_row);
         } else if failed {
             self.end(RunStatus::Failed);
         } else {
@@ -183,7 +191,7 @@ impl Model {
                 Verdict::Complete => self.end(RunStatus::Completed),
                 Verdict::Blocked(_) => self.end(RunStatus::Blocked),
                 Verdict::Open if self.iteration - self.retries >= MAX_ITERATIONS => self.end(RunStatus::Exhausted),
-                Verdict::Open => self.timer = true,
+                Verdict::Open => self.timer = Some(DELAY_MS),
             }
         }
     }
@@ -200,10 +208,11 @@ impl Model {
             retries: state.carried.retries,
             in_a_row: state.carried.retries_in_a_row,
             input: state.tokens.input.unwrap_or(0),
-            timer: state.timer.is_some(),
+            timer: state.timer.as_ref().map(|timer| timer.due_at.0),
             term: state.term(),
             sessions: state.adapter_session_ids.len(),
             grants: state.carried.grants.iter().map(|grant| grant.is_allowed).collect(),
+            cancel: state.cancel_requested,
         }
     }
 }
@@ -226,8 +235,8 @@ fn start() -> Command {
     };
     let policy = RunPolicy {
         permissions: Some(permissions),
-        retry: Some(FailureRetry { max: MAX_FAIL_RETRIES, backoff_ms: 5 }),
-        iteration_delay_ms: 5,
+        retry: Some(FailureRetry { max: MAX_FAIL_RETRIES, backoff_ms: BACKOFF_MS as u64 }),
+        iteration_delay_ms: DELAY_MS as u64,
     };
     Command::Start {
         start: Box::new(WorkflowStart {
@@ -300,7 +309,7 @@ fn commands() -> impl Strategy<Value = Command> {
 fn steps() -> impl Strategy<Value = Step> {
     let command = (commands(), proptest::bool::weighted(0.15))
         .prop_map(|(command, dies)| if dies { Step::DieDeciding(command) } else { Step::Do(command) });
-    prop_oneof![12 => command, 1 => any::<bool>().prop_map(Step::Grant)]
+    prop_oneof![24 => command, 2 => any::<bool>().prop_map(Step::Grant), 1 => Just(Step::Cancel)]
 }
 
 /// Appends what was decided, as the runner does.
@@ -316,8 +325,7 @@ fn append(ledger: &TempLedger, version: &mut StreamVersion, decided: &[Decided])
 }
 
 /// Appends a decision that holds for the run, as somebody else does.
-fn grant(ledger: &TempLedger, version: &mut StreamVersion, is_allowed: bool) {
-    let intent = if is_allowed { "permission_allow" } else { "permission_deny" };
+fn tell(ledger: &TempLedger, version: &mut StreamVersion, intent: &str) {
     let json = format!(
         r#"{{"kind":"decision","data":{{"eventId":"e","decision":{{"source":"user","scope":"run","pattern":"Bash(make:*)","intent":{{"kind":"{intent}"}}}}}}}}"#
     );
@@ -359,8 +367,14 @@ proptest! {
             let command = match &step {
                 Step::Do(command) | Step::DieDeciding(command) => command,
                 Step::Grant(is_allowed) => {
-                    grant(&ledger, &mut version, *is_allowed);
+                    let intent = if *is_allowed { "permission_allow" } else { "permission_deny" };
+                    tell(&ledger, &mut version, intent);
                     model.grants.push(*is_allowed);
+                    continue;
+                }
+                Step::Cancel => {
+                    tell(&ledger, &mut version, "workflow_cancel");
+                    model.cancel = true;
                     continue;
                 }
             };

@@ -290,6 +290,14 @@ fn of_two_that_take_a_run_up_at_once_one_drives_it() {
         let results: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
 
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+        let lost = results.into_iter().find_map(Result::err).unwrap();
+        assert!(
+            matches!(
+                lost,
+                RunError::Fenced { .. } | RunError::Resume(ResumeError::Alive { .. } | ResumeError::Over { .. })
+            ),
+            "who lost is told of the winner: {lost}"
+        );
         assert_eq!(turns.lock().unwrap().len(), 2, "no turn is made twice");
         let (state, illegal) = WorkflowState::fold(&stream(&ledger, &run_id)).unwrap();
         assert_eq!((state.status, state.iteration, illegal), (RunStatus::Completed, 2, vec![]));
@@ -317,12 +325,11 @@ fn a_failed_turn_is_tried_again_after_a_pause_that_is_in_the_log_and_does_not_co
     let timers: Vec<_> = events
         .iter()
         .filter_map(|event| match &event.facts.data {
-            KindFacts::TimerScheduled(timer) => Some((timer.timer.as_str(), timer.due_at.0 - event.occurred_at.0)),
+            KindFacts::TimerScheduled(timer) => Some(timer.timer.as_str()),
             _ => None,
         })
-        .map(|(name, pause)| (name, (0..=2).contains(&pause)))
         .collect();
-    assert_eq!(timers, [("backoff", true), ("backoff", true), ("delay", true)]);
+    assert_eq!(timers, ["backoff", "backoff", "delay"]);
     let fired = events.iter().filter(|event| event.kind == EventKind::TimerFired).count();
     assert_eq!(fired, 3);
     let turns = turns.lock().unwrap();

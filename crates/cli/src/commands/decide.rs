@@ -1,13 +1,13 @@
 //! `allow` and `deny`: decide a question that waits, from any process.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
-use runledger_events::RequestId;
+use runledger_events::{RequestId, readable};
+use runledger_projections::PermissionRequest;
 use runledger_workflow::{
-    Commands, DecideError, DecidedRequest, GrantScope, RelayAnswer, RelayVerdict, UnfitVerdict, VerdictSource,
-    current_user,
+    Commands, DecideError, DecidedRequest, GrantScope, RelayAnswer, RelayVerdict, UnfitVerdict, UserQuestion,
+    VerdictSource, current_user,
 };
 
 use crate::exit_code::{Exit, No, Usage};
@@ -74,21 +74,33 @@ struct Reach {
 
 impl Allow {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
-        let answer = if self.answers.is_empty() { RelayAnswer::Allow } else { RelayAnswer::Answers(self.answers()?) };
+        let answer = |asked: &PermissionRequest| {
+            if self.answers.is_empty() {
+                return Ok(RelayAnswer::Allow);
+            }
+            let input = asked.tool_input.as_ref().map(|input| input.get().to_owned()).unwrap_or_default();
+            let questions = UserQuestion::of_input(&readable(&input));
+            Ok(RelayAnswer::Answers(
+                self.answers.iter().map(|text| named_answer(text, &questions)).collect::<Result<_, _>>()?,
+            ))
+        };
         decide(&self.request, answer, self.reason.as_deref(), &self.reach, ledger, output)
     }
+}
 
-    fn answers(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let answer = |text: &String| {
-            // A question that has one in it goes by its number.
-            let (question, answer) = text
-                .split_once('=')
-                .filter(|(question, answer)| !question.trim().is_empty() && !answer.trim().is_empty())
-                .ok_or_else(|| Usage(format!("--answer {text}: give it as QUESTION=ANSWER")))?;
-            Ok((question.trim().to_owned(), answer.trim().to_owned()))
-        };
-        self.answers.iter().map(answer).collect()
-    }
+/// Which question an answer is to, and the answer. A question may have a `=` of its own, so the text is parted where what
+/// stands before is one: by its whole text first, then by its header, then by its number.
+fn named_answer(text: &str, questions: &[UserQuestion]) -> Result<(String, String), Usage> {
+    let parts = text.match_indices('=').map(|(at, _)| (text[..at].trim(), text[at + 1..].trim()));
+    let parts: Vec<_> = parts.filter(|(name, answer)| !name.is_empty() && !answer.is_empty()).collect();
+    let by_text = |name: &str| questions.iter().any(|asked| asked.question.trim() == name);
+    let by_header = |name: &str| questions.iter().any(|asked| asked.header.as_deref().map(str::trim) == Some(name));
+    let found = parts.iter().find(|(name, _)| by_text(name));
+    let found = found.or_else(|| parts.iter().find(|(name, _)| by_header(name))).or(parts.first());
+    let (name, answer) = found.ok_or_else(|| Usage(format!("--answer {text}: give it as QUESTION=ANSWER")))?;
+    // Under the words that it was asked in.
+    let asked = questions.iter().find(|asked| asked.question.trim() == *name);
+    Ok((asked.map_or_else(|| (*name).to_owned(), |asked| asked.question.clone()), (*answer).to_owned()))
 }
 
 impl Deny {
@@ -96,7 +108,14 @@ impl Deny {
         if self.reason.trim().is_empty() {
             return Err(Usage("--reason is empty; the agent is told why".to_owned()).into());
         }
-        decide(&self.request, RelayAnswer::Deny, Some(&self.reason), &self.reach, ledger, output)
+        decide(
+            &self.request,
+            |_: &PermissionRequest| Ok(RelayAnswer::Deny),
+            Some(&self.reason),
+            &self.reach,
+            ledger,
+            output,
+        )
     }
 }
 
@@ -119,21 +138,23 @@ impl Reach {
 
 fn decide(
     request: &RequestArg,
-    answer: RelayAnswer,
+    answer: impl FnOnce(&PermissionRequest) -> anyhow::Result<RelayAnswer>,
     reason: Option<&str>,
     reach: &Reach,
     ledger: &LedgerArg,
     output: &mut Output,
 ) -> anyhow::Result<Exit> {
+    let scope = reach.scope()?;
+    let asked = one_question(&ledger.queries()?, &request.request)?;
     let verdict = RelayVerdict {
-        answer,
+        answer: answer(&asked)?,
         reason: reason.map(str::to_owned),
-        scope: reach.scope()?,
+        scope,
         pattern: reach.pattern.clone(),
         source: VerdictSource::User,
         by: Some(current_user()),
     };
-    let id = one_question(&ledger.queries()?, &request.request)?.request_id;
+    let id = asked.request_id;
     let commands = Commands::open(Arc::new(ledger.open_for_writing()?))?;
     let decided = commands.decide(&id, &verdict).map_err(|error| in_words(&id, error))?;
     if output.is_json() {
@@ -189,4 +210,34 @@ fn tell(decided: &DecidedRequest, output: &mut Output) -> anyhow::Result<()> {
     };
     let line = format!("{} {} {tool}{reach}", request.request_id, decided.settled.status);
     output.line(&render::plain(&line))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_parted_where_a_question_ends() {
+        let input = r#"{"questions":[{"question":"Size = ?","header":"Size"},{"question":"Set a=b?","header":"Set a"},
+            {"question":"Is x = y?","header":"Eq"}]}"#;
+        let questions = UserQuestion::of_input(input);
+        let cases = [
+            ("Size = ?=L", "Size = ?", "L"),
+            ("Size=L", "Size", "L"),
+            ("Set a=b?=Yes", "Set a=b?", "Yes"),
+            ("Set a = b=c", "Set a", "b=c"),
+            ("Is x = y? = Yes", "Is x = y?", "Yes"),
+            ("3=Yes=No", "3", "Yes=No"),
+            ("Colour=Red", "Colour", "Red"),
+        ];
+        for (text, question, answer) in cases {
+            let expected = (question.to_owned(), answer.to_owned());
+            assert_eq!(named_answer(text, &questions).unwrap(), expected, "{text}");
+        }
+        for text in ["", "=", "Size", "=L", "Size ="] {
+            assert!(named_answer(text, &questions).is_err(), "{text}");
+        }
+    }
 }

@@ -304,6 +304,8 @@ fn line(event: &RecordedEvent) -> Option<String> {
         KindFacts::Tool { .. } if text.trim().is_empty() => None,
         KindFacts::Tool { .. } if event.kind == EventKind::ToolPre => Some(format!("  ▸ {text}")),
         KindFacts::Permission { .. } => Some(format!("  ? {} {text}", event.kind)),
+        // What holds for the run was told where it was decided.
+        KindFacts::Decision(decision) if decision.pattern.is_some() && event.stream.run_id().is_some() => None,
         KindFacts::Decision(_) => Some(format!("  ! {text}")),
         _ => None,
     }

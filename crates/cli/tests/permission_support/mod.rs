@@ -19,8 +19,13 @@ pub(crate) fn room_with_run(permissions: Value) -> Room {
     room
 }
 
-/// Begins a run as its runner would have.
+/// Begins a run of Claude Code as its runner would have.
 pub(crate) fn begin_run(room: &Room, run_id: &str, permissions: Value) {
+    begin_run_of(room, run_id, "claude", permissions);
+}
+
+/// Begins a run of this harness as its runner would have.
+pub(crate) fn begin_run_of(room: &Room, run_id: &str, harness: &str, permissions: Value) {
     let log = room.log();
     let stream = format!("run/{run_id}");
     let add = |kind: &str, data: Value| {
@@ -29,7 +34,7 @@ pub(crate) fn begin_run(room: &Room, run_id: &str, permissions: Value) {
     };
     add(
         "workflow.start",
-        json!({"run_id": run_id, "session_id": "s", "workflow_name": "ship", "harness": "claude", "max_iterations": 5,
+        json!({"run_id": run_id, "session_id": "s", "workflow_name": "ship", "harness": harness, "max_iterations": 5,
             "project_dir": room.project(), "policy": {"permissions": permissions}}),
     );
     add("workflow.transition", json!({"from": "starting", "to": "running", "status": "running"}));

@@ -108,7 +108,12 @@ impl Commands {
         }
         let owner = current_owner(state.term() + 1, self.log.log_id().clone());
         let reason = "nobody drives it; ended by a request to cancel".to_owned();
-        writer.take_over(TakeOver { owner, is_forced: true, reason })?;
+        match writer.take_over(TakeOver { owner, is_forced: true, reason }) {
+            Ok(()) => {}
+            // Somebody drives it after all, and hears of the request.
+            Err(RunError::Fenced { .. }) => return Ok(Cancelled { receipts, is_over: writer.is_over() }),
+            Err(error) => return Err(error.into()),
+        }
         end_left_behind(&state);
         writer.step(&Command::Stop(StopCause::Cancelled))?;
         asked::withdraw(&mut writer, asked::Which::All, "its run is over")?;

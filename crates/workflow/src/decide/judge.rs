@@ -5,7 +5,7 @@ use runledger_events::{
     TimestampMs, Tokens, WorkflowIteration, WorkflowState,
 };
 
-use super::{Decided, Extra, TurnReport, cut, end};
+use super::{Decided, Extra, StopCause, TurnReport, cut, end};
 use crate::tracker::Verdict;
 
 /// The longest pause before a retry, in milliseconds: an hour.
@@ -13,7 +13,9 @@ const BACKOFF_MS_MAX: u64 = 3_600_000;
 
 /// The events that end an iteration, and the run with it where it was the last.
 pub(super) fn end_iteration(state: &WorkflowState, report: &TurnReport) -> Result<Vec<Decided>, serde_json::Error> {
-    let Judged { outcome, ending, retry } = judge(state, report);
+    // Who asked for the run's end before the turn's is not told that it was completed after all.
+    let stopped = report.stopped.or(state.cancel_requested.then_some(StopCause::Cancelled));
+    let Judged { outcome, ending, retry } = judge(state, report, stopped);
     let is_cancelled = outcome == IterationOutcome::Cancelled;
     // A cancelled turn's figures and tracker are of a moment in the middle of it, and do not count.
     let tracker = report.tracker.as_ref().filter(|_| !is_cancelled);
@@ -40,7 +42,7 @@ pub(super) fn end_iteration(state: &WorkflowState, report: &TurnReport) -> Resul
         let denied: Vec<&str> = report.denied.iter().map(|denial| denial.words.as_str()).collect();
         extra = extra.with("denied", &denied)?;
     }
-    let mut events = report.stopped.map(|cause| cause.timer(state)).unwrap_or_default();
+    let mut events = stopped.map(|cause| cause.timer(state)).unwrap_or_default();
     events.push(Decided { facts: KindFacts::WorkflowIteration(WorkflowIteration::End(facts)), extra });
     if let Some((timer, pause_ms)) = pause {
         let pause_ms = i64::try_from(pause_ms).unwrap_or(i64::MAX);
@@ -83,9 +85,12 @@ struct Judged {
 }
 
 /// What came of the iteration; where it may be tried again, the run does not end with it.
-fn judge(state: &WorkflowState, report: &TurnReport) -> Judged {
+fn judge(state: &WorkflowState, report: &TurnReport, stopped: Option<StopCause>) -> Judged {
+    if let Some(cause) = stopped {
+        return Judged { outcome: cause.outcome(), ending: Some(cause.end()), retry: None };
+    }
     let (outcome, ending) = outcome(state, report);
-    let retry = if report.stopped.is_some() { None } else { retry(state, report, outcome) };
+    let retry = retry(state, report, outcome);
     match retry {
         None => Judged { outcome, ending, retry: None },
         Some(retry) => {
@@ -112,9 +117,6 @@ fn retry(state: &WorkflowState, report: &TurnReport, outcome: IterationOutcome) 
 
 /// What came of the iteration, and how the run ends with it, if it does.
 fn outcome(state: &WorkflowState, report: &TurnReport) -> (IterationOutcome, Option<(RunStatus, Option<String>)>) {
-    if let Some(cause) = report.stopped {
-        return (cause.outcome(), Some(cause.end()));
-    }
     if let Some(reason) = failure(report) {
         return (IterationOutcome::Failed, Some((RunStatus::Failed, Some(reason))));
     }

@@ -5,8 +5,8 @@
 //! given: the next call of the same run that asks the same takes it up, or the question itself while it is pending.
 
 use runledger_events::{
-    AdapterSessionId, EventId, EventKind, Fields, KindFacts, Metadata, OnAsk, Position, RecordedEvent, RelayDelivered,
-    RelayRequest, RelayState, RequestId, RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion,
+    AdapterSessionId, AskContext, EventId, EventKind, Fields, KindFacts, Metadata, OnAsk, Position, RecordedEvent,
+    RelayDelivered, RelayRequest, RelayState, RequestId, RequestStatus, RunId, RuntimeEvent, StreamName, StreamVersion,
     WorkflowIteration, event_json, readable,
 };
 use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, Read, ReadError, StreamAppend};
@@ -59,6 +59,39 @@ impl Commands {
             }
         }
         Ok(None)
+    }
+
+    /// Whether what became of a question is no answer to a call under the same name that the log was told of at `told_at`:
+    /// the question was put in another run or iteration, or it was settled before, and the answer, if there was one, given.
+    /// A different call of the same iteration is none that may have the name: [`Commands::ask`] refuses it.
+    ///
+    /// # Errors
+    /// As [`Commands::left_behind`].
+    pub fn is_spent(&self, state: &RelayState, ask: &Ask, told_at: Position) -> Result<bool, ReadError> {
+        let iteration =
+            |context: &Option<AskContext>| context.as_ref().map(|context| (context.run_id.clone(), context.iteration));
+        if iteration(&state.request.context) != iteration(&ask.context) {
+            return Ok(true);
+        }
+        if state.request.fingerprint != ask.fingerprint() {
+            return Ok(false);
+        }
+        if state.is_overdue(self.now()) && state.request.mode == OnAsk::Wait {
+            return Ok(true);
+        }
+        if state.settled_position.is_none_or(|settled| settled > told_at) {
+            return Ok(false);
+        }
+        match state.status {
+            RequestStatus::Pending => Ok(false),
+            // Who waited was told; what was put off is told by the turn that makes the call again.
+            RequestStatus::Expired | RequestStatus::Withdrawn => Ok(state.request.mode == OnAsk::Wait),
+            RequestStatus::Allowed | RequestStatus::Denied => {
+                let stream = StreamName::request(&state.request.request_id);
+                let events = self.reader().read_stream(&stream, StreamVersion::EMPTY, Read::Facts)?;
+                Ok(events.iter().any(is_delivered))
+            }
+        }
     }
 
     /// Whether a question was put by the same actor, in the same folder.

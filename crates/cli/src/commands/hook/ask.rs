@@ -62,9 +62,12 @@ pub(crate) fn ask(path: &Path, record: &SpoolRecord, question: &Question) -> Res
     let commands = Commands::open(log)?;
     let stream = StreamName::session(&record.session_id);
     let version = commands.reader().stream_version(&stream)?;
-    let tool_use_id = match &call.tool_use_id {
-        Some(name) => Some(name.clone()),
-        None => name_of_call(commands.reader(), &stream, call)?,
+    let (tool_use_id, told_at) = match &call.tool_use_id {
+        Some(name) => (Some(name.clone()), commands.reader().head()?.position),
+        None => match name_of_call(commands.reader(), &stream, call)? {
+            Some((name, told_at)) => (Some(name), told_at),
+            None => (None, commands.reader().head()?.position),
+        },
     };
     let watch = match call.is_attended {
         true => {
@@ -73,12 +76,17 @@ pub(crate) fn ask(path: &Path, record: &SpoolRecord, question: &Question) -> Res
         }
         false => watch,
     };
-    let asker = Asker { question, session_id: &record.session_id, tool_use_id };
+    let asker = Asker { question, session_id: &record.session_id, tool_use_id, told_at };
     asker.run(commands, watch)
 }
 
-/// The client's name of the call: a PermissionRequest does not have it, the PreToolUse before it does.
-fn name_of_call(reader: &LogReader, stream: &StreamName, call: &HookCall) -> Result<Option<String>, Failure> {
+/// The client's name of the call, and where the log was told of it: a PermissionRequest does not have the name, the
+/// PreToolUse before it does.
+fn name_of_call(
+    reader: &LogReader,
+    stream: &StreamName,
+    call: &HookCall,
+) -> Result<Option<(String, Position)>, Failure> {
     let mut before: Option<StreamVersion> = None;
     for _ in 0..LOOK_BACK / CHUNK {
         let events = reader.read_stream_back(stream, before, CHUNK, Read::All)?;
@@ -86,7 +94,8 @@ fn name_of_call(reader: &LogReader, stream: &StreamName, call: &HookCall) -> Res
             event.kind == runledger_events::EventKind::ToolPre
                 && event.metadata.adapter_session_id == call.adapter_session_id
         };
-        let name = events.iter().filter(of_client).find_map(|event| call.name_in(event.content.json()?));
+        let mut of_client = events.iter().filter(of_client);
+        let name = of_client.find_map(|event| Some((call.name_in(event.content.json()?)?, event.position)));
         match (name, events.last()) {
             (Some(name), _) => return Ok(Some(name)),
             (None, Some(last)) => before = Some(last.stream_version),
@@ -100,6 +109,8 @@ struct Asker<'a> {
     question: &'a Question,
     session_id: &'a SessionId,
     tool_use_id: Option<String>,
+    /// Where the log was when it was told of the call: what was settled before was on another one.
+    told_at: Position,
 }
 
 impl Asker<'_> {
@@ -109,9 +120,18 @@ impl Asker<'_> {
             Some(id) => id.clone(),
             None => AdapterSessionId::new(self.session_id.as_str())?,
         };
-        let name = self.tool_use_id.as_deref().unwrap_or(self.question.call.event_id.as_str());
-        let id = RequestId::of_call(&adapter_session, name)?;
-        let is_there = commands.relay_state(&id)?.is_some();
+        let event_id = self.question.call.event_id.as_str();
+        let mut id = RequestId::of_call(&adapter_session, self.tool_use_id.as_deref().unwrap_or(event_id))?;
+        let mut is_there = false;
+        if let Some(state) = commands.relay_state(&id)? {
+            let ask = self.ask(id.clone(), adapter_session.clone(), OnAsk::Wait);
+            is_there = !commands.is_spent(&state, &ask, self.told_at)?;
+            if !is_there {
+                // A client may give a name again; what became of the call before is no answer to this one.
+                commands.expire(&id)?;
+                id = RequestId::of_call(&adapter_session, event_id)?;
+            }
+        }
         let mode = if is_there { self.wanted_mode() } else { self.mode(&commands, &adapter_session)? };
         let ask = self.ask(id.clone(), adapter_session.clone(), mode);
         let mut coordinator = self.coordinator(commands);
@@ -179,7 +199,10 @@ impl Asker<'_> {
     }
 
     fn why_not_deferred(&self) -> Option<&'static str> {
-        let call = &self.question.call;
+        let Question { call, context, .. } = self.question;
+        if context.state.harness.as_deref() != Some("claude") {
+            return Some("the run's harness cannot put a call off");
+        }
         match call.client {
             Client::Codex => Some("Codex cannot put a call off"),
             Client::Claude if call.asking == Asking::PermissionRequest => Some("the client's dialog is open"),

@@ -125,8 +125,9 @@ impl Mapper<'_> {
 
     /// A rule's own decision on a call that nobody was asked about.
     pub(super) fn rule_decision(&mut self, event: &Incoming<'_>, facts: &DecisionFacts) -> Result<(), ProjectionError> {
-        // A runtime's own rules decide on what it tells of; ours are named.
-        let Some(status) = RequestStatus::of_decision(facts).filter(|_| facts.rule.is_some()) else {
+        // A runtime's own rules decide on what it tells of; ours are named, or say that the run is over.
+        let is_ours = facts.rule.is_some() || facts.source.as_deref() == Some("run");
+        let Some(status) = RequestStatus::of_decision(facts).filter(|_| is_ours) else {
             return Ok(());
         };
         let id = event.text("tool_use_id");
