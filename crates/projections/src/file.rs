@@ -97,7 +97,7 @@ pub(crate) fn check(path: &Path, connection: &Connection) -> Result<(), Projecti
 }
 
 /// Makes an empty file (0600), so that SQLite's own files beside it are 0600 too.
-fn create(path: &Path) -> Result<(), ProjectionError> {
+pub(crate) fn create(path: &Path) -> Result<(), ProjectionError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

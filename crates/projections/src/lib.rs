@@ -29,6 +29,7 @@ mod queries;
 mod rebuild;
 mod request_queries;
 mod run_tree;
+mod scratch;
 mod verify;
 mod views;
 

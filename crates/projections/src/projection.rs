@@ -86,10 +86,15 @@ pub trait Projection: Send + Sync {
     fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError>;
 }
 
-impl dyn Projection {
+impl dyn Projection + '_ {
     /// The statements that make the tables and indexes of a generation.
     pub(crate) fn create_tables(&self, generation: i64) -> String {
         self.statements(generation, |statement| !is_view(statement))
+    }
+
+    /// Whether a rebuild can fold it in a file of its own and copy its rows: a virtual table has none to copy.
+    pub(crate) fn is_folded_aside(&self) -> bool {
+        !self.schema().contains("CREATE VIRTUAL TABLE")
     }
 
     /// The statements that let the plain names show a generation.

@@ -20,18 +20,21 @@ use crate::compare;
 use crate::error::ProjectionError;
 use crate::projection::{Projection, Target};
 use crate::projections::{BATCH_EVENTS_MAX, Projections, apply_of_its_kinds};
+use crate::scratch::Scratch;
 
 /// What one short transaction aims at; the promise is 50 ms.
-const TRANSACTION_AIM: Duration = Duration::from_millis(20);
+pub(crate) const TRANSACTION_AIM: Duration = Duration::from_millis(20);
 /// Between two of them, longer than the live projector's step of waiting.
-const PAUSE: Duration = Duration::from_millis(3);
+pub(crate) const PAUSE: Duration = Duration::from_millis(3);
 /// Events that the switch may still apply within its own transaction.
 const SWITCH_EVENTS_MAX: usize = 256;
 /// How often the generations are compared, when the live projector moves on before the switch; then the switch is made
 /// without the number of changed rows.
 const COMPARISONS_MAX: u32 = 4;
-/// Rows of an old generation removed in one transaction.
+/// Rows of an old generation removed in the first transaction.
 const DROP_ROWS: usize = 2000;
+/// Rows that one short transaction moves or removes, at the most.
+const ROWS_MAX: usize = 50_000;
 
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -183,6 +186,9 @@ impl Projections {
         }
         self.remove_leftovers()?;
         let mut hidden = self.begin(index)?;
+        if self.registered[index].is_folded_aside() {
+            self.fold_aside(index, &mut hidden, progress)?;
+        }
         let mut tries = 0;
         let changed = loop {
             self.fill(index, &mut hidden, progress)?;
@@ -221,6 +227,27 @@ impl Projections {
         transaction.execute_batch(&projection.create_tables(generation)).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         Ok(Hidden { generation, position: Position::START, chain, events: 0, slice: SWITCH_EVENTS_MAX })
+    }
+
+    /// Folds the log up to its head in a scratch file, and copies the rows that come of it into the hidden tables.
+    fn fold_aside(
+        &mut self,
+        index: usize,
+        hidden: &mut Hidden,
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<(), ProjectionError> {
+        let projection = self.registered[index].as_ref();
+        let name = projection.name();
+        let head = self.reader.head()?.position;
+        let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
+        let mut scratch = Scratch::make(&self.path, projection, hidden.generation)?;
+        let filled = scratch.fill(self.reader.path(), projection, &filter, head, &mut |position| {
+            progress(RebuildProgress { projection: name, position, head });
+        })?;
+        scratch.copy(&mut self.connection, projection.tables())?;
+        hidden.chain = self.chain_at(filled.position)?;
+        (hidden.position, hidden.events) = (filled.position, filled.events);
+        Ok(())
     }
 
     /// Fills the hidden tables up to the head.
@@ -404,24 +431,31 @@ impl Projections {
 
     /// Removes the tables of generations that nobody reads and nobody builds; call it under the lock.
     fn remove_leftovers(&mut self) -> Result<(), ProjectionError> {
-        for table in self.leftover_tables().map_err(|source| self.failed("looking for leftovers", &source))? {
-            loop {
-                let removed = self
-                    .connection
-                    .execute(&delete_some(&self.connection, &table), [])
-                    .map_err(|source| self.failed("removing leftovers", &source))?;
-                if removed < DROP_ROWS {
-                    break;
-                }
+        let path = &self.path;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "removing leftovers", &source);
+        for table in self.leftover_tables().map_err(failed)? {
+            // Without its indexes a row is removed in one place.
+            for index in indexes_of(&self.connection, &table).map_err(failed)? {
+                self.connection.execute_batch(&format!("DROP INDEX {index}")).map_err(failed)?;
                 std::thread::sleep(PAUSE);
             }
-            self.connection
-                .execute_batch(&format!("DROP TABLE IF EXISTS {table}"))
-                .map_err(|source| self.failed("removing leftovers", &source))?;
+            let key = key_of(&self.connection, &table).map_err(failed)?;
+            let mut rows = DROP_ROWS;
+            while !key.is_empty() {
+                let began = Instant::now();
+                let sql = format!(
+                    "DELETE FROM {table} WHERE ({key}) <= (SELECT {key} FROM {table} ORDER BY {key} LIMIT 1 OFFSET {rows})"
+                );
+                if self.connection.execute(&sql, []).map_err(failed)? == 0 {
+                    break;
+                }
+                rows = adapted(rows, began.elapsed());
+                std::thread::sleep(PAUSE);
+            }
+            // What is left is less than that many rows.
+            self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}")).map_err(failed)?;
         }
-        self.connection
-            .execute("DELETE FROM rebuilds", [])
-            .map_err(|source| self.failed("removing leftovers", &source))?;
+        self.connection.execute("DELETE FROM rebuilds", []).map_err(failed)?;
         Ok(())
     }
 
@@ -471,18 +505,30 @@ fn count_rows(connection: &Connection, projection: &dyn Projection, generation: 
     })
 }
 
-/// Removes a bounded number of a table's rows; the tables have no rowid, so their key says which.
-fn delete_some(connection: &Connection, table: &str) -> String {
-    let key = connection
-        .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")
-        .and_then(|mut statement| {
-            statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
-        })
-        .unwrap_or_default()
-        .join(", ");
-    if key.is_empty() {
-        format!("DELETE FROM {table}")
+/// The number of rows for the next short transaction, after one that took so long.
+pub(crate) fn adapted(rows: usize, took: Duration) -> usize {
+    if took > TRANSACTION_AIM {
+        (rows / 2).max(16)
+    } else if took < TRANSACTION_AIM / 2 {
+        rows.saturating_mul(2).min(ROWS_MAX)
     } else {
-        format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT {DROP_ROWS})")
+        rows
     }
+}
+
+/// A table's indexes, but for that of its key.
+fn indexes_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL")?
+        .query_map([table], |row| row.get(0))?
+        .collect()
+}
+
+/// The columns of a table's key, with commas; none for a virtual table.
+fn key_of(connection: &Connection, table: &str) -> rusqlite::Result<String> {
+    let columns: Vec<String> = connection
+        .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?
+        .query_map([table], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(columns.join(", "))
 }

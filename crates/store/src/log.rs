@@ -1,18 +1,17 @@
-//! The writable log: a handle on the one thread that writes.
+//! The writable log: one connection that any number of threads append through.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use runledger_events::{LogId, StreamName};
 
 use crate::connection;
-use crate::error::{AppendError, OpenError, StorageError};
+use crate::error::{AppendError, OpenError};
 use crate::expected_version::ExpectedVersion;
 use crate::follow::Follower;
-use crate::group_commit::{self, Request};
+use crate::group_commit::{GroupCommit, Writer};
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
 
@@ -37,14 +36,13 @@ impl Default for OpenOptions {
 /// Who wants to know of each commit in this process.
 pub(crate) type Listeners = Arc<Mutex<Vec<Sender<()>>>>;
 
-/// The log, for writing. Share it in an [`Arc`]; dropping it ends its thread once all that was sent is written.
+/// The log, for writing. Share it in an [`Arc`].
 #[derive(Debug)]
 pub struct EventLog {
     path: PathBuf,
     log_id: LogId,
-    requests: Option<Sender<Request>>,
+    group: GroupCommit,
     listeners: Listeners,
-    writer: Option<JoinHandle<()>>,
 }
 
 impl EventLog {
@@ -65,14 +63,8 @@ impl EventLog {
         let connection = connection::open_writable(&path, options)?;
         let log_id = crate::reader::log_id(&path, &connection)?;
         let listeners = Listeners::default();
-        let (requests, receiver) = unbounded();
-        let writer =
-            group_commit::Writer::new(path.clone(), log_id.clone(), connection, listeners.clone(), options.wal_pages);
-        let writer = std::thread::Builder::new()
-            .name("runledger-writer".to_owned())
-            .spawn(move || writer.run(&receiver))
-            .map_err(|source| OpenError::Create { path: path.clone(), source })?;
-        Ok(Self { path, log_id, requests: Some(requests), listeners, writer: Some(writer) })
+        let writer = Writer::new(path.clone(), log_id.clone(), connection, listeners.clone(), options.wal_pages);
+        Ok(Self { path, log_id, group: GroupCommit::new(writer), listeners })
     }
 
     /// The file.
@@ -110,11 +102,7 @@ impl EventLog {
     /// # Errors
     /// As [`EventLog::append`].
     pub fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
-        let gone = || StorageError::WriterGone { path: self.path.clone() };
-        let (reply, answer) = bounded(1);
-        let requests = self.requests.as_ref().ok_or_else(gone)?;
-        requests.send(Request { appends, reply }).map_err(|_| gone())?;
-        answer.recv().map_err(|_| gone())?
+        self.group.append(appends)
     }
 
     /// A reader of the same file.
@@ -142,16 +130,5 @@ impl EventLog {
     /// As [`LogReader::open`].
     pub fn follow(&self, after: runledger_events::Position) -> Result<Follower, OpenError> {
         Ok(Follower::new(self.reader()?, after, Some(self.commits())))
-    }
-}
-
-impl Drop for EventLog {
-    fn drop(&mut self) {
-        drop(self.requests.take());
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!(path = %self.path.display(), "the writer panicked");
-        }
     }
 }

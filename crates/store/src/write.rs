@@ -1,8 +1,9 @@
 //! The append itself, within one transaction: identity, version, position, digests.
 //!
 //! Invariants, under the write lock: `position` is the head's plus one; `stream_version` is the stream's plus one; the
-//! digest takes in the stream predecessor's, the chain the row's before. All are read anew in each transaction, since
-//! another process may have written in between.
+//! digest takes in the stream predecessor's, the chain the row's before. What was read before counts only while no other
+//! connection has written since, and nothing was rolled back. A request is checked before anything of it is written, so
+//! that one that is refused leaves nothing to undo.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -23,19 +24,40 @@ pub(crate) fn now() -> TimestampMs {
     TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The head of the log and of each stream touched, as this transaction has left them.
+/// Streams whose heads are kept; beyond them they are read again.
+const STREAMS_KEPT: usize = 10_000;
+
+/// The heads of the log and of streams, as the last transaction of this connection has left them.
+#[derive(Default)]
+pub(crate) struct Heads {
+    /// What they are as of: the number that changes when another connection commits. None where nothing is known.
+    data_version: Option<i64>,
+    log: Option<Mark>,
+    streams: HashMap<StreamName, StreamHead>,
+}
+
+impl Heads {
+    /// Forgets everything, after a transaction that did not come to its end.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// One transaction's appends.
 pub(crate) struct AppendTransaction<'a> {
     path: &'a Path,
     codec: Codec,
     now: TimestampMs,
     head: Mark,
     first: Position,
-    streams: HashMap<StreamName, StreamHead>,
+    heads: &'a mut Heads,
+    /// Streams whose version is to be written.
+    touched: HashSet<StreamName>,
 }
 
-/// The log's head, to come back to when a request is undone.
+/// The log's head.
 #[derive(Clone, Copy)]
-pub(crate) struct Mark {
+struct Mark {
     position: Position,
     chain: Digest,
 }
@@ -56,72 +78,128 @@ struct Stored {
 }
 
 impl<'a> AppendTransaction<'a> {
-    pub(crate) fn begin(path: &'a Path, log_id: &LogId, connection: &Connection) -> Result<Self, StorageError> {
-        let head = connection
-            .prepare_cached("SELECT position, chain FROM runtime_events ORDER BY position DESC LIMIT 1")
-            .and_then(|mut statement| {
-                statement.query_row([], |row| Ok((row.get::<_, i64>(0)?, digest_column(row, 1)?))).optional()
-            })
-            .map_err(|source| StorageError::sqlite(path, "reading the head", &source))?
-            .map_or_else(
-                || Mark { position: Position::START, chain: chain_seed(log_id) },
-                |(position, chain)| Mark { position: Position(position.unsigned_abs()), chain },
-            );
-        Ok(Self { path, codec: Codec::default(), now: now(), head, first: head.position, streams: HashMap::new() })
+    /// Begins within an open transaction that has the write lock.
+    pub(crate) fn begin(
+        path: &'a Path,
+        log_id: &LogId,
+        connection: &Connection,
+        heads: &'a mut Heads,
+    ) -> Result<Self, StorageError> {
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "reading the head", &source);
+        let data_version = connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(failed)?;
+        if heads.data_version != Some(data_version) || heads.streams.len() > STREAMS_KEPT {
+            heads.forget();
+            heads.data_version = Some(data_version);
+        }
+        let head = match heads.log {
+            Some(head) => head,
+            None => connection
+                .prepare_cached("SELECT position, chain FROM runtime_events ORDER BY position DESC LIMIT 1")
+                .and_then(|mut statement| {
+                    statement
+                        .query_row([], |row| {
+                            Ok(Mark { position: Position(row.get(0)?), chain: digest_column(row, 1)? })
+                        })
+                        .optional()
+                })
+                .map_err(failed)?
+                .unwrap_or_else(|| Mark { position: Position::START, chain: chain_seed(log_id) }),
+        };
+        Ok(Self {
+            path,
+            codec: Codec::default(),
+            now: now(),
+            head,
+            first: head.position,
+            heads,
+            touched: HashSet::new(),
+        })
     }
 
-    pub(crate) fn mark(&self) -> Mark {
-        self.head
-    }
-
-    /// Goes back to `mark`, after the savepoint was rolled back.
-    pub(crate) fn reset(&mut self, mark: Mark) {
-        self.head = mark;
-        self.streams.clear();
-    }
-
-    pub(crate) fn wrote(&self) -> bool {
-        self.head.position > self.first
-    }
-
-    /// Appends one request; after an error the caller rolls back to its savepoint.
+    /// Appends one request; after an error that is none of storage nothing of it is there.
     pub(crate) fn append(
         &mut self,
         connection: &Connection,
         appends: Vec<StreamAppend>,
     ) -> Result<Vec<Receipt>, AppendError> {
         let mut receipts = Vec::new();
-        for append in appends {
-            self.append_stream(connection, append, &mut receipts)?;
+        if depends_on_itself(&appends) {
+            return self.append_step_by_step(connection, appends);
+        }
+        let known: Vec<_> =
+            appends.iter().map(|append| self.check(connection, append)).collect::<Result<_, AppendError>>()?;
+        for (append, known) in appends.into_iter().zip(known) {
+            self.write(connection, append, known, &mut receipts)?;
         }
         Ok(receipts)
     }
 
-    fn append_stream(
+    /// The same for a request in which one event may depend on another: undone as a whole where it is refused.
+    fn append_step_by_step(
+        &mut self,
+        connection: &Connection,
+        appends: Vec<StreamAppend>,
+    ) -> Result<Vec<Receipt>, AppendError> {
+        // What the requests before have to tell is written first: undoing this one forgets it.
+        self.store_versions(connection)?;
+        self.execute(connection, "SAVEPOINT request")?;
+        let before = self.head;
+        let mut receipts = Vec::new();
+        let result = appends.into_iter().try_for_each(|append| {
+            let known = self.check(connection, &append)?;
+            self.write(connection, append, known, &mut receipts)
+        });
+        match result {
+            Err(AppendError::Storage(error)) => return Err(error.into()),
+            Err(refused) => {
+                self.execute(connection, "ROLLBACK TO request; RELEASE request")?;
+                self.head = before;
+                self.heads.streams.clear();
+                self.touched.clear();
+                Err(refused)
+            }
+            Ok(()) => {
+                self.execute(connection, "RELEASE request")?;
+                Ok(receipts)
+            }
+        }
+    }
+
+    fn execute(&self, connection: &Connection, sql: &str) -> Result<(), StorageError> {
+        connection.execute_batch(sql).map_err(|source| self.storage(&source))
+    }
+
+    /// Which of the events are there already, with their receipts; or why the append is refused. Nothing is written.
+    fn check(&mut self, connection: &Connection, append: &StreamAppend) -> Result<Vec<Option<Receipt>>, AppendError> {
+        let StreamAppend { stream, expected, events } = append;
+        self.find_stream(connection, stream)?;
+        let version = self.heads.streams.get(stream).map_or(StreamVersion::EMPTY, |head| head.version);
+        let known: Vec<_> =
+            events.iter().map(|event| self.stored(connection, stream, event)).collect::<Result<_, AppendError>>()?;
+        let is_wholly_known = !events.is_empty() && known.iter().all(Option::is_some);
+        let is_partly_known = known.iter().any(Option::is_some);
+        if !is_wholly_known && (!expected.holds(version) || (is_partly_known && !expected.is_loose())) {
+            return Err(WrongExpectedVersion { stream: stream.clone(), expected: *expected, actual: version }.into());
+        }
+        Ok(known)
+    }
+
+    /// Writes what is not known yet.
+    fn write(
         &mut self,
         connection: &Connection,
         append: StreamAppend,
+        known: Vec<Option<Receipt>>,
         receipts: &mut Vec<Receipt>,
     ) -> Result<(), AppendError> {
-        let StreamAppend { stream, expected, events } = append;
-        let (key, version) = self.stream_head(connection, &stream)?;
-
-        let mut known = Vec::with_capacity(events.len());
-        for event in &events {
-            known.push(self.stored(connection, &stream, key, event)?);
-        }
-        if !events.is_empty() && known.iter().all(Option::is_some) {
-            receipts.extend(known.into_iter().flatten());
-            return Ok(());
-        }
-        let is_partly_known = known.iter().any(Option::is_some);
-        if !expected.holds(version) || (is_partly_known && !expected.is_loose()) {
-            return Err(WrongExpectedVersion { stream, expected, actual: version }.into());
-        }
+        let StreamAppend { stream, events, .. } = append;
         let has_repeats = has_repeated_ids(&events);
         for (event, known) in events.into_iter().zip(known) {
             let known = match known {
-                None if has_repeats => self.stored(connection, &stream, key, &event)?,
+                None if has_repeats => self.stored(connection, &stream, &event)?,
                 known => known,
             };
             receipts.push(match known {
@@ -129,7 +207,6 @@ impl<'a> AppendTransaction<'a> {
                 None => self.insert(connection, &stream, event)?,
             });
         }
-        self.store_version(connection, &stream)?;
         Ok(())
     }
 
@@ -138,10 +215,9 @@ impl<'a> AppendTransaction<'a> {
         &self,
         connection: &Connection,
         stream: &StreamName,
-        key: i64,
         event: &NewEvent,
     ) -> Result<Option<Receipt>, AppendError> {
-        let Some(id) = &event.id else {
+        let (Some(id), Some(StreamHead { key, .. })) = (&event.id, self.heads.streams.get(stream)) else {
             return Ok(None);
         };
         let stored = connection
@@ -203,12 +279,15 @@ impl<'a> AppendTransaction<'a> {
                 (commitment(&salt, json.as_bytes()), Some(salt), Some(payload))
             }
         };
-        let session_key = self.named_key(connection, metadata.session_id.as_ref().map(StreamName::session))?;
-        let run_key = self.named_key(connection, metadata.run_id.as_ref().map(StreamName::run))?;
+        let session = metadata.session_id.as_ref().map(StreamName::session);
+        let session_key = session.map(|session| self.make_stream(connection, &session)).transpose()?;
+        let run = metadata.run_id.as_ref().map(StreamName::run);
+        let run_key = run.map(|run| self.make_stream(connection, &run)).transpose()?;
 
         let position = self.head.position.next();
         let previous_chain = self.head.chain;
-        let head = self.streams.get_mut(stream).ok_or_else(|| StorageError::Sqlite {
+        self.make_stream(connection, stream)?;
+        let head = self.heads.streams.get_mut(stream).ok_or_else(|| StorageError::Sqlite {
             path: self.path.to_owned(),
             doing: "appending",
             detail: format!("the head of stream {stream} was not read"),
@@ -230,7 +309,7 @@ impl<'a> AppendTransaction<'a> {
         let Metadata { causation_id, correlation_id, adapter_session_id, .. } = &metadata;
         connection
             .prepare_cached(
-                "INSERT INTO runtime_events (position, stream_key, stream_version, event_id, kind, occurred_at,
+                "INSERT OR ROLLBACK INTO runtime_events (position, stream_key, stream_version, event_id, kind, occurred_at,
                      recorded_at, session_key, run_key, adapter_session_id, causation_id, correlation_id, facts, digest,
                      chain, commitment, salt, content)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
@@ -261,20 +340,25 @@ impl<'a> AppendTransaction<'a> {
         head.version = version;
         head.digest = digest;
         self.head = Mark { position, chain };
+        if !self.touched.contains(stream) {
+            self.touched.insert(stream.clone());
+        }
         Ok(Receipt { position, stream_version: version, event_id: id, recorded_at, is_duplicate: false })
     }
 
-    /// The stream's key and version; the stream gets a key where it has none.
-    fn stream_head(
-        &mut self,
-        connection: &Connection,
-        stream: &StreamName,
-    ) -> Result<(i64, StreamVersion), StorageError> {
-        if let Some(head) = self.streams.get(stream) {
-            return Ok((head.key, head.version));
+    /// Reads a stream's head, where there is such a stream and it is not known yet.
+    fn find_stream(&mut self, connection: &Connection, stream: &StreamName) -> Result<(), StorageError> {
+        if self.heads.streams.contains_key(stream) {
+            return Ok(());
         }
-        let read = || -> rusqlite::Result<StreamHead> {
-            let key = stream_key(connection, stream)?;
+        let read = || -> rusqlite::Result<Option<StreamHead>> {
+            let key = connection
+                .prepare_cached("SELECT stream_key FROM streams WHERE name = ?1")?
+                .query_row([stream.as_str()], |row| row.get(0))
+                .optional()?;
+            let Some(key) = key else {
+                return Ok(None);
+            };
             let last = connection
                 .prepare_cached(
                     "SELECT stream_version, digest FROM runtime_events WHERE stream_key = ?1
@@ -283,34 +367,48 @@ impl<'a> AppendTransaction<'a> {
                 .query_row([key], |row| Ok((row.get::<_, u64>(0)?, digest_column(row, 1)?)))
                 .optional()?;
             let (version, digest) = last.unwrap_or((0, Digest::ZERO));
-            Ok(StreamHead { key, version: StreamVersion(version), digest })
+            Ok(Some(StreamHead { key, version: StreamVersion(version), digest }))
         };
-        let head = read().map_err(|source| self.storage(&source))?;
-        let found = (head.key, head.version);
-        self.streams.insert(stream.clone(), head);
-        Ok(found)
-    }
-
-    /// The key of a stream that is only named.
-    fn named_key(&self, connection: &Connection, stream: Option<StreamName>) -> Result<Option<i64>, StorageError> {
-        stream
-            .map(|stream| match self.streams.get(&stream) {
-                Some(head) => Ok(head.key),
-                None => stream_key(connection, &stream),
-            })
-            .transpose()
-            .map_err(|source| self.storage(&source))
-    }
-
-    fn store_version(&self, connection: &Connection, stream: &StreamName) -> Result<(), StorageError> {
-        let Some(head) = self.streams.get(stream) else {
-            return Ok(());
-        };
-        connection
-            .prepare_cached("UPDATE streams SET version = ?2 WHERE stream_key = ?1")
-            .and_then(|mut statement| statement.execute((head.key, head.version.0)))
-            .map_err(|source| self.storage(&source))?;
+        if let Some(head) = read().map_err(|source| self.storage(&source))? {
+            self.heads.streams.insert(stream.clone(), head);
+        }
         Ok(())
+    }
+
+    /// The key of a stream, which gets one where it has none.
+    fn make_stream(&mut self, connection: &Connection, stream: &StreamName) -> Result<i64, StorageError> {
+        self.find_stream(connection, stream)?;
+        if let Some(head) = self.heads.streams.get(stream) {
+            return Ok(head.key);
+        }
+        let key = connection
+            .prepare_cached("INSERT INTO streams (name) VALUES (?1)")
+            .and_then(|mut statement| statement.insert([stream.as_str()]))
+            .map_err(|source| self.storage(&source))?;
+        let head = StreamHead { key, version: StreamVersion::EMPTY, digest: Digest::ZERO };
+        self.heads.streams.insert(stream.clone(), head);
+        Ok(key)
+    }
+
+    /// Writes the versions of the streams that were appended to.
+    fn store_versions(&mut self, connection: &Connection) -> Result<(), StorageError> {
+        for stream in std::mem::take(&mut self.touched) {
+            let Some(head) = self.heads.streams.get(&stream) else {
+                continue;
+            };
+            connection
+                .prepare_cached("UPDATE OR ROLLBACK streams SET version = ?2 WHERE stream_key = ?1")
+                .and_then(|mut statement| statement.execute((head.key, head.version.0)))
+                .map_err(|source| self.storage(&source))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left to write before the commit; false where there is nothing to commit.
+    pub(crate) fn finish(mut self, connection: &Connection) -> Result<bool, StorageError> {
+        self.store_versions(connection)?;
+        self.heads.log = Some(self.head);
+        Ok(self.head.position > self.first)
     }
 
     fn new_salt(&self) -> Result<Salt, StorageError> {
@@ -352,18 +450,11 @@ fn has_repeated_ids(events: &[NewEvent]) -> bool {
     events.len() > 1 && !events.iter().filter_map(NewEvent::id).all(|id| seen.insert(id))
 }
 
-fn stream_key(connection: &Connection, stream: &StreamName) -> rusqlite::Result<i64> {
-    let known = connection
-        .prepare_cached("SELECT stream_key FROM streams WHERE name = ?1")?
-        .query_row([stream.as_str()], |row| row.get(0))
-        .optional()?;
-    match known {
-        Some(key) => Ok(key),
-        None => {
-            connection.prepare_cached("INSERT INTO streams (name) VALUES (?1)")?.execute([stream.as_str()])?;
-            Ok(connection.last_insert_rowid())
-        }
-    }
+/// Whether what comes of an event may depend on another one of the request.
+fn depends_on_itself(appends: &[StreamAppend]) -> bool {
+    let mut seen = HashSet::new();
+    let is_repeated = appends.len() > 1 && !appends.iter().all(|append| seen.insert(&append.stream));
+    is_repeated || appends.iter().any(|append| has_repeated_ids(&append.events))
 }
 
 fn digest_column(row: &Row<'_>, index: usize) -> rusqlite::Result<Digest> {

@@ -232,7 +232,7 @@ fn a_log_that_release_0_1_wrote_opens_reads_and_verifies() {
     assert_eq!(place.reader().schema_version().unwrap(), 1);
     // When it is opened for writing
     let log = place.log();
-    assert_eq!(place.reader().schema_version().unwrap(), 2);
+    assert_eq!(place.reader().schema_version().unwrap(), 3);
     // Then
     assert_eq!(log.log_id().as_str(), "0199f000-0000-7000-8000-000000000001");
     let reader = place.reader();

@@ -1,0 +1,215 @@
+//! The scratch file of a rebuild: a read model is folded there first, then its finished rows are copied.
+//!
+//! Whatever becomes of the file, nobody reads it, so it has no write-ahead log, no syncs and one transaction; and while it
+//! is filled the live projector has the read models to itself. Its pages stay in a cache of fixed size.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
+
+use runledger_events::Position;
+use runledger_store::{Batch, EventFilter, LogReader, ReadError, StorageError};
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::error::ProjectionError;
+use crate::projection::{Projection, Table, Target};
+use crate::projections::apply_of_its_kinds;
+use crate::rebuild::{PAUSE, adapted};
+
+/// Events in one batch: each touched row is written once in each, so more is quicker.
+const BATCH_EVENTS: usize = 8192;
+/// Batches that the reading thread is ahead.
+const BATCHES_AHEAD: usize = 1;
+/// The cache of the scratch file, in KiB.
+const CACHE_KIB: i64 = 65_536;
+/// Rows in the first copying transaction; later ones are adapted to how long the last one took.
+const ROWS_FIRST: usize = 500;
+/// The name that the file is attached under while it is copied.
+const SCHEMA: &str = "scratch";
+
+/// A read model that is folded beside the others.
+pub(crate) struct Scratch {
+    path: PathBuf,
+    connection: Option<Connection>,
+    generation: i64,
+}
+
+/// How far a scratch file was filled.
+pub(crate) struct Filled {
+    pub(crate) position: Position,
+    pub(crate) events: u64,
+}
+
+impl Scratch {
+    /// Makes the file with a read model's tables; one that a rebuild left behind is removed. Call it under the lock.
+    pub(crate) fn make(
+        projections: &Path,
+        projection: &dyn Projection,
+        generation: i64,
+    ) -> Result<Self, ProjectionError> {
+        let mut path = projections.as_os_str().to_owned();
+        path.push(".rebuild-scratch");
+        let path = PathBuf::from(path);
+        remove(&path)?;
+        crate::file::create(&path)?;
+        let scratch = |source: rusqlite::Error| StorageError::sqlite(&path, "making a scratch file", &source);
+        let connection = Connection::open(&path).map_err(scratch)?;
+        let settings = format!(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA cache_size = -{CACHE_KIB};"
+        );
+        connection.execute_batch(&settings).map_err(scratch)?;
+        connection.execute_batch(&projection.create_tables(generation)).map_err(scratch)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(Self { path, connection: Some(connection), generation })
+    }
+
+    /// Folds the log from its begin up to a position. One thread reads and decodes, this one folds.
+    pub(crate) fn fill(
+        &mut self,
+        log: &Path,
+        projection: &dyn Projection,
+        filter: &EventFilter,
+        up_to: Position,
+        progress: &mut dyn FnMut(Position),
+    ) -> Result<Filled, ProjectionError> {
+        let mut filled = Filled { position: Position::START, events: 0 };
+        let Some(connection) = &self.connection else {
+            return Ok(filled);
+        };
+        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.path, "filling a scratch file", &source);
+        let target = Target { connection, generation: self.generation };
+        connection.execute_batch("BEGIN").map_err(failed)?;
+        std::thread::scope(|scope| {
+            let (sender, batches) = sync_channel(BATCHES_AHEAD);
+            scope.spawn(move || {
+                // Where nobody listens any more the fold has failed, which says more.
+                let _ = read_ahead(log, filter, up_to, projection, &sender);
+            });
+            fold(&batches, projection, &target, &mut filled, progress)
+        })?;
+        connection.execute_batch("COMMIT").map_err(failed)?;
+        Ok(filled)
+    }
+
+    /// Copies the rows into the tables of the same names, in the order of their keys, in short transactions.
+    pub(crate) fn copy(mut self, into: &mut Connection, tables: &[Table]) -> Result<(), ProjectionError> {
+        // Only one that has let go of the file lets another connection attach it.
+        drop(self.connection.take());
+        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.path, "copying a scratch file", &source);
+        let attach = format!("ATTACH ?1 AS {SCHEMA}");
+        into.execute(&attach, [self.path.to_string_lossy()]).map_err(failed)?;
+        let copied = tables.iter().try_for_each(|table| self.copy_table(into, table));
+        // Statements that name the attached file have to go first.
+        into.flush_prepared_statement_cache();
+        let detached = into.execute_batch(&format!("DETACH {SCHEMA}")).map_err(failed);
+        copied.and(detached.map_err(ProjectionError::from))
+    }
+
+    fn copy_table(&self, into: &mut Connection, table: &Table) -> Result<(), ProjectionError> {
+        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.path, "copying a scratch file", &source);
+        let (name, key) = (format!("{}_{}", table.name, self.generation), table.key.join(", "));
+        let places = (1..=table.key.len()).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ");
+        let behind = format!("({key}) > ({places})");
+        let mut last: Option<Vec<rusqlite::types::Value>> = None;
+        let mut rows = ROWS_FIRST;
+        loop {
+            let condition = if last.is_some() { format!(" WHERE {behind}") } else { String::new() };
+            let parameters = last.as_deref().unwrap_or_default();
+            let began = Instant::now();
+            let transaction = into.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            let next = {
+                let sql =
+                    format!("SELECT {key} FROM {SCHEMA}.{name}{condition} ORDER BY {key} LIMIT 1 OFFSET {}", rows - 1);
+                let mut statement = transaction.prepare_cached(&sql).map_err(failed)?;
+                let mut found = statement.query(rusqlite::params_from_iter(parameters)).map_err(failed)?;
+                match found.next().map_err(failed)? {
+                    None => None,
+                    Some(row) => Some(
+                        (0..table.key.len())
+                            .map(|index| row.get(index))
+                            .collect::<rusqlite::Result<_>>()
+                            .map_err(failed)?,
+                    ),
+                }
+            };
+            let sql =
+                format!("INSERT INTO main.{name} SELECT * FROM {SCHEMA}.{name}{condition} ORDER BY {key} LIMIT {rows}");
+            transaction
+                .prepare_cached(&sql)
+                .and_then(|mut statement| statement.execute(rusqlite::params_from_iter(parameters)))
+                .map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+            let took = began.elapsed();
+            if next.is_none() {
+                return Ok(());
+            }
+            last = next;
+            rows = adapted(rows, took);
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(self.connection.take());
+        if let Err(error) = remove(&self.path) {
+            // The next rebuild removes it.
+            tracing::debug!(%error, "a scratch file was left behind");
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<(), ProjectionError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(ProjectionError::File { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads batch after batch until `up_to`, each as soon as there is room for it.
+fn read_ahead(
+    log: &Path,
+    filter: &EventFilter,
+    up_to: Position,
+    projection: &dyn Projection,
+    batches: &std::sync::mpsc::SyncSender<Result<Batch, ProjectionError>>,
+) -> Result<(), std::sync::mpsc::SendError<Result<Batch, ProjectionError>>> {
+    let reader = match LogReader::open(log) {
+        Ok(reader) => reader,
+        Err(error) => return batches.send(Err(error.into())),
+    };
+    let mut after = Position::START;
+    while after < up_to {
+        let batch: Result<Batch, ReadError> = reader.read(filter, after, up_to, BATCH_EVENTS, projection.reads());
+        let is_failed = batch.is_err();
+        if let Ok(batch) = &batch {
+            after = batch.scanned_to;
+        }
+        batches.send(batch.map_err(ProjectionError::from))?;
+        if is_failed {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn fold(
+    batches: &Receiver<Result<Batch, ProjectionError>>,
+    projection: &dyn Projection,
+    target: &Target<'_>,
+    filled: &mut Filled,
+    progress: &mut dyn FnMut(Position),
+) -> Result<(), ProjectionError> {
+    for batch in batches {
+        let batch = batch?;
+        apply_of_its_kinds(projection, target, &batch.events)?;
+        filled.position = batch.scanned_to;
+        filled.events += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
+        progress(filled.position);
+    }
+    Ok(())
+}
