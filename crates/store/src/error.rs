@@ -53,7 +53,7 @@ pub enum StorageError {
         /// What SQLite says.
         detail: String,
     },
-    /// The thread that writes is gone; the outcome is unknown.
+    /// Whoever wrote for those who wait panicked; the outcome is unknown.
     #[error("{path}: the writer has ended; read what is there, then open the ledger again")]
     WriterGone {
         /// The file.

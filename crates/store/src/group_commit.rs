@@ -250,3 +250,58 @@ impl Drop for Writer {
         crate::sqlite::shorten_wal(&self.connection, &self.path, self.wal_pages);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+    use crate::log::OpenOptions;
+
+    #[test]
+    fn who_waits_for_a_leader_that_panics_learns_it_and_so_does_whoever_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let connection = crate::connection::open_writable(&path, &OpenOptions::default()).unwrap();
+        let log_id = crate::reader::log_id(&path, &connection).unwrap();
+        let group = GroupCommit::new(Writer::new(path, log_id, connection, Listeners::default(), 1000));
+        let is_gone = |answer: Answer| matches!(answer, Err(AppendError::Storage(StorageError::WriterGone { .. })));
+        assert!(matches!(group.turn_of(Vec::new()), Turn::Lead(_)));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| group.append(Vec::new()));
+            while lock(&group.queue).waiting.is_empty() {
+                std::thread::yield_now();
+            }
+            drop(Lead { group: &group, is_done: false });
+            assert!(is_gone(waiting.join().unwrap()));
+        });
+        assert!(is_gone(group.append(Vec::new())));
+    }
+
+    #[test]
+    fn the_lead_goes_to_whoever_has_waited_longest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let connection = crate::connection::open_writable(&path, &OpenOptions::default()).unwrap();
+        let log_id = crate::reader::log_id(&path, &connection).unwrap();
+        let group = GroupCommit::new(Writer::new(path, log_id, connection, Listeners::default(), 1000));
+        assert!(matches!(group.turn_of(Vec::new()), Turn::Lead(_)));
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| matches!(group.turn_of(Vec::new()), Turn::Lead(_)));
+            while lock(&group.queue).waiting.is_empty() {
+                std::thread::yield_now();
+            }
+            let second = scope.spawn(|| matches!(group.turn_of(Vec::new()), Turn::Lead(_)));
+            while lock(&group.queue).waiting.len() < 2 {
+                std::thread::yield_now();
+            }
+            drop(Lead { group: &group, is_done: true });
+            assert!(first.join().unwrap());
+            assert!(!second.is_finished());
+            drop(Lead { group: &group, is_done: true });
+            assert!(second.join().unwrap());
+        });
+        drop(Lead { group: &group, is_done: true });
+        assert!(matches!(group.turn_of(Vec::new()), Turn::Lead(_)), "nobody leads any more");
+    }
+}

@@ -153,7 +153,7 @@ impl<'a> AppendTransaction<'a> {
             self.write(connection, append, known, &mut receipts)
         });
         match result {
-            Err(AppendError::Storage(error)) => return Err(error.into()),
+            Err(AppendError::Storage(error)) => Err(error.into()),
             Err(refused) => {
                 self.execute(connection, "ROLLBACK TO request; RELEASE request")?;
                 self.head = before;

@@ -1,0 +1,112 @@
+//! The program as a process: what a hook costs its harness, and what the commands that people wait for cost.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use runledger_projections::Projections;
+
+use crate::Context;
+use crate::events::{checkpoint, make_log};
+use crate::figure::Figure;
+use crate::table::{Table, percentile};
+
+pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
+    let Some(program) = &context.program else {
+        eprintln!("  skipped: no --program");
+        return Ok(());
+    };
+    let folder = tempfile::tempdir_in(&context.dir)?;
+    for count in
+        context.sizes.growth.iter().copied().filter(|count| *count < context.sizes.log).chain([context.sizes.log])
+    {
+        let path = folder.path().join(format!("{count}.db"));
+        drop(make_log(&path, count)?);
+        Projections::open(&path)?.catch_up()?;
+        checkpoint(&path)?;
+        let is_main = count == context.sizes.log;
+        for _ in 0..context.repetitions {
+            let hooks = hooks(program, &path, context.sizes.hooks)?;
+            let nothing = nothing(context.sizes.hooks)?;
+            let settings = format!("{} calls, ledger of {count} events", context.sizes.hooks);
+            let p50 = Figure::new(format!("hook, {count} events: p50"), "ms", settings.clone());
+            table.add(p50, percentile(&hooks, 0.5), None);
+            let p99 = Figure::new(format!("hook, {count} events: p99"), "ms", settings.clone());
+            let p99 = if is_main { p99.at_most(10.0) } else { p99 };
+            table.add(p99, percentile(&hooks, 0.99), None);
+            if is_main {
+                let settings = format!("{} calls", context.sizes.hooks);
+                table.add(
+                    Figure::new("a process that does nothing: p50", "ms", settings.clone()),
+                    percentile(&nothing, 0.5),
+                    None,
+                );
+                table.add(
+                    Figure::new("a process that does nothing: p99", "ms", settings),
+                    percentile(&nothing, 0.99),
+                    None,
+                );
+            }
+            for (name, arguments) in [
+                ("status", &["status"][..]),
+                ("runs --limit 20", &["runs", "--limit", "20"]),
+                ("pending", &["pending"]),
+            ] {
+                let took = command(program, &path, arguments)?;
+                let settings = format!("whole process, ledger of {count} events");
+                table.add(Figure::new(format!("{name}, {count} events"), "ms", settings), took, None);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds of each call of the hook, as a harness makes it.
+fn hooks(program: &Path, ledger: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
+    (0..count)
+        .map(|number| {
+            let payload = format!(
+                r#"{{"session_id":"hooked","transcript_path":"/t","cwd":"/work","hook_event_name":"PostToolUse","tool_name":"Bash","tool_use_id":"toolu_{number}","tool_input":{{"command":"cargo test"}},"tool_response":{{"stdout":"ok","stderr":""}}}}"#
+            );
+            let began = Instant::now();
+            let mut child = Command::new(program)
+                .arg("hook")
+                .env("RUNLEDGER_DB", ledger)
+                .env("XDG_STATE_HOME", ledger.with_extension("state"))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .context("the program")?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(payload.as_bytes())?;
+            }
+            let status = child.wait()?;
+            anyhow::ensure!(status.success(), "the hook ended with {status}");
+            Ok(began.elapsed().as_secs_f64() * 1e3)
+        })
+        .collect()
+}
+
+fn nothing(count: u64) -> anyhow::Result<Vec<f64>> {
+    (0..count)
+        .map(|_| {
+            let began = Instant::now();
+            Command::new("true").status()?;
+            Ok(began.elapsed().as_secs_f64() * 1e3)
+        })
+        .collect()
+}
+
+fn command(program: &Path, ledger: &Path, arguments: &[&str]) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let status = Command::new(program)
+        .args(arguments)
+        .env("RUNLEDGER_DB", ledger)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    anyhow::ensure!(status.success(), "{arguments:?} ended with {status}");
+    Ok(began.elapsed().as_secs_f64() * 1e3)
+}
