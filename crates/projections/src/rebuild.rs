@@ -240,6 +240,7 @@ impl Projections {
         let name = projection.name();
         let head = self.reader.head()?.position;
         let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
+        progress(RebuildProgress { projection: name, position: Position::START, head });
         let mut scratch = Scratch::make(&self.path, projection, hidden.generation)?;
         let filled = scratch.fill(self.reader.path(), projection, &filter, head, &mut |position| {
             progress(RebuildProgress { projection: name, position, head });

@@ -17,7 +17,7 @@ use crate::projections::apply_of_its_kinds;
 use crate::rebuild::{PAUSE, adapted};
 
 /// Events in one batch: each touched row is written once in each, so more is quicker.
-const BATCH_EVENTS: usize = 8192;
+const BATCH_EVENTS: usize = 4096;
 /// Batches that the reading thread is ahead.
 const BATCHES_AHEAD: usize = 1;
 /// The cache of the scratch file, in KiB.
@@ -97,8 +97,9 @@ impl Scratch {
         // Only one that has let go of the file lets another connection attach it.
         drop(self.connection.take());
         let failed = |source: rusqlite::Error| StorageError::sqlite(&self.path, "copying a scratch file", &source);
-        let attach = format!("ATTACH ?1 AS {SCHEMA}");
-        into.execute(&attach, [self.path.to_string_lossy()]).map_err(failed)?;
+        // A path need not be UTF-8.
+        let attach = format!("ATTACH CAST(?1 AS TEXT) AS {SCHEMA}");
+        into.execute(&attach, [self.path.as_os_str().as_encoded_bytes()]).map_err(failed)?;
         let copied = tables.iter().try_for_each(|table| self.copy_table(into, table));
         // Statements that name the attached file have to go first.
         into.flush_prepared_statement_cache();

@@ -641,3 +641,27 @@ fn reached_stays_reached(version: u32) {
         assert_eq!(dump(&ledger.path), fresh_dump(&ledger.path));
     }
 }
+
+/// Linux file systems take any bytes as a name.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_ledger_whose_path_is_not_utf_8_is_rebuilt_too_and_no_scratch_file_stays() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    std::fs::create_dir(&odd).unwrap();
+    let path = odd.join("ledger.db");
+    let (ledger, _) = projected(100);
+    std::fs::copy(&ledger.path, &path).unwrap();
+    let mut wal = ledger.path.clone().into_os_string();
+    wal.push("-wal");
+    std::fs::copy(wal, odd.join("ledger.db-wal")).unwrap();
+    let mut projections = open(&path);
+    projections.catch_up().unwrap();
+    for name in NAMES {
+        assert_eq!(projections.rebuild(name, &mut |_| {}).unwrap().changed, Some(0), "{name}");
+    }
+    let left: Vec<_> = std::fs::read_dir(&odd).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("scratch")), "{left:?}");
+}
