@@ -35,14 +35,14 @@ pub(crate) fn session(number: u64) -> anyhow::Result<(StreamName, Metadata)> {
     Ok((StreamName::session(&session), Metadata { session_id: Some(session), ..Metadata::default() }))
 }
 
-/// What a log of `count` events has at `number`: calls and results of tools, prompts and messages of fifty sessions, and
+/// What a log has at `number`: calls and results of tools, prompts and messages of fifty sessions, and
 /// among a hundred events one of a workflow run.
-fn mixed(number: u64, log: u64) -> anyhow::Result<StreamAppend> {
+fn mixed(number: u64) -> anyhow::Result<StreamAppend> {
     let session = number / 20 % SESSIONS;
     if number.is_multiple_of(WORKFLOW_EVERY) {
         return workflow(number / WORKFLOW_EVERY, session);
     }
-    let noise = (number ^ log).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let noise = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let at = 1_760_000_000_000_u64 + number * 7;
     let call = number / 4;
     let (kind, data) = match number % 4 {
@@ -126,7 +126,7 @@ pub(crate) fn make_log(path: &Path, count: u64) -> anyhow::Result<Arc<EventLog>>
     let mut number = 0;
     while number < count {
         let end = (number + BATCH).min(count);
-        log.append_all((number..end).map(|number| mixed(number, 0)).collect::<anyhow::Result<_>>()?)?;
+        log.append_all((number..end).map(mixed).collect::<anyhow::Result<_>>()?)?;
         number = end;
     }
     Ok(log)

@@ -23,7 +23,7 @@ use crate::projections::{BATCH_EVENTS_MAX, Projections, apply_of_its_kinds};
 use crate::scratch::Scratch;
 
 /// What one short transaction aims at; the promise is 50 ms.
-pub(crate) const TRANSACTION_AIM: Duration = Duration::from_millis(20);
+const TRANSACTION_AIM: Duration = Duration::from_millis(20);
 /// Between two of them, longer than the live projector's step of waiting.
 pub(crate) const PAUSE: Duration = Duration::from_millis(3);
 /// Events that the switch may still apply within its own transaction.
@@ -241,7 +241,7 @@ impl Projections {
         let head = self.reader.head()?.position;
         let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
         progress(RebuildProgress { projection: name, position: Position::START, head });
-        let mut scratch = Scratch::make(&self.path, projection, hidden.generation)?;
+        let scratch = Scratch::make(&self.path, projection, hidden.generation)?;
         let filled = scratch.fill(self.reader.path(), projection, &filter, head, &mut |position| {
             progress(RebuildProgress { projection: name, position, head });
         })?;
@@ -277,11 +277,7 @@ impl Projections {
                 let began = Instant::now();
                 self.fill_slice(index, hidden, slice, position, chain)?;
                 let took = began.elapsed();
-                if took > TRANSACTION_AIM {
-                    hidden.slice = (hidden.slice / 2).max(16);
-                } else if took < TRANSACTION_AIM / 4 {
-                    hidden.slice = (hidden.slice * 2).min(BATCH_EVENTS_MAX);
-                }
+                hidden.slice = adapted(hidden.slice, took).min(BATCH_EVENTS_MAX);
                 std::thread::sleep(PAUSE);
                 events = rest;
                 if events.is_empty() {
@@ -435,11 +431,7 @@ impl Projections {
         let path = &self.path;
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "removing leftovers", &source);
         for table in self.leftover_tables().map_err(failed)? {
-            // Without its indexes a row is removed in one place.
-            for index in indexes_of(&self.connection, &table).map_err(failed)? {
-                self.connection.execute_batch(&format!("DROP INDEX {index}")).map_err(failed)?;
-                std::thread::sleep(PAUSE);
-            }
+            // With its indexes: to drop one of a million rows first would hold the write lock for 0.3 s.
             let key = key_of(&self.connection, &table).map_err(failed)?;
             let mut rows = DROP_ROWS;
             while !key.is_empty() {
@@ -506,23 +498,15 @@ fn count_rows(connection: &Connection, projection: &dyn Projection, generation: 
     })
 }
 
-/// The number of rows for the next short transaction, after one that took so long.
+/// The number of rows, or events, for the next short transaction, after one that took so long.
 pub(crate) fn adapted(rows: usize, took: Duration) -> usize {
     if took > TRANSACTION_AIM {
         (rows / 2).max(16)
-    } else if took < TRANSACTION_AIM / 2 {
+    } else if took < TRANSACTION_AIM / 4 {
         rows.saturating_mul(2).min(ROWS_MAX)
     } else {
         rows
     }
-}
-
-/// A table's indexes, but for that of its key.
-fn indexes_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
-    connection
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL")?
-        .query_map([table], |row| row.get(0))?
-        .collect()
 }
 
 /// The columns of a table's key, with commas; none for a virtual table.

@@ -29,10 +29,13 @@ const SCHEMA: &str = "scratch";
 
 /// A read model that is folded beside the others.
 pub(crate) struct Scratch {
-    path: PathBuf,
-    connection: Option<Connection>,
+    connection: Connection,
+    file: ScratchFile,
     generation: i64,
 }
+
+/// The file, which goes with this value.
+struct ScratchFile(PathBuf);
 
 /// How far a scratch file was filled.
 pub(crate) struct Filled {
@@ -52,8 +55,9 @@ impl Scratch {
         let path = PathBuf::from(path);
         remove(&path)?;
         crate::file::create(&path)?;
-        let scratch = |source: rusqlite::Error| StorageError::sqlite(&path, "making a scratch file", &source);
-        let connection = Connection::open(&path).map_err(scratch)?;
+        let file = ScratchFile(path);
+        let scratch = |source: rusqlite::Error| StorageError::sqlite(&file.0, "making a scratch file", &source);
+        let connection = Connection::open(&file.0).map_err(scratch)?;
         let settings = format!(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA cache_size = -{CACHE_KIB};"
@@ -61,12 +65,12 @@ impl Scratch {
         connection.execute_batch(&settings).map_err(scratch)?;
         connection.execute_batch(&projection.create_tables(generation)).map_err(scratch)?;
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self { path, connection: Some(connection), generation })
+        Ok(Self { connection, file, generation })
     }
 
     /// Folds the log from its begin up to a position. One thread reads and decodes, this one folds.
     pub(crate) fn fill(
-        &mut self,
+        &self,
         log: &Path,
         projection: &dyn Projection,
         filter: &EventFilter,
@@ -74,12 +78,9 @@ impl Scratch {
         progress: &mut dyn FnMut(Position),
     ) -> Result<Filled, ProjectionError> {
         let mut filled = Filled { position: Position::START, events: 0 };
-        let Some(connection) = &self.connection else {
-            return Ok(filled);
-        };
-        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.path, "filling a scratch file", &source);
-        let target = Target { connection, generation: self.generation };
-        connection.execute_batch("BEGIN").map_err(failed)?;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.file.0, "filling a scratch file", &source);
+        let target = Target { connection: &self.connection, generation: self.generation };
+        self.connection.execute_batch("BEGIN").map_err(failed)?;
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel(BATCHES_AHEAD);
             scope.spawn(move || {
@@ -88,28 +89,32 @@ impl Scratch {
             });
             fold(&batches, projection, &target, &mut filled, progress)
         })?;
-        connection.execute_batch("COMMIT").map_err(failed)?;
+        self.connection.execute_batch("COMMIT").map_err(failed)?;
         Ok(filled)
     }
 
     /// Copies the rows into the tables of the same names, in the order of their keys, in short transactions.
-    pub(crate) fn copy(mut self, into: &mut Connection, tables: &[Table]) -> Result<(), ProjectionError> {
+    pub(crate) fn copy(self, into: &mut Connection, tables: &[Table]) -> Result<(), ProjectionError> {
+        let Self { connection, file, generation } = self;
         // Only one that has let go of the file lets another connection attach it.
-        drop(self.connection.take());
-        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.path, "copying a scratch file", &source);
+        drop(connection);
+        let failed = |source: rusqlite::Error| StorageError::sqlite(&file.0, "copying a scratch file", &source);
         // A path need not be UTF-8.
         let attach = format!("ATTACH CAST(?1 AS TEXT) AS {SCHEMA}");
-        into.execute(&attach, [self.path.as_os_str().as_encoded_bytes()]).map_err(failed)?;
-        let copied = tables.iter().try_for_each(|table| self.copy_table(into, table));
+        into.execute(&attach, [file.0.as_os_str().as_encoded_bytes()]).map_err(failed)?;
+        let copied = tables.iter().try_for_each(|table| file.copy_table(into, table, generation));
         // Statements that name the attached file have to go first.
         into.flush_prepared_statement_cache();
         let detached = into.execute_batch(&format!("DETACH {SCHEMA}")).map_err(failed);
         copied.and(detached.map_err(ProjectionError::from))
     }
+}
 
-    fn copy_table(&self, into: &mut Connection, table: &Table) -> Result<(), ProjectionError> {
-        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.path, "copying a scratch file", &source);
-        let (name, key) = (format!("{}_{}", table.name, self.generation), table.key.join(", "));
+impl ScratchFile {
+    /// Copies one table out of the attached file.
+    fn copy_table(&self, into: &mut Connection, table: &Table, generation: i64) -> Result<(), ProjectionError> {
+        let failed = |source: rusqlite::Error| StorageError::sqlite(&self.0, "copying a scratch file", &source);
+        let (name, key) = (format!("{}_{generation}", table.name), table.key.join(", "));
         let places = (1..=table.key.len()).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ");
         let behind = format!("({key}) > ({places})");
         let mut last: Option<Vec<rusqlite::types::Value>> = None;
@@ -152,10 +157,9 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchFile {
     fn drop(&mut self) {
-        drop(self.connection.take());
-        if let Err(error) = remove(&self.path) {
+        if let Err(error) = remove(&self.0) {
             // The next rebuild removes it.
             tracing::debug!(%error, "a scratch file was left behind");
         }

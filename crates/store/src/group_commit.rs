@@ -258,13 +258,17 @@ mod tests {
     use super::*;
     use crate::log::OpenOptions;
 
+    fn group_in(folder: &std::path::Path) -> GroupCommit {
+        let path = folder.join("ledger.db");
+        let connection = crate::connection::open_writable(&path, &OpenOptions::default()).unwrap();
+        let log_id = crate::reader::log_id(&path, &connection).unwrap();
+        GroupCommit::new(Writer::new(path, log_id, connection, Listeners::default(), 1000))
+    }
+
     #[test]
     fn who_waits_for_a_leader_that_panics_learns_it_and_so_does_whoever_comes() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        let connection = crate::connection::open_writable(&path, &OpenOptions::default()).unwrap();
-        let log_id = crate::reader::log_id(&path, &connection).unwrap();
-        let group = GroupCommit::new(Writer::new(path, log_id, connection, Listeners::default(), 1000));
+        let group = group_in(folder.path());
         let is_gone = |answer: Answer| matches!(answer, Err(AppendError::Storage(StorageError::WriterGone { .. })));
         assert!(matches!(group.turn_of(Vec::new()), Turn::Lead(_)));
         std::thread::scope(|scope| {
@@ -281,10 +285,7 @@ mod tests {
     #[test]
     fn the_lead_goes_to_whoever_has_waited_longest() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        let connection = crate::connection::open_writable(&path, &OpenOptions::default()).unwrap();
-        let log_id = crate::reader::log_id(&path, &connection).unwrap();
-        let group = GroupCommit::new(Writer::new(path, log_id, connection, Listeners::default(), 1000));
+        let group = group_in(folder.path());
         assert!(matches!(group.turn_of(Vec::new()), Turn::Lead(_)));
         std::thread::scope(|scope| {
             let first = scope.spawn(|| matches!(group.turn_of(Vec::new()), Turn::Lead(_)));

@@ -260,8 +260,7 @@ impl Commands {
         }
     }
 
-    /// Whether the question's run stands in this ledger: a decision must not be what a run's stream begins with.
-    /// The question's run, where the log does not have it.
+    /// The question's run, where the log does not have it: a decision must not be what a run's stream begins with.
     fn unknown_run(&self, question: &Question) -> Result<Option<RunId>, ReadError> {
         let Some(run_id) = &question.first().metadata.run_id else {
             return Ok(None);
