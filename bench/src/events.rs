@@ -37,7 +37,7 @@ pub(crate) fn session(number: u64) -> anyhow::Result<(StreamName, Metadata)> {
 
 /// What a log has at `number`: calls and results of tools, prompts and messages of fifty sessions, and
 /// among a hundred events one of a workflow run.
-fn mixed(number: u64) -> anyhow::Result<StreamAppend> {
+pub(crate) fn mixed(number: u64) -> anyhow::Result<StreamAppend> {
     let session = number / 20 % SESSIONS;
     if number.is_multiple_of(WORKFLOW_EVERY) {
         return workflow(number / WORKFLOW_EVERY, session);

@@ -1,5 +1,6 @@
 -- The feed: the timeline of each ledger session, its runs, actors and plan, and what the mapper knows of it.
 CREATE TABLE feed_events_{generation} (
+    entry              INTEGER PRIMARY KEY, -- counts from 1, in the order of the log
     session_id         TEXT NOT NULL, -- the ledger session
     seq                INTEGER NOT NULL, -- counts from 1 within it
     first_position     INTEGER NOT NULL, -- the event of the log that told it first
@@ -21,8 +22,8 @@ CREATE TABLE feed_events_{generation} (
     workflow_name      TEXT,
     workflow_iteration INTEGER,
     workflow_state     TEXT,
-    PRIMARY KEY (session_id, seq)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (session_id, seq)
+) STRICT;
 CREATE TABLE runs_{generation} (
     session_id          TEXT NOT NULL,
     number              INTEGER NOT NULL,
@@ -61,27 +62,26 @@ CREATE TABLE plan_items_{generation} (
 ) STRICT, WITHOUT ROWID;
 -- Events that tell again what an entry shows in the words of another.
 CREATE TABLE feed_retellings_{generation} (
-    position   INTEGER NOT NULL,
+    position   INTEGER PRIMARY KEY,
     session_id TEXT NOT NULL,
-    seq        INTEGER NOT NULL,
-    PRIMARY KEY (position)
-) STRICT, WITHOUT ROWID;
+    seq        INTEGER NOT NULL
+) STRICT;
 -- What the mapper knows: one small state a session, and values by seam and key.
 CREATE TABLE feed_sessions_{generation} (
-    session_id TEXT PRIMARY KEY,
-    state      TEXT NOT NULL -- JSON object
-) STRICT, WITHOUT ROWID;
+    session_key INTEGER PRIMARY KEY, -- counts from 1, in the order in which they began
+    session_id  TEXT NOT NULL UNIQUE,
+    state       TEXT NOT NULL -- JSON object
+) STRICT;
 CREATE TABLE feed_memory_{generation} (
-    session_id TEXT NOT NULL, -- empty for what all sessions know
-    seam       TEXT NOT NULL,
-    key        TEXT NOT NULL,
-    value      TEXT NOT NULL, -- JSON
-    PRIMARY KEY (session_id, seam, key)
+    session_key INTEGER NOT NULL, -- 0 for what all sessions know
+    seam        TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    value       TEXT NOT NULL, -- JSON
+    PRIMARY KEY (session_key, seam, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX feed_events_{generation}_by_position ON feed_events_{generation} (position);
-CREATE INDEX feed_events_{generation}_in_order ON feed_events_{generation} (first_position, session_id, seq);
 CREATE INDEX feed_events_{generation}_by_workflow
-    ON feed_events_{generation} (workflow_run_id, first_position, session_id, seq) WHERE workflow_run_id IS NOT NULL;
+    ON feed_events_{generation} (workflow_run_id) WHERE workflow_run_id IS NOT NULL;
 CREATE INDEX feed_events_{generation}_of_output ON feed_events_{generation} (session_id, output_of, output_from, seq)
     WHERE output_of IS NOT NULL;
 CREATE INDEX feed_retellings_{generation}_by_entry ON feed_retellings_{generation} (session_id, seq);

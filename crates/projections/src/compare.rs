@@ -3,13 +3,13 @@
 use std::cmp::Ordering;
 
 use runledger_events::RunId;
-use rusqlite::types::Value;
-use rusqlite::{Connection, Statement};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, Row, Statement};
 
 use crate::projection::{Projection, Table, Target};
 
 /// A row's values, its key's first.
-pub(crate) type Row = Vec<Value>;
+pub(crate) type Values = Vec<Value>;
 
 /// What stands in one of two tables, or in both but differently.
 pub(crate) enum Difference {
@@ -29,45 +29,47 @@ pub(crate) fn tables(
     let mut second_statement = ordered(table, second)?;
     let names: Vec<String> = first_statement.column_names().into_iter().map(str::to_owned).collect();
     let (mut first_rows, mut second_rows) = (first_statement.query([])?, second_statement.query([])?);
-    let next = |rows: &mut rusqlite::Rows<'_>| -> rusqlite::Result<Option<Row>> {
-        rows.next()?.map(|row| (0..names.len()).map(|index| row.get(index)).collect()).transpose()
-    };
-    let (mut a, mut b) = (next(&mut first_rows)?, next(&mut second_rows)?);
     let mut count = 0;
+    // Rows are compared where SQLite has them: nearly all are alike, and nothing of them is copied.
+    let (mut a, mut b) = (first_rows.next()?, second_rows.next()?);
     loop {
-        let order = match (&a, &b) {
+        let order = match (a, b) {
             (None, None) => return Ok(count),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(a), Some(b)) => compare_keys(table, a, b),
+            (Some(a), Some(b)) => compare_keys(table, a, b)?,
         };
         match order {
             Ordering::Less => {
-                if let Some(row) = &a {
-                    take(Difference::OnlyFirst { key: key(table, row) });
+                if let Some(row) = a {
+                    take(Difference::OnlyFirst { key: key(table, row)? });
                 }
             }
             Ordering::Greater => {
-                if let Some(row) = &b {
-                    take(Difference::OnlySecond { key: key(table, row) });
+                if let Some(row) = b {
+                    take(Difference::OnlySecond { key: key(table, row)? });
                 }
             }
             Ordering::Equal => {
-                if let (Some(a), Some(b)) = (&a, &b)
-                    && a != b
-                {
-                    let columns = (0..names.len()).filter(|index| a[*index] != b[*index]);
-                    let columns = columns.map(|index| names[index].clone()).collect();
-                    take(Difference::Columns { key: key(table, a), columns });
+                if let (Some(a), Some(b)) = (a, b) {
+                    let mut columns = Vec::new();
+                    for (index, name) in names.iter().enumerate() {
+                        if a.get_ref(index)? != b.get_ref(index)? {
+                            columns.push(name.clone());
+                        }
+                    }
+                    if !columns.is_empty() {
+                        take(Difference::Columns { key: key(table, a)?, columns });
+                    }
                 }
             }
         }
         if order != Ordering::Greater {
             count += 1;
-            a = next(&mut first_rows)?;
+            a = first_rows.next()?;
         }
         if order != Ordering::Less {
-            b = next(&mut second_rows)?;
+            b = second_rows.next()?;
         }
     }
 }
@@ -91,7 +93,7 @@ pub(crate) fn rows_of_run(
     target: &Target<'_>,
     projection: &dyn Projection,
     run_id: &RunId,
-) -> rusqlite::Result<Vec<(String, Row)>> {
+) -> rusqlite::Result<Vec<(String, Values)>> {
     let mut found = Vec::new();
     for table in projection.tables().iter().filter(|table| table.key.contains(&"run_id")) {
         let sql = format!(
@@ -104,15 +106,15 @@ pub(crate) fn rows_of_run(
         let columns = statement.column_count();
         let mut rows = statement.query([run_id.as_str()])?;
         while let Some(row) = rows.next()? {
-            let row = (0..columns).map(|index| row.get(index)).collect::<rusqlite::Result<Row>>()?;
-            found.push((format!("{} {}", table.name, key(table, &row)), row));
+            let values = (0..columns).map(|index| row.get(index)).collect::<rusqlite::Result<Values>>()?;
+            found.push((format!("{} {}", table.name, key(table, row)?), values));
         }
     }
     Ok(found)
 }
 
 /// The number of rows in one list and not, or not alike, in the other; a changed row counts once.
-pub(crate) fn count_differences(before: &[(String, Row)], after: &[(String, Row)]) -> u64 {
+pub(crate) fn count_differences(before: &[(String, Values)], after: &[(String, Values)]) -> u64 {
     let lost_or_changed = before.iter().filter(|row| !after.contains(row)).count();
     let added = after.iter().filter(|(key, _)| !before.iter().any(|(known, _)| known == key)).count();
     u64::try_from(lost_or_changed + added).unwrap_or(u64::MAX)
@@ -123,30 +125,36 @@ fn ordered<'a>(table: &Table, (connection, name): (&'a Connection, &str)) -> rus
     connection.prepare(&format!("SELECT {key}, * FROM {name} ORDER BY {key}"))
 }
 
-fn compare_keys(table: &Table, a: &Row, b: &Row) -> Ordering {
-    (0..table.key.len())
-        .map(|index| compare(&a[index], &b[index]))
-        .find(|order| order.is_ne())
-        .unwrap_or(Ordering::Equal)
+fn compare_keys(table: &Table, a: &Row<'_>, b: &Row<'_>) -> rusqlite::Result<Ordering> {
+    for index in 0..table.key.len() {
+        let order = compare(a.get_ref(index)?, b.get_ref(index)?);
+        if order.is_ne() {
+            return Ok(order);
+        }
+    }
+    Ok(Ordering::Equal)
 }
 
 /// As SQLite orders them, for the types that keys have.
-fn compare(a: &Value, b: &Value) -> Ordering {
+fn compare(a: ValueRef<'_>, b: ValueRef<'_>) -> Ordering {
     match (a, b) {
-        (Value::Integer(a), Value::Integer(b)) => a.cmp(b),
-        (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
-        (Value::Integer(_), Value::Text(_)) => Ordering::Less,
-        (Value::Text(_), Value::Integer(_)) => Ordering::Greater,
+        (ValueRef::Integer(a), ValueRef::Integer(b)) => a.cmp(&b),
+        (ValueRef::Text(a), ValueRef::Text(b)) => a.cmp(b),
+        (ValueRef::Integer(_), ValueRef::Text(_)) => Ordering::Less,
+        (ValueRef::Text(_), ValueRef::Integer(_)) => Ordering::Greater,
         _ => Ordering::Equal,
     }
 }
 
-fn key(table: &Table, row: &Row) -> String {
-    let text = |value: &Value| match value {
-        Value::Text(text) => text.clone(),
-        Value::Integer(number) => number.to_string(),
-        other => format!("{other:?}"),
-    };
-    let parts = table.key.iter().zip(row);
-    parts.map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+/// A row's key in words; its values stand first.
+fn key(table: &Table, row: &Row<'_>) -> rusqlite::Result<String> {
+    let mut parts = Vec::new();
+    for (index, name) in table.key.iter().enumerate() {
+        parts.push(match row.get_ref(index)? {
+            ValueRef::Text(text) => format!("{name} {}", String::from_utf8_lossy(text)),
+            ValueRef::Integer(number) => format!("{name} {number}"),
+            other => format!("{name} {other:?}"),
+        });
+    }
+    Ok(parts.join(", "))
 }

@@ -24,15 +24,15 @@ pub struct FeedFilter {
 /// A place in the feed, between entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedCursor {
-    first_position: Position,
-    session_id: SessionId,
+    /// Of the entry that it is at.
+    entry: u64,
     seq: u64,
 }
 
 impl FeedEvent {
     /// The place right behind it, and before it.
     pub fn cursor(&self) -> FeedCursor {
-        FeedCursor { first_position: self.first_position, session_id: self.ledger_session_id.clone(), seq: self.seq }
+        FeedCursor { entry: self.entry, seq: self.seq }
     }
 }
 
@@ -166,37 +166,25 @@ impl Clause {
 
     /// The SQL behind the table's name, for one page.
     fn of_page(&mut self, page: &FeedPage, is_of_session: bool, limit: usize) -> String {
-        // The entries of one session are in the order of their numbers, which is that of their positions too.
-        let order: &[&str] = if is_of_session { &["seq"] } else { &["first_position", "session_id", "seq"] };
-        let (direction, sign, cursor) = match page {
-            FeedPage::First => ("", ">", None),
-            FeedPage::After(cursor) => ("", ">", Some(cursor)),
-            FeedPage::Before(cursor) => (" DESC", "<", Some(cursor)),
-            FeedPage::Last => (" DESC", "<", None),
+        // Those of one session are in the order of their numbers in it too, and found by them.
+        let order = if is_of_session { "seq" } else { "entry" };
+        let place = |cursor: &FeedCursor| if is_of_session { cursor.seq } else { cursor.entry };
+        let (direction, after) = match page {
+            FeedPage::First => ("", None),
+            FeedPage::After(cursor) => ("", Some((">", place(cursor)))),
+            FeedPage::Before(cursor) => (" DESC", Some(("<", place(cursor)))),
+            FeedPage::Last => (" DESC", None),
         };
-        if let Some(cursor) = cursor {
-            let marks: Vec<String> =
-                order.iter().map(|column| format!("?{}", self.mark(cursor.column(column)))).collect();
-            self.conditions.push(format!("({}) {sign} ({})", order.join(", "), marks.join(", ")));
+        if let Some((sign, place)) = after {
+            let mark = self.mark(integer(place));
+            self.conditions.push(format!("{order} {sign} ?{mark}"));
         }
         let mut conditions = String::new();
         if !self.conditions.is_empty() {
             conditions = format!("WHERE {} ", self.conditions.join(" AND "));
         }
-        let order: Vec<String> = order.iter().map(|column| format!("{column}{direction}")).collect();
         let limit = self.mark(integer(u64::try_from(limit).unwrap_or(u64::MAX)));
-        format!("{conditions}ORDER BY {} LIMIT ?{limit}", order.join(", "))
-    }
-}
-
-impl FeedCursor {
-    /// The place as one of the columns that the feed is ordered by has it.
-    fn column(&self, name: &str) -> Value {
-        match name {
-            "session_id" => Value::Text(self.session_id.to_string()),
-            "first_position" => integer(self.first_position.0),
-            _ => integer(self.seq),
-        }
+        format!("{conditions}ORDER BY {order}{direction} LIMIT ?{limit}")
     }
 }
 

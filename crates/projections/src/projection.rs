@@ -73,28 +73,45 @@ pub trait Projection: Send + Sync {
     /// The SQL that makes its tables, indexes and views, with `{generation}` in the names of tables and indexes.
     fn schema(&self) -> &'static str;
 
-    /// Takes events of its kinds, in order; each touched row is written once.
-    ///
-    /// # Errors
-    /// [`ProjectionError`]: the caller rolls the whole batch back.
-    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError>;
+    /// A fold of it that knows nothing yet.
+    fn fold(&self) -> Box<dyn Fold>;
 
     /// Removes the rows of one workflow run, so that its stream can be folded again; false where rows are not of runs.
     ///
     /// # Errors
-    /// As `apply`.
+    /// [`ProjectionError`]: the caller rolls the transaction back.
     fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError>;
+}
+
+/// A fold under way. It keeps rows that it has read or changed, so that each is read once and written once; it is good for
+/// one generation, as long as nobody else writes to its tables.
+pub trait Fold: Send {
+    /// Whether `take` writes; else it only reads, and `flush` writes.
+    fn writes_as_it_takes(&self) -> bool {
+        false
+    }
+
+    /// Takes events of the projection's kinds, in order, within a transaction, which may write where the fold does.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]: the caller rolls the transaction back, and this fold is of no use any more.
+    fn take(&mut self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError>;
+
+    /// Writes what is not written yet, about `rows` rows at the most; says whether that was all. Until it was, the fold
+    /// takes no further events.
+    ///
+    /// # Errors
+    /// As `take`.
+    fn flush(&mut self, target: &Target<'_>, rows: usize) -> Result<bool, ProjectionError>;
+
+    /// How many bytes it keeps, about; all of them can be read from the tables again once everything is written.
+    fn kept_bytes(&self) -> usize;
 }
 
 impl dyn Projection + '_ {
     /// The statements that make the tables and indexes of a generation.
     pub(crate) fn create_tables(&self, generation: i64) -> String {
         self.statements(generation, |statement| !is_view(statement))
-    }
-
-    /// Whether a rebuild can fold it in a file of its own and copy its rows: a virtual table has none to copy.
-    pub(crate) fn is_folded_aside(&self) -> bool {
-        !self.schema().contains("CREATE VIRTUAL TABLE")
     }
 
     /// The statements that let the plain names show a generation.

@@ -2,8 +2,10 @@
 //!
 //! Invariants: any number of processes may do this at once, and each event counts once, because the checkpoint is
 //! compared and set in the transaction that applies; the log is read before the transaction begins, so that the write
-//! lock is held only while rows are written.
+//! lock is held only while rows are written. Folds are kept from batch to batch, as long as no other connection has
+//! written meanwhile: SQLite counts that, and it is looked at under the lock.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{Digest, EventKind, Position, RecordedEvent};
@@ -13,7 +15,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::checkpoint::Checkpoint;
 use crate::error::ProjectionError;
 use crate::file;
-use crate::projection::{Kinds, Projection, Target};
+use crate::projection::{Fold, Kinds, Projection, Target};
 use crate::views::feed::Feed;
 use crate::views::feed_search::FeedSearch;
 use crate::views::permission_requests::PermissionRequests;
@@ -23,6 +25,9 @@ use crate::views::workflow_runs::WorkflowRuns;
 
 /// Events in one batch, at the most.
 pub(crate) const BATCH_EVENTS_MAX: usize = 2048;
+
+/// Bytes that the fold of one read model may keep from batch to batch, about.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 
 /// Pages of the write-ahead log from which on one who closes the file empties it: what SQLite itself checkpoints at.
 const WAL_PAGES: u32 = 1000;
@@ -45,6 +50,38 @@ pub struct Projections {
     pub(crate) reader: LogReader,
     pub(crate) connection: Connection,
     pub(crate) registered: Vec<Box<dyn Projection>>,
+    /// Folds that go on with the next batch.
+    pub(crate) kept: KeptFolds,
+}
+
+/// The folds of the last batch: good as long as nobody else has written to the file since.
+#[derive(Default)]
+pub(crate) struct KeptFolds {
+    /// The number that changes when another connection commits, as it was then.
+    data_version: Option<i64>,
+    /// By the place of their read models in the list.
+    folds: HashMap<usize, KeptFold>,
+}
+
+struct KeptFold {
+    generation: i64,
+    position: Position,
+    fold: Box<dyn Fold>,
+}
+
+impl KeptFolds {
+    /// Forgets them, when something else has written to their tables.
+    pub(crate) fn forget(&mut self) {
+        self.folds.clear();
+    }
+
+    /// The fold that has come to this checkpoint, or one that knows nothing yet.
+    fn take(&mut self, index: usize, projection: &dyn Projection, checkpoint: &Checkpoint) -> Box<dyn Fold> {
+        self.folds
+            .remove(&index)
+            .filter(|kept| (kept.generation, kept.position) == (checkpoint.generation, checkpoint.position))
+            .map_or_else(|| projection.fold(), |kept| kept.fold)
+    }
 }
 
 impl std::fmt::Debug for Projections {
@@ -86,7 +123,7 @@ impl Projections {
         let reader = LogReader::open(&ledger)?;
         let path = file::projections_path(reader.path());
         let connection = file::open_writable(&path)?;
-        Ok(Self { path, reader, connection, registered })
+        Ok(Self { path, reader, connection, registered, kept: KeptFolds::default() })
     }
 
     /// The log behind them.
@@ -237,14 +274,24 @@ impl Projections {
         scanned_to: Position,
         chain: Digest,
     ) -> Result<bool, ProjectionError> {
-        let path = &self.path;
-        let failed = |doing: &'static str| move |source: rusqlite::Error| StorageError::sqlite(path, doing, &source);
-        let transaction = self
-            .connection
+        let Self { path, connection, registered, kept, .. } = self;
+        let failed = |doing: &'static str| {
+            let path = &*path;
+            move |source: rusqlite::Error| StorageError::sqlite(path, doing, &source)
+        };
+        let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed("waiting for the write lock"))?;
+        let data_version = transaction
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(failed("looking for what others wrote"))?;
+        if kept.data_version.replace(data_version) != Some(data_version) {
+            kept.forget();
+        }
+        let mut folds = Vec::new();
         for (index, checkpoint) in behind {
-            let projection = self.registered[*index].as_ref();
+            let projection = registered[*index].as_ref();
             let is_first = checkpoint
                 .advance(&transaction, projection.name(), scanned_to, chain)
                 .map_err(failed("moving a checkpoint"))?;
@@ -252,9 +299,13 @@ impl Projections {
                 return Ok(false);
             }
             let target = Target { connection: &transaction, generation: checkpoint.generation };
-            apply_of_its_kinds(projection, &target, events)?;
+            let mut fold = kept.take(*index, projection, checkpoint);
+            take_of_its_kinds(projection, fold.as_mut(), &target, events)?;
+            fold.flush(&target, usize::MAX)?;
+            folds.push((*index, KeptFold { generation: checkpoint.generation, position: scanned_to, fold }));
         }
         transaction.commit().map_err(failed("committing"))?;
+        kept.folds.extend(folds.into_iter().filter(|(_, kept)| kept.fold.kept_bytes() <= KEPT_BYTES_MAX));
         Ok(true)
     }
 
@@ -271,13 +322,14 @@ impl Projections {
     }
 }
 
-/// Hands a projection those of the events that it reads.
-pub(crate) fn apply_of_its_kinds(
+/// Hands a fold those of the events that its projection reads.
+pub(crate) fn take_of_its_kinds(
     projection: &dyn Projection,
+    fold: &mut dyn Fold,
     target: &Target<'_>,
     events: &[RecordedEvent],
 ) -> Result<(), ProjectionError> {
     let kinds = projection.kinds();
     let events: Vec<&RecordedEvent> = events.iter().filter(|event| kinds.takes(&event.kind)).collect();
-    if events.is_empty() { Ok(()) } else { projection.apply(target, &events) }
+    if events.is_empty() { Ok(()) } else { fold.take(target, &events) }
 }

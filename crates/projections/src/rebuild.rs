@@ -8,29 +8,34 @@
 //! - One rebuild at a time: a lock on a file beside the read models, which ends with the process that holds it.
 
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runledger_events::{Digest, Position, RecordedEvent, RunId, StreamName, StreamVersion};
-use runledger_store::{EventFilter, StorageError};
+use runledger_events::{Digest, Position, RunId, StreamName, StreamVersion};
+use runledger_store::{Batch, EventFilter, StorageError};
 use rusqlite::{Connection, TransactionBehavior};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::compare;
 use crate::error::ProjectionError;
-use crate::projection::{Projection, Target};
-use crate::projections::{BATCH_EVENTS_MAX, Projections, apply_of_its_kinds};
-use crate::scratch::Scratch;
+use crate::projection::{Fold, Projection, Target};
+use crate::projections::{BATCH_EVENTS_MAX, Projections, take_of_its_kinds};
+use crate::read_ahead::read_ahead;
 
 /// What one short transaction aims at; the promise is 50 ms.
 const TRANSACTION_AIM: Duration = Duration::from_millis(20);
 /// Between two of them, longer than the live projector's step of waiting.
-pub(crate) const PAUSE: Duration = Duration::from_millis(3);
+const PAUSE: Duration = Duration::from_millis(3);
+/// Bytes that a fold may keep before it writes, about.
+pub(crate) const FOLD_BYTES_MAX: usize = 48 << 20;
 /// Events that the switch may still apply within its own transaction.
 const SWITCH_EVENTS_MAX: usize = 256;
 /// How often the generations are compared, when the live projector moves on before the switch; then the switch is made
 /// without the number of changed rows.
 const COMPARISONS_MAX: u32 = 4;
+/// Rows that the first transaction writes.
+const ROWS_FIRST: usize = 500;
 /// Rows of an old generation removed in the first transaction.
 const DROP_ROWS: usize = 2000;
 /// Rows that one short transaction moves or removes, at the most.
@@ -75,8 +80,10 @@ struct Hidden {
     position: Position,
     chain: Digest,
     events: u64,
-    /// Events a transaction, adapted to how long the last one took.
+    fold: Box<dyn Fold>,
+    /// Events, and rows, of one transaction, adapted to how long the last one took.
     slice: usize,
+    rows: usize,
 }
 
 impl Projections {
@@ -159,9 +166,12 @@ impl Projections {
         let read = projection.reads();
         let mut events = self.reader.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY, read)?;
         events.retain(|event| event.position <= checkpoint.position);
-        apply_of_its_kinds(projection, &target, &events)?;
+        let mut fold = projection.fold();
+        take_of_its_kinds(projection, fold.as_mut(), &target, &events)?;
+        fold.flush(&target, usize::MAX)?;
         let after = compare::rows_of_run(&target, projection, run_id).map_err(failed)?;
         transaction.commit().map_err(failed)?;
+        self.kept.forget();
         Ok(Some(Rebuilt {
             projection: name.to_owned(),
             events: u64::try_from(events.len()).unwrap_or(u64::MAX),
@@ -186,9 +196,6 @@ impl Projections {
         }
         self.remove_leftovers()?;
         let mut hidden = self.begin(index)?;
-        if self.registered[index].is_folded_aside() {
-            self.fold_aside(index, &mut hidden, progress)?;
-        }
         let mut tries = 0;
         let changed = loop {
             self.fill(index, &mut hidden, progress)?;
@@ -226,64 +233,47 @@ impl Projections {
         let generation = transaction.last_insert_rowid();
         transaction.execute_batch(&projection.create_tables(generation)).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        Ok(Hidden { generation, position: Position::START, chain, events: 0, slice: SWITCH_EVENTS_MAX })
+        Ok(Hidden {
+            generation,
+            position: Position::START,
+            chain,
+            events: 0,
+            fold: projection.fold(),
+            slice: SWITCH_EVENTS_MAX,
+            rows: ROWS_FIRST,
+        })
     }
 
-    /// Folds the log up to its head in a scratch file, and copies the rows that come of it into the hidden tables.
-    fn fold_aside(
-        &mut self,
-        index: usize,
-        hidden: &mut Hidden,
-        progress: &mut dyn FnMut(RebuildProgress<'_>),
-    ) -> Result<(), ProjectionError> {
-        let projection = self.registered[index].as_ref();
-        let name = projection.name();
-        let head = self.reader.head()?.position;
-        let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
-        progress(RebuildProgress { projection: name, position: Position::START, head });
-        let scratch = Scratch::make(&self.path, projection, hidden.generation)?;
-        let filled = scratch.fill(self.reader.path(), projection, &filter, head, &mut |position| {
-            progress(RebuildProgress { projection: name, position, head });
-        })?;
-        scratch.copy(&mut self.connection, projection.tables())?;
-        hidden.chain = self.chain_at(filled.position)?;
-        (hidden.position, hidden.events) = (filled.position, filled.events);
-        Ok(())
-    }
-
-    /// Fills the hidden tables up to the head.
+    /// Fills the hidden tables up to the head: one thread reads and decodes, this one folds and writes.
     fn fill(
         &mut self,
         index: usize,
         hidden: &mut Hidden,
         progress: &mut dyn FnMut(RebuildProgress<'_>),
     ) -> Result<(), ProjectionError> {
+        let projection = self.registered[index].as_ref();
+        let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
         loop {
             let head = self.reader.head()?.position;
-            progress(RebuildProgress { projection: self.registered[index].name(), position: hidden.position, head });
+            let told = |position| RebuildProgress { projection: projection.name(), position, head };
+            progress(told(hidden.position));
             if hidden.position >= head {
+                hidden.flush(&mut self.connection, &self.path)?;
+                hidden.chain = self.chain_at(hidden.position)?;
                 return Ok(());
             }
-            let batch = self.read(index, hidden.position, head)?;
-            let chain = self.chain_at(batch.scanned_to)?;
-            let mut events = &batch.events[..];
-            loop {
-                let (slice, rest) = events.split_at(events.len().min(hidden.slice));
-                // Between the slices of one batch the position is that of the last event applied.
-                let (position, chain) = match slice.last() {
-                    Some(last) if !rest.is_empty() => (last.position, self.chain_at(last.position)?),
-                    _ => (batch.scanned_to, chain),
-                };
-                let began = Instant::now();
-                self.fill_slice(index, hidden, slice, position, chain)?;
-                let took = began.elapsed();
-                hidden.slice = adapted(hidden.slice, took).min(BATCH_EVENTS_MAX);
-                std::thread::sleep(PAUSE);
-                events = rest;
-                if events.is_empty() {
-                    break;
+            let after = hidden.position;
+            read_ahead(self.reader.path(), &filter, (after, head), projection.reads(), |batch| {
+                hidden.take(&mut self.connection, &self.path, projection, &batch)?;
+                if hidden.fold.kept_bytes() > FOLD_BYTES_MAX {
+                    hidden.flush(&mut self.connection, &self.path)?;
+                    if hidden.fold.kept_bytes() > FOLD_BYTES_MAX / 2 {
+                        hidden.fold = projection.fold();
+                    }
                 }
-            }
+                progress(told(hidden.position));
+                Ok(())
+            })?;
         }
     }
 
@@ -292,32 +282,9 @@ impl Projections {
         Ok(self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, self.registered[index].reads())?)
     }
 
-    fn fill_slice(
-        &mut self,
-        index: usize,
-        hidden: &mut Hidden,
-        events: &[RecordedEvent],
-        position: Position,
-        chain: Digest,
-    ) -> Result<(), ProjectionError> {
-        let path = &self.path;
-        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let target = Target { connection: &transaction, generation: hidden.generation };
-        apply_of_its_kinds(self.registered[index].as_ref(), &target, events)?;
-        transaction
-            .prepare_cached("UPDATE rebuilds SET position = ?2, chain = ?3 WHERE generation = ?1")
-            .and_then(|mut statement| statement.execute((hidden.generation, position.0, chain.0)))
-            .map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        hidden.position = position;
-        hidden.chain = chain;
-        hidden.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
-        Ok(())
-    }
-
     /// Brings the old generation to the head too, where it is one that counts, so that the two can be compared.
     fn advance_old(&mut self, index: usize) -> Result<(), ProjectionError> {
+        let mut fold = (Position::START, self.registered[index].fold());
         loop {
             let projection = self.registered[index].as_ref();
             let head = self.reader.head()?.position;
@@ -335,11 +302,16 @@ impl Projections {
                 self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
             if old.advance(&transaction, projection.name(), batch.scanned_to, chain).map_err(failed)? {
                 let target = Target { connection: &transaction, generation: old.generation };
+                if fold.0 != old.position {
+                    fold.1 = projection.fold();
+                }
                 // Rows that cannot be folded further, because somebody damaged them, are no reason to keep them.
-                if apply_of_its_kinds(projection, &target, &batch.events).is_err() {
+                let taken = take_of_its_kinds(projection, fold.1.as_mut(), &target, &batch.events);
+                if taken.and_then(|()| fold.1.flush(&target, usize::MAX)).is_err() {
                     return Ok(());
                 }
                 transaction.commit().map_err(failed)?;
+                fold.0 = batch.scanned_to;
             }
         }
     }
@@ -402,7 +374,8 @@ impl Projections {
                 return Ok(None);
             }
             let target = Target { connection: &transaction, generation: hidden.generation };
-            apply_of_its_kinds(projection, &target, &batch.events)?;
+            take_of_its_kinds(projection, hidden.fold.as_mut(), &target, &batch.events)?;
+            hidden.fold.flush(&target, usize::MAX)?;
             hidden.position = old.position;
             hidden.chain = old.chain;
             hidden.events += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
@@ -491,6 +464,56 @@ impl Projections {
     }
 }
 
+impl Hidden {
+    /// Takes a batch, in short transactions where the fold writes as it goes.
+    fn take(
+        &mut self,
+        connection: &mut Connection,
+        path: &Path,
+        projection: &dyn Projection,
+        batch: &Batch,
+    ) -> Result<(), ProjectionError> {
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
+        let is_writing = self.fold.writes_as_it_takes();
+        let mut events = &batch.events[..];
+        while !events.is_empty() {
+            let slice = if is_writing { self.slice.min(events.len()) } else { events.len() };
+            let (slice, rest) = events.split_at(slice);
+            let behavior = if is_writing { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+            let began = Instant::now();
+            let transaction = connection.transaction_with_behavior(behavior).map_err(failed)?;
+            let target = Target { connection: &transaction, generation: self.generation };
+            take_of_its_kinds(projection, self.fold.as_mut(), &target, slice)?;
+            transaction.commit().map_err(failed)?;
+            if is_writing {
+                self.slice = adapted(self.slice, began.elapsed());
+                std::thread::sleep(PAUSE);
+            }
+            events = rest;
+        }
+        self.position = batch.scanned_to;
+        self.events += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Writes what the fold keeps, in short transactions.
+    fn flush(&mut self, connection: &mut Connection, path: &Path) -> Result<(), ProjectionError> {
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
+        loop {
+            let began = Instant::now();
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            let target = Target { connection: &transaction, generation: self.generation };
+            let is_all = self.fold.flush(&target, self.rows)?;
+            transaction.commit().map_err(failed)?;
+            if is_all {
+                return Ok(());
+            }
+            self.rows = adapted(self.rows, began.elapsed());
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
 fn count_rows(connection: &Connection, projection: &dyn Projection, generation: i64) -> rusqlite::Result<u64> {
     projection.tables().iter().try_fold(0, |rows, table| {
         let sql = format!("SELECT count(*) FROM {}_{generation}", table.name);
@@ -499,7 +522,7 @@ fn count_rows(connection: &Connection, projection: &dyn Projection, generation: 
 }
 
 /// The number of rows, or events, for the next short transaction, after one that took so long.
-pub(crate) fn adapted(rows: usize, took: Duration) -> usize {
+fn adapted(rows: usize, took: Duration) -> usize {
     if took > TRANSACTION_AIM {
         (rows / 2).max(16)
     } else if took < TRANSACTION_AIM / 4 {

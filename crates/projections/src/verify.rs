@@ -8,7 +8,8 @@ use crate::compare::{self, Difference};
 use crate::error::ProjectionError;
 use crate::file;
 use crate::projection::{Projection, Target};
-use crate::projections::{BATCH_EVENTS_MAX, Projections, apply_of_its_kinds};
+use crate::projections::{BATCH_EVENTS_MAX, Projections, take_of_its_kinds};
+use crate::rebuild::FOLD_BYTES_MAX;
 
 /// Differing rows that are told one by one; the rest is counted.
 const TOLD_MAX: usize = 20;
@@ -125,12 +126,18 @@ impl Projections {
             .map_err(|source| self.failed("making tables to compare with", &source))?;
         let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
         let mut after = Position::START;
+        let mut fold = projection.fold();
         while after < up_to {
             let batch = self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, projection.reads())?;
-            apply_of_its_kinds(projection, target, &batch.events)?;
+            take_of_its_kinds(projection, fold.as_mut(), target, &batch.events)?;
             after = batch.scanned_to;
+            if fold.kept_bytes() > FOLD_BYTES_MAX {
+                fold.flush(target, usize::MAX)?;
+                fold = projection.fold();
+            }
             progress(after);
         }
+        fold.flush(target, usize::MAX)?;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{feed, sqlite};
 use crate::checkpoint::Checkpoint;
 use crate::error::ProjectionError;
-use crate::projection::{Kinds, Projection, Table, Target};
+use crate::projection::{Fold, Kinds, Projection, Table, Target};
 
 /// The read model.
 pub(crate) struct FeedSearch;
@@ -47,7 +47,24 @@ impl Projection for FeedSearch {
         include_str!("../../../../migrations/projections/feed_search.sql")
     }
 
-    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+    fn fold(&self) -> Box<dyn Fold> {
+        Box::new(SearchFold)
+    }
+
+    fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
+        Ok(false)
+    }
+}
+
+/// Words are written as they come: FTS5 itself keeps what it has not written yet.
+struct SearchFold;
+
+impl Fold for SearchFold {
+    fn writes_as_it_takes(&self) -> bool {
+        true
+    }
+
+    fn take(&mut self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
         let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
         let insert = format!("INSERT INTO {} (rowid, text) VALUES (?1, ?2)", target.table(NAME));
         for event in events {
@@ -69,8 +86,12 @@ impl Projection for FeedSearch {
         Ok(())
     }
 
-    fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
-        Ok(false)
+    fn flush(&mut self, _target: &Target<'_>, _rows: usize) -> Result<bool, ProjectionError> {
+        Ok(true)
+    }
+
+    fn kept_bytes(&self) -> usize {
+        0
     }
 }
 

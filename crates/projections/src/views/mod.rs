@@ -2,6 +2,7 @@
 
 pub(crate) mod feed;
 pub(crate) mod feed_search;
+mod kept_rows;
 pub(crate) mod permission_requests;
 pub(crate) mod sessions;
 pub(crate) mod workflow_iterations;

@@ -12,10 +12,11 @@ use runledger_events::{
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::kept_rows::KeptRows;
 use super::{TOKEN_COLUMNS, damaged, figure, from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::{AdapterSession, Session};
-use crate::projection::{Kinds, Projection, Table, Target};
+use crate::projection::{Fold, Kinds, Projection, Table, Target};
 
 /// The read model.
 pub(crate) struct Sessions;
@@ -48,48 +49,55 @@ impl Projection for Sessions {
         include_str!("../../../../migrations/projections/sessions.sql")
     }
 
-    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
-        let mut sessions: HashMap<SessionId, SessionRow> = HashMap::new();
-        let mut adapters: HashMap<(SessionId, AdapterSessionId), AdapterRow> = HashMap::new();
+    fn fold(&self) -> Box<dyn Fold> {
+        Box::new(SessionsFold::default())
+    }
+
+    fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
+        Ok(false)
+    }
+}
+
+/// Sessions under way, and the adapter sessions in them.
+#[derive(Default)]
+struct SessionsFold {
+    sessions: KeptRows<SessionId, SessionRow>,
+    adapters: KeptRows<(SessionId, AdapterSessionId), AdapterRow>,
+}
+
+/// Bytes of either in memory, about.
+const SESSION_BYTES: usize = 1024;
+
+impl Fold for SessionsFold {
+    fn take(&mut self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
         let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
         for event in events {
             let Some(session_id) = &event.metadata.session_id else {
                 continue;
             };
-            if !sessions.contains_key(session_id) {
-                let row = load_session(target, session_id)
-                    .map_err(failed)?
-                    .unwrap_or_else(|| SessionRow::first(session_id, event));
-                sessions.insert(session_id.clone(), row);
-            }
-            if let Some(session) = sessions.get_mut(session_id) {
-                session.take(event);
-            }
+            let session = self.sessions.change(session_id, || load_session(target, session_id).map_err(failed))?;
+            session.get_or_insert_with(|| SessionRow::first(session_id, event)).take(event);
             let Some(adapter_id) = adapter_session_of(event) else {
                 continue;
             };
             let key = (session_id.clone(), adapter_id.clone());
-            if !adapters.contains_key(&key) {
-                let row = load_adapter(target, session_id, adapter_id)
-                    .map_err(failed)?
-                    .unwrap_or_else(|| first_adapter(adapter_id, event));
-                adapters.insert(key.clone(), row);
-            }
-            if let Some(adapter) = adapters.get_mut(&key) {
-                take(adapter, event);
-            }
-        }
-        for row in sessions.values() {
-            store_session(target, row).map_err(failed)?;
-        }
-        for ((session_id, _), row) in &adapters {
-            store_adapter(target, session_id, row).map_err(failed)?;
+            let adapter =
+                self.adapters.change(&key, || load_adapter(target, session_id, adapter_id).map_err(failed))?;
+            take(adapter.get_or_insert_with(|| first_adapter(adapter_id, event)), event);
         }
         Ok(())
     }
 
-    fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
-        Ok(false)
+    fn flush(&mut self, target: &Target<'_>, mut rows: usize) -> Result<bool, ProjectionError> {
+        let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
+        let sessions = self.sessions.flush(&mut rows, |_, row| store_session(target, row).map_err(failed))?;
+        let adapters =
+            self.adapters.flush(&mut rows, |(session, _), row| store_adapter(target, session, row).map_err(failed))?;
+        Ok(sessions && adapters)
+    }
+
+    fn kept_bytes(&self) -> usize {
+        (self.sessions.len() + self.adapters.len()) * SESSION_BYTES
     }
 }
 

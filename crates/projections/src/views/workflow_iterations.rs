@@ -1,18 +1,17 @@
 //! `workflow_iterations`: the iterations of runs, as their `workflow.iteration` events tell it, and the transition that
 //! cuts off those that are open.
 
-use std::collections::HashMap;
-
 use runledger_events::{
     AdapterSessionId, EventId, EventKind, IterationState, KindFacts, Position, RecordedEvent, RequestId, RunId,
     RunState, TimestampMs, WorkflowIteration,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::kept_rows::KeptRows;
 use super::{TOKEN_COLUMNS, damaged, figure, from_json, optional_from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::Iteration;
-use crate::projection::{Kinds, Projection, Table, Target};
+use crate::projection::{Fold, Kinds, Projection, Table, Target};
 
 /// The read model.
 pub(crate) struct WorkflowIterations;
@@ -41,41 +40,8 @@ impl Projection for WorkflowIterations {
         include_str!("../../../../migrations/projections/workflow_iterations.sql")
     }
 
-    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
-        let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
-        let mut touched: HashMap<(RunId, u32), Option<IterationState>> = HashMap::new();
-        for event in events {
-            let Some(run_id) = event.stream.run_id() else {
-                continue;
-            };
-            if cuts_off(event) {
-                for state in load_open(target, &run_id).map_err(failed)? {
-                    touched.entry((run_id.clone(), state.iteration)).or_insert(Some(state));
-                }
-                let of_run = touched.iter_mut().filter(|((id, _), _)| *id == run_id);
-                of_run.filter_map(|(_, state)| state.as_mut()).for_each(|state| state.evolve(event));
-                continue;
-            }
-            let Some(iteration) = iteration_of(event) else {
-                continue;
-            };
-            let key = (run_id, iteration);
-            if !touched.contains_key(&key) {
-                let stored = load(target, &key.0, iteration).map_err(failed)?;
-                touched.insert(key.clone(), stored);
-            }
-            match touched.get_mut(&key) {
-                Some(row @ None) => *row = IterationState::initial(event),
-                Some(Some(state)) => state.evolve(event),
-                None => {}
-            }
-        }
-        for ((run_id, _), state) in touched {
-            if let Some(state) = state {
-                store(target, &run_id, &state)?;
-            }
-        }
-        Ok(())
+    fn fold(&self) -> Box<dyn Fold> {
+        Box::new(IterationsFold::default())
     }
 
     fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError> {
@@ -84,6 +50,54 @@ impl Projection for WorkflowIterations {
             .execute(&format!("DELETE FROM {} WHERE run_id = ?1", target.table(NAME)), [run_id])
             .map_err(|source| sqlite(target, NAME, &source))?;
         Ok(true)
+    }
+}
+
+/// Iterations under way, by run and number.
+#[derive(Default)]
+struct IterationsFold(KeptRows<(RunId, u32), IterationState>);
+
+/// Bytes of an iteration in memory, about.
+const ITERATION_BYTES: usize = 1024;
+
+impl Fold for IterationsFold {
+    fn take(&mut self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
+        for event in events {
+            let Some(run_id) = event.stream.run_id() else {
+                continue;
+            };
+            if cuts_off(event) {
+                for state in load_open(target, &run_id).map_err(failed)? {
+                    let key = (run_id.clone(), state.iteration);
+                    self.0.get(&key, || Ok(Some(state)))?;
+                }
+                let of_run: Vec<_> = self.0.keys().filter(|(id, _)| *id == run_id).cloned().collect();
+                for key in of_run {
+                    if let Some(state) = self.0.change(&key, || Ok(None))? {
+                        state.evolve(event);
+                    }
+                }
+                continue;
+            }
+            let Some(iteration) = iteration_of(event) else {
+                continue;
+            };
+            let key = (run_id, iteration);
+            match self.0.change(&key, || load(target, &key.0, iteration).map_err(failed))? {
+                row @ None => *row = IterationState::initial(event),
+                Some(state) => state.evolve(event),
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, target: &Target<'_>, mut rows: usize) -> Result<bool, ProjectionError> {
+        self.0.flush(&mut rows, |(run_id, _), state| store(target, run_id, state))
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.0.len() * ITERATION_BYTES
     }
 }
 

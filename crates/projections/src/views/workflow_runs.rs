@@ -1,8 +1,6 @@
 //! `workflow_runs`: what the runs are, as their own events tell it. All that the fold knows survives in a row, so that a
 //! batch goes on where the one before ended.
 
-use std::collections::HashMap;
-
 use runledger_events::{
     AdapterSessionId, Carried, Continuation, EventKind, LastEnd, Position, ProcessId, RecordedEvent, RequestId, RunId,
     RunPolicy, RunState, RunStatus, SessionId, Timer, TimestampMs, WorkflowState,
@@ -10,10 +8,11 @@ use runledger_events::{
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
+use super::kept_rows::KeptRows;
 use super::{TOKEN_COLUMNS, damaged, figure, from_json, optional_from_json, sqlite, to_json, tokens};
 use crate::error::ProjectionError;
 use crate::objects::Run;
-use crate::projection::{Kinds, Projection, Table, Target};
+use crate::projection::{Fold, Kinds, Projection, Table, Target};
 
 /// The read model.
 pub(crate) struct WorkflowRuns;
@@ -53,33 +52,8 @@ impl Projection for WorkflowRuns {
         include_str!("../../../../migrations/projections/workflow_runs.sql")
     }
 
-    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
-        let mut touched: HashMap<RunId, Option<(WorkflowState, Position)>> = HashMap::new();
-        for event in events {
-            // A run's facts stand in its own stream; the same kind elsewhere is somebody's words about it.
-            let Some(run_id) = event.stream.run_id() else {
-                continue;
-            };
-            if !touched.contains_key(&run_id) {
-                let stored = load(target, &run_id).map_err(|source| sqlite(target, NAME, &source))?;
-                touched.insert(run_id.clone(), stored);
-            }
-            let Some(row) = touched.get_mut(&run_id) else {
-                continue;
-            };
-            match row {
-                None => *row = WorkflowState::initial(event).map(|state| (state, event.position)),
-                Some((state, _)) => {
-                    if let Err(illegal) = state.evolve(event) {
-                        tracing::warn!(run = %run_id, %illegal, "an event that cannot follow was left out");
-                    }
-                }
-            }
-        }
-        for (state, first_position) in touched.into_values().flatten() {
-            store(target, state, first_position)?;
-        }
-        Ok(())
+    fn fold(&self) -> Box<dyn Fold> {
+        Box::new(RunsFold::default())
     }
 
     fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError> {
@@ -88,6 +62,42 @@ impl Projection for WorkflowRuns {
             .execute(&format!("DELETE FROM {} WHERE run_id = ?1", target.table(NAME)), [run_id])
             .map_err(|source| sqlite(target, NAME, &source))?;
         Ok(true)
+    }
+}
+
+/// Runs under way, each with the position of its first event.
+#[derive(Default)]
+struct RunsFold(KeptRows<RunId, (WorkflowState, Position)>);
+
+/// Bytes of a run in memory, about.
+const RUN_BYTES: usize = 2048;
+
+impl Fold for RunsFold {
+    fn take(&mut self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        for event in events {
+            // A run's facts stand in its own stream; the same kind elsewhere is somebody's words about it.
+            let Some(run_id) = event.stream.run_id() else {
+                continue;
+            };
+            let load = || load(target, &run_id).map_err(|source| sqlite(target, NAME, &source));
+            match self.0.change(&run_id, load)? {
+                row @ None => *row = WorkflowState::initial(event).map(|state| (state, event.position)),
+                Some((state, _)) => {
+                    if let Err(illegal) = state.evolve(event) {
+                        tracing::warn!(run = %run_id, %illegal, "an event that cannot follow was left out");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, target: &Target<'_>, mut rows: usize) -> Result<bool, ProjectionError> {
+        self.0.flush(&mut rows, |_, (state, first_position)| store(target, state.clone(), *first_position))
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.0.len() * RUN_BYTES
     }
 }
 

@@ -14,7 +14,7 @@ use runledger_events::{
     WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition, event_json,
 };
 use runledger_projections::{
-    Kinds, Projection, ProjectionError, Projections, Queries, Table, Target, projections_path, registered,
+    Fold, Kinds, Projection, ProjectionError, Projections, Queries, Table, Target, projections_path, registered,
 };
 use runledger_store::{EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, StreamAppend};
 use rusqlite::Connection;
@@ -628,8 +628,8 @@ impl Projection for Versioned {
         self.inner.schema()
     }
 
-    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
-        self.inner.apply(target, events)
+    fn fold(&self) -> Box<dyn Fold> {
+        self.inner.fold()
     }
 
     fn reset_run(&self, target: &Target<'_>, run_id: &str) -> Result<bool, ProjectionError> {

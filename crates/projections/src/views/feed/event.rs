@@ -79,6 +79,9 @@ pub struct FeedUi {
 /// One entry of the timeline. `seq` and run numbers count within one ledger session.
 #[derive(Debug, Clone, Serialize)]
 pub struct FeedEvent {
+    /// Counts the entries of the whole feed: its order.
+    #[serde(skip)]
+    pub(crate) entry: u64,
     /// `RUN:En`, unique within the ledger session.
     pub event_id: String,
     /// Its place in the ledger session, from 1.

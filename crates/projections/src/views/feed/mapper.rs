@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::agent_messages;
 use super::event::{FeedCause, FeedLevel, WorkflowContext};
 use super::incoming::Incoming;
-use super::memory::Memory;
+use super::memory::{Memory, Remembered};
 use super::retelling::{self, Telling};
 use super::rows::{self, FeedRow};
 use super::run_lifecycle::{AdapterIdentity, Ending, Opening, RunLifecycle, RunRecord, Teller, Trigger};
@@ -42,7 +42,7 @@ pub(super) struct Actor {
     pub(super) parent_actor_id: Option<&'static str>,
 }
 
-/// What a batch changed in the tables, beside state and memory.
+/// What is not written yet of the tables, beside state and memory.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) rows: BTreeMap<u64, FeedRow>,
@@ -54,6 +54,15 @@ pub(super) struct Changes {
     pub(super) plan: Option<Vec<String>>,
     /// Events that are shown by a feed event of another one.
     pub(super) retellings: Vec<(Position, u64)>,
+    /// Bytes of the rows, about.
+    pub(super) bytes: usize,
+}
+
+impl Changes {
+    pub(super) fn put(&mut self, row: FeedRow) {
+        self.bytes += row.bytes();
+        self.rows.insert(row.seq, row);
+    }
 }
 
 /// One entry before it has its place.
@@ -110,13 +119,58 @@ impl Draft {
     }
 }
 
-/// Maps the events of one session, during one batch.
+/// What the fold keeps of one session.
+pub(super) struct Session {
+    pub(super) key: i64,
+    pub(super) state: SessionState,
+    pub(super) remembered: Remembered,
+    pub(super) changes: Changes,
+    /// Whether anything of it may have to be written.
+    pub(super) is_touched: bool,
+}
+
+impl Session {
+    /// One that had this state, or a new one.
+    pub(super) fn new(key: i64, state: Option<SessionState>) -> Self {
+        let remembered = Remembered::new(key, state.is_none());
+        let mut changes = Changes::default();
+        let is_new = state.is_none();
+        let mut state = state.unwrap_or_default();
+        if is_new {
+            for (actor_id, kind, display_name) in
+                [("user", "user", "You"), (ROOT, "agent", "Claude"), ("system", "system", "System")]
+            {
+                state.actors += 1;
+                changes.actors.push(Actor {
+                    order: state.actors,
+                    actor_id: actor_id.to_owned(),
+                    kind,
+                    display_name: display_name.to_owned(),
+                    agent_type: None,
+                    parent_actor_id: None,
+                });
+            }
+        }
+        Self { key, state, remembered, changes, is_touched: false }
+    }
+
+    /// Keeps the last run for writing: when another one takes its place, and before everything is written.
+    pub(super) fn keep_last_run(&mut self) {
+        if let Some(run) = self.state.lifecycle.last() {
+            self.changes.runs.insert(run.number, run.clone());
+        }
+    }
+}
+
+/// Maps one event of a session.
 pub(super) struct Mapper<'a> {
     pub(super) target: Target<'a>,
     pub(super) session_id: &'a SessionId,
-    pub(super) state: SessionState,
+    pub(super) state: &'a mut SessionState,
     pub(super) memory: Memory<'a>,
-    pub(super) changes: Changes,
+    pub(super) changes: &'a mut Changes,
+    /// The number of the feed's last entry.
+    last_entry: &'a mut u64,
     /// The workflow context of the event that is being taken.
     context: Option<WorkflowContext>,
 }
@@ -125,20 +179,12 @@ impl<'a> Mapper<'a> {
     pub(super) fn new(
         target: Target<'a>,
         session_id: &'a SessionId,
-        state: Option<SessionState>,
-    ) -> Result<Self, ProjectionError> {
-        let memory = Memory::new(target, session_id.as_str());
-        let is_new = state.is_none();
-        let state = state.unwrap_or_default();
-        let mut mapper = Self { target, session_id, state, memory, changes: Changes::default(), context: None };
-        if is_new {
-            for (actor_id, kind, display_name) in
-                [("user", "user", "You"), (ROOT, "agent", "Claude"), ("system", "system", "System")]
-            {
-                mapper.add_actor(actor_id.to_owned(), kind, display_name.to_owned(), None, None);
-            }
-        }
-        Ok(mapper)
+        session: &'a mut Session,
+        last_entry: &'a mut u64,
+    ) -> Self {
+        let memory = Memory::new(target, &mut session.remembered);
+        let (state, changes) = (&mut session.state, &mut session.changes);
+        Self { target, session_id, state, memory, changes, last_entry, context: None }
     }
 
     pub(super) fn add_actor(
@@ -171,13 +217,6 @@ impl<'a> Mapper<'a> {
         self.context = workflow_lifecycle::context(workflows, event)?;
         self.meet(&incoming);
         self.map(&incoming)
-    }
-
-    /// Keeps the last run for writing: when another one takes its place, and at the end of the batch.
-    fn keep_last_run(&mut self) {
-        if let Some(run) = self.state.lifecycle.last() {
-            self.changes.runs.insert(run.number, run.clone());
-        }
     }
 
     /// Takes an adapter session for the current one where none was started: not every source tells of starts, nor tells of
@@ -244,7 +283,10 @@ impl<'a> Mapper<'a> {
         if event.event.facts.expects_decision || matches!(draft.kind, "permission.request" | "stop.request") {
             decision_correlation::requested(&mut self.memory, event.id(), &event_id, draft.kind)?;
         }
+        *self.last_entry += 1;
         let row = FeedRow {
+            entry: *self.last_entry,
+            is_written: false,
             seq,
             first_position: event.event.position,
             position: event.event.position,
@@ -267,7 +309,7 @@ impl<'a> Mapper<'a> {
             output: None,
             workflow: self.context.clone(),
         };
-        self.changes.rows.insert(seq, row);
+        self.changes.put(row);
         Ok((seq, event_id))
     }
 
@@ -344,7 +386,7 @@ impl<'a> Mapper<'a> {
         row.cause.transcript_path = event.transcript_path().or(row.cause.transcript_path);
         row.cause.tool_use_id = draft.tool_use_id.or(row.cause.tool_use_id);
         row.workflow = self.context.clone().or(row.workflow);
-        self.changes.rows.insert(seq, row);
+        self.changes.put(row);
         Ok(())
     }
 
@@ -376,7 +418,9 @@ impl<'a> Mapper<'a> {
         decision_correlation::reset(&mut self.memory);
         agent_messages::reset(&mut self.memory);
         self.state.subagents.reset();
-        self.keep_last_run();
+        if let Some(run) = self.state.lifecycle.last() {
+            self.changes.runs.insert(run.number, run.clone());
+        }
         self.state.lifecycle.start(&Opening {
             session_id: event.session_id(),
             at: event.event.occurred_at,
@@ -473,13 +517,6 @@ impl<'a> Mapper<'a> {
         {
             run.is_working = is_working;
         }
-    }
-
-    /// Writes all that changed.
-    pub(super) fn flush(mut self) -> Result<(), ProjectionError> {
-        self.keep_last_run();
-        self.memory.flush()?;
-        super::tables::store(&self.target, self.session_id, &self.state, &self.changes)
     }
 }
 

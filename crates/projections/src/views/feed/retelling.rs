@@ -26,11 +26,12 @@ pub(super) enum Telling {
     },
 }
 
-/// How often a fact was told by whom, and by how many feed events it is shown.
+/// How often a fact was told by whom, and by how many feed events it is shown: the first few of them, and their number.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Told {
     counts: Vec<(Teller, u64)>,
     shown: u64,
+    first: Vec<Shown>,
 }
 
 impl Told {
@@ -42,11 +43,38 @@ impl Told {
         let last = self.counts.len() - 1;
         &mut self.counts[last].1
     }
+
+    /// The feed event that shows it for the `index`-th time.
+    fn shown(&self, memory: &mut Memory<'_>, key: &str, index: u64) -> Result<Option<Shown>, ProjectionError> {
+        if index >= self.shown {
+            return Ok(None);
+        }
+        match usize::try_from(index).ok().and_then(|index| self.first.get(index)) {
+            Some(shown) => Ok(Some(*shown)),
+            None => memory.get(Seam::Shown, &shown_key(key, index)),
+        }
+    }
+
+    /// Notes the feed event that shows it for the `index`-th time: one that did, or the next one.
+    fn show(&mut self, memory: &mut Memory<'_>, key: &str, index: u64, by: Shown) -> Result<(), ProjectionError> {
+        self.shown = self.shown.max(index + 1);
+        if index >= FIRST {
+            return memory.put(Seam::Shown, &shown_key(key, index), &by);
+        }
+        match usize::try_from(index).ok().and_then(|index| self.first.get_mut(index)) {
+            Some(shown) => *shown = by,
+            None => self.first.push(by),
+        }
+        Ok(())
+    }
 }
 
-/// A feed event that shows a fact, and in whose words. Each has a value of its own in the memory: a fact that is told ten
-/// thousand times (a stop, a message of one word) costs the last time what it cost the first.
+/// A feed event that shows a fact, and in whose words. Behind the first few each has a value of its own in the memory: a
+/// fact that is told ten thousand times (a stop, a message of one word) costs the last time what it cost the first.
 type Shown = (u64, Teller);
+
+/// Feed events of a fact that stand with it.
+const FIRST: u64 = 2;
 
 fn key(adapter_session: &str, fact: &str) -> String {
     format!("{adapter_session}\n{fact}")
@@ -68,16 +96,13 @@ pub(super) fn tell(
     let count = told.count(teller);
     let index = *count;
     *count += 1;
-    memory.put(Seam::Telling, &key, &told)?;
-    let shown_key = shown_key(&key, index);
-    let Some((seq, by)) = memory.get::<Shown>(Seam::Shown, &shown_key)? else {
-        return Ok(Telling::New);
-    };
-    let is_better = teller < by;
-    if is_better {
-        memory.put(Seam::Shown, &shown_key, &(seq, teller))?;
+    let shown = told.shown(memory, &key, index)?;
+    let is_better = shown.is_some_and(|(_, by)| teller < by);
+    if let Some((seq, _)) = shown.filter(|_| is_better) {
+        told.show(memory, &key, index, (seq, teller))?;
     }
-    Ok(Telling::Again { seq, is_better })
+    memory.put(Seam::Telling, &key, &told)?;
+    Ok(shown.map_or(Telling::New, |(seq, _)| Telling::Again { seq, is_better }))
 }
 
 /// Notes which feed event shows what was told just now for the first time.
@@ -90,8 +115,7 @@ pub(super) fn shown(
 ) -> Result<(), ProjectionError> {
     let key = key(adapter_session, fact);
     let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
-    memory.put(Seam::Shown, &shown_key(&key, told.shown), &(seq, teller))?;
-    told.shown += 1;
+    told.show(memory, &key, told.shown, (seq, teller))?;
     memory.put(Seam::Telling, &key, &told)
 }
 
@@ -121,16 +145,16 @@ pub(super) fn rename(
         return Ok(());
     };
     let mut told: Told = memory.get(Seam::Telling, &to)?.unwrap_or_default();
-    for (teller, times) in moved.counts {
-        *told.count(teller) += times;
+    for (teller, times) in &moved.counts {
+        *told.count(*teller) += times;
     }
     for index in 0..moved.shown {
-        let old = shown_key(&from, index);
-        if let Some(shown) = memory.get::<Shown>(Seam::Shown, &old)? {
-            memory.put(Seam::Shown, &shown_key(&to, told.shown), &shown)?;
-            told.shown += 1;
+        if let Some(shown) = moved.shown(memory, &from, index)? {
+            told.show(memory, &to, told.shown, shown)?;
         }
-        memory.remove(Seam::Shown, &old);
+        if index >= FIRST {
+            memory.remove(Seam::Shown, &shown_key(&from, index));
+        }
     }
     memory.remove(Seam::Telling, &from);
     memory.put(Seam::Telling, &to, &told)

@@ -15,6 +15,10 @@ use crate::views::{damaged, from_json, sqlite, to_json};
 /// One row of `feed_events`.
 #[derive(Debug, Clone)]
 pub(super) struct FeedRow {
+    /// Counts the entries of the whole feed, in the order of the log.
+    pub(super) entry: u64,
+    /// Whether the table has it, as it was.
+    pub(super) is_written: bool,
     pub(super) seq: u64,
     pub(super) first_position: Position,
     pub(super) position: Position,
@@ -36,25 +40,42 @@ pub(super) struct FeedRow {
     pub(super) workflow: Option<WorkflowContext>,
 }
 
+/// Bytes of a row beside its larger texts, about.
+const ROW_BYTES: usize = 512;
+
+impl FeedRow {
+    /// How many bytes it has in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        ROW_BYTES + self.data.len() + self.title.len() + self.display.as_ref().map_or(0, String::len)
+    }
+}
+
 const COLUMNS: &str = "seq, position, ts, adapter_session_id, run_id, kind, level, actor_id, cause, title, data, display, \
                        is_collapsed, output_of, output_from, workflow_run_id, workflow_name, workflow_iteration, \
-                       workflow_state, session_id, first_position";
+                       workflow_state, session_id, first_position, entry";
 
-/// Writes a row, in the place of the one there was.
-pub(super) fn store(target: &Target<'_>, session_id: &str, row: &FeedRow) -> Result<(), ProjectionError> {
-    let cause = to_json(NAME, &row.cause)?;
-    let sql = format!(
-        "INSERT OR REPLACE INTO {} ({COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21)",
-        target.table(NAME)
-    );
-    let workflow = row.workflow.as_ref();
-    target
-        .connection
-        .prepare_cached(&sql)
-        .and_then(|mut statement| {
-            statement.execute(rusqlite::params![
+/// Writes rows, each in the place of the one there was, with the session that it is of.
+pub(super) fn store<'a>(
+    target: &Target<'_>,
+    rows: impl Iterator<Item = (&'a str, &'a FeedRow)>,
+) -> Result<(), ProjectionError> {
+    let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
+    let statement = |verb: &str| {
+        let sql = format!(
+            "{verb} INTO {} ({COLUMNS})
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                 ?22)",
+            target.table(NAME)
+        );
+        target.connection.prepare_cached(&sql).map_err(failed)
+    };
+    let (mut insert, mut replace) = (statement("INSERT")?, statement("REPLACE")?);
+    for (session_id, row) in rows {
+        let cause = to_json(NAME, &row.cause)?;
+        let workflow = row.workflow.as_ref();
+        let statement = if row.is_written { &mut replace } else { &mut insert };
+        statement
+            .execute(rusqlite::params![
                 row.seq,
                 row.position.0,
                 row.ts.0,
@@ -76,10 +97,11 @@ pub(super) fn store(target: &Target<'_>, session_id: &str, row: &FeedRow) -> Res
                 workflow.map(|workflow| workflow.state.as_str()),
                 session_id,
                 row.first_position.0,
+                row.entry,
             ])
-        })
-        .map(|_| ())
-        .map_err(|source| sqlite(target, NAME, &source))
+            .map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The row that was written before.
@@ -90,6 +112,12 @@ pub(super) fn load(target: &Target<'_>, session_id: &str, seq: u64) -> Result<Op
         .prepare_cached(&sql)
         .and_then(|mut statement| statement.query_row((session_id, seq), feed_row).optional())
         .map_err(|source| sqlite(target, NAME, &source))
+}
+
+/// The number of the last entry; 0 where there is none.
+pub(super) fn last_entry(target: &Target<'_>) -> Result<u64, ProjectionError> {
+    let sql = format!("SELECT coalesce(max(entry), 0) FROM {}", target.table(NAME));
+    target.connection.query_row(&sql, [], |row| row.get(0)).map_err(|source| sqlite(target, NAME, &source))
 }
 
 fn feed_row(row: &Row<'_>) -> rusqlite::Result<FeedRow> {
@@ -107,6 +135,8 @@ fn feed_row(row: &Row<'_>) -> rusqlite::Result<FeedRow> {
     };
     let level: String = row.get(6)?;
     Ok(FeedRow {
+        entry: row.get(21)?,
+        is_written: true,
         seq: row.get(0)?,
         first_position: Position(row.get(20)?),
         position: Position(row.get(1)?),
@@ -159,6 +189,7 @@ pub(crate) fn select(
 fn feed_event(session_id: String, row: FeedRow) -> rusqlite::Result<FeedEvent> {
     let json = |index, text: String| RawValue::from_string(text).map_err(|error| damaged(index, error));
     Ok(FeedEvent {
+        entry: row.entry,
         event_id: format!("{}:E{}", row.run_id, row.seq),
         seq: row.seq,
         ts: row.ts,

@@ -6,25 +6,22 @@ use serde::Serialize;
 
 use super::mapper::{Actor, Changes, SessionState};
 use super::memory;
-use super::rows;
 use super::run_lifecycle::{RunCounters, RunRecord};
 use super::{ACTORS, NAME, PLAN_ITEMS, RETELLINGS, RUNS};
 use crate::error::ProjectionError;
 use crate::projection::Target;
 use crate::views::{from_json, sqlite, to_json};
 
-/// Writes what a batch changed in one session.
+/// Writes what changed in one session, beside its feed events and its memory; says how many rows that were.
 pub(super) fn store(
     target: &Target<'_>,
     session_id: &SessionId,
+    key: i64,
     state: &SessionState,
     changes: &Changes,
-) -> Result<(), ProjectionError> {
+) -> Result<usize, ProjectionError> {
     let id = session_id.as_str();
-    memory::store_state(target, id, state)?;
-    for row in changes.rows.values() {
-        rows::store(target, id, row)?;
-    }
+    memory::store_state(target, (key, id), state)?;
     for run in changes.runs.values() {
         store_run(target, id, run)?;
     }
@@ -47,7 +44,8 @@ pub(super) fn store(
             .and_then(|mut statement| statement.execute((position.0, id, seq)))
             .map_err(failed)?;
     }
-    Ok(())
+    let plan = changes.plan.as_ref().map_or(0, Vec::len);
+    Ok(1 + changes.runs.len() + changes.failures.len() + changes.actors.len() + plan + changes.retellings.len())
 }
 
 fn store_run(target: &Target<'_>, session_id: &str, run: &RunRecord) -> Result<(), ProjectionError> {

@@ -1,5 +1,9 @@
 //! Tool calls that are not over: where they stand in the log, who makes them, and which of them a permission request
 //! without a call's id is for: the latest of its adapter session in its turn with the same tool and input.
+//!
+//! Most calls end soon after they began, so they are written only once somebody asks for one, or everything is written.
+
+use std::collections::{HashMap, HashSet};
 
 use runledger_events::{Position, RecordedEvent, Source};
 use rusqlite::{OptionalExtension, Row};
@@ -19,63 +23,179 @@ pub(super) struct Call {
     pub(super) cwd: Option<String>,
 }
 
-/// Notes a call that begins. Those that only the output or the record tell are asked for by nobody here.
-pub(super) fn begin(target: &Target<'_>, event: &RecordedEvent, told: &Told<'_>) -> rusqlite::Result<()> {
-    let (Some(adapter), Some(tool_use_id)) = (&event.metadata.adapter_session_id, &told.tool_use_id) else {
-        return Ok(());
-    };
-    if matches!(Source::of(&event.id), Source::Stream | Source::Transcript) {
-        return Ok(());
+/// A call as its row has it.
+struct NewCall {
+    session_id: String,
+    event_id: String,
+    tool_use_id: String,
+    ask_key: Option<String>,
+    call: Call,
+}
+
+/// Adapter session by adapter session: which calls are not over.
+#[derive(Default)]
+pub(super) struct Calls {
+    /// Those that are not written, by the call's id.
+    begun: HashMap<String, HashMap<String, Vec<NewCall>>>,
+    /// Adapter session and call of an event that began one of those, by session and event.
+    begun_by: HashMap<(String, String), (String, String)>,
+    /// The ids of calls in the table; none before it was looked into.
+    written: Option<HashMap<String, HashSet<String>>>,
+}
+
+impl Calls {
+    /// Notes a call that begins. Those that only the output or the record tell are asked for by nobody here.
+    pub(super) fn begin(&mut self, event: &RecordedEvent, told: &Told<'_>) {
+        let (Some(adapter), Some(tool_use_id)) = (&event.metadata.adapter_session_id, &told.tool_use_id) else {
+            return;
+        };
+        if matches!(Source::of(&event.id), Source::Stream | Source::Transcript) {
+            return;
+        }
+        let begun = NewCall {
+            session_id: told.session_id().to_owned(),
+            event_id: event.id.as_str().to_owned(),
+            tool_use_id: tool_use_id.clone(),
+            ask_key: ask_key(told),
+            call: Call {
+                position: event.position,
+                tool_use_id: tool_use_id.clone(),
+                tool_name: told.tool_name.clone(),
+                agent_id: event.facts.agent_id.clone(),
+                agent_type: event.facts.agent_type.clone(),
+                cwd: told.cwd.clone(),
+            },
+        };
+        let key = (begun.session_id.clone(), begun.event_id.clone());
+        // Another stream of the session may have an event of the same id: it takes the place of the first.
+        if let Some((adapter, tool_use_id)) =
+            self.begun_by.insert(key, (adapter.to_string(), tool_use_id.clone()))
+            && let Some(known) = self.begun.get_mut(&adapter).and_then(|calls| calls.get_mut(&tool_use_id))
+        {
+            known.retain(|known| (&known.session_id, &known.event_id) != (&begun.session_id, &begun.event_id));
+        }
+        let of_adapter = self.begun.entry(adapter.to_string()).or_default();
+        of_adapter.entry(tool_use_id.clone()).or_default().push(begun);
     }
-    let sql = format!(
-        "INSERT OR REPLACE INTO {} (session_id, event_id, position, adapter_session_id, tool_use_id, tool_name, ask_key,
-             agent_id, agent_type, cwd)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        target.table(CALLS)
-    );
-    target.connection.prepare_cached(&sql)?.execute((
-        told.session_id(),
-        event.id.as_str(),
-        event.position.0,
-        adapter.as_str(),
-        tool_use_id,
-        &told.tool_name,
-        ask_key(told),
-        &event.facts.agent_id,
-        &event.facts.agent_type,
-        &told.cwd,
-    ))?;
-    Ok(())
-}
 
-/// The call that an event of this session began.
-pub(super) fn begun_by(target: &Target<'_>, session_id: &str, event_id: &str) -> rusqlite::Result<Option<Call>> {
-    let sql = format!("{} WHERE session_id = ?1 AND event_id = ?2", columns(target));
-    target.connection.prepare_cached(&sql)?.query_row((session_id, event_id), call).optional()
-}
+    /// The call that an event of this session began.
+    pub(super) fn begun_by(
+        &mut self,
+        target: &Target<'_>,
+        session_id: &str,
+        event_id: &str,
+    ) -> rusqlite::Result<Option<Call>> {
+        self.flush(target, &mut usize::MAX.clone())?;
+        let sql = format!("{} WHERE session_id = ?1 AND event_id = ?2", columns(target));
+        target.connection.prepare_cached(&sql)?.query_row((session_id, event_id), call).optional()
+    }
 
-/// The call that a permission request without a call's id is for.
-pub(super) fn asked_for(target: &Target<'_>, event: &RecordedEvent, told: &Told<'_>) -> rusqlite::Result<Option<Call>> {
-    let (Some(adapter), Some(key)) = (&event.metadata.adapter_session_id, ask_key(told)) else {
-        return Ok(None);
-    };
-    let sql =
-        format!("{} WHERE adapter_session_id = ?1 AND ask_key = ?2 ORDER BY position DESC LIMIT 1", columns(target));
-    target.connection.prepare_cached(&sql)?.query_row((adapter.as_str(), key), call).optional()
-}
+    /// The call that a permission request without a call's id is for.
+    pub(super) fn asked_for(
+        &mut self,
+        target: &Target<'_>,
+        event: &RecordedEvent,
+        told: &Told<'_>,
+    ) -> rusqlite::Result<Option<Call>> {
+        let (Some(adapter), Some(key)) = (&event.metadata.adapter_session_id, ask_key(told)) else {
+            return Ok(None);
+        };
+        self.flush(target, &mut usize::MAX.clone())?;
+        let sql = format!(
+            "{} WHERE adapter_session_id = ?1 AND ask_key = ?2 ORDER BY position DESC LIMIT 1",
+            columns(target)
+        );
+        target.connection.prepare_cached(&sql)?.query_row((adapter.as_str(), key), call).optional()
+    }
 
-/// Forgets a call that is over.
-pub(super) fn end(target: &Target<'_>, adapter: &str, tool_use_id: &str) -> rusqlite::Result<()> {
-    let sql = format!("DELETE FROM {} WHERE adapter_session_id = ?1 AND tool_use_id = ?2", target.table(CALLS));
-    target.connection.prepare_cached(&sql)?.execute((adapter, tool_use_id))?;
-    Ok(())
-}
+    /// Forgets a call that is over.
+    pub(super) fn end(&mut self, target: &Target<'_>, adapter: &str, tool_use_id: &str) -> rusqlite::Result<()> {
+        let begun = self.begun.get_mut(adapter).and_then(|calls| calls.remove(tool_use_id));
+        self.forget(begun.unwrap_or_default());
+        let written = self.written(target)?.get_mut(adapter);
+        if written.is_some_and(|calls| calls.remove(tool_use_id)) {
+            let sql = format!("DELETE FROM {} WHERE adapter_session_id = ?1 AND tool_use_id = ?2", target.table(CALLS));
+            target.connection.prepare_cached(&sql)?.execute((adapter, tool_use_id))?;
+        }
+        Ok(())
+    }
 
-/// Forgets all calls of an adapter session.
-pub(super) fn end_all(target: &Target<'_>, adapter: &str) -> rusqlite::Result<()> {
-    let sql = format!("DELETE FROM {} WHERE adapter_session_id = ?1", target.table(CALLS));
-    target.connection.prepare_cached(&sql)?.execute([adapter])?;
-    Ok(())
+    /// Forgets all calls of an adapter session.
+    pub(super) fn end_all(&mut self, target: &Target<'_>, adapter: &str) -> rusqlite::Result<()> {
+        let begun = self.begun.remove(adapter).unwrap_or_default();
+        self.forget(begun.into_values().flatten().collect());
+        if self.written(target)?.remove(adapter).is_some() {
+            let sql = format!("DELETE FROM {} WHERE adapter_session_id = ?1", target.table(CALLS));
+            target.connection.prepare_cached(&sql)?.execute([adapter])?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, begun: Vec<NewCall>) {
+        for call in begun {
+            self.begun_by.remove(&(call.session_id, call.event_id));
+        }
+    }
+
+    fn written(&mut self, target: &Target<'_>) -> rusqlite::Result<&mut HashMap<String, HashSet<String>>> {
+        if self.written.is_none() {
+            let mut written: HashMap<String, HashSet<String>> = HashMap::new();
+            let sql = format!("SELECT adapter_session_id, tool_use_id FROM {}", target.table(CALLS));
+            let mut statement = target.connection.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                written.entry(row.get(0)?).or_default().insert(row.get(1)?);
+            }
+            self.written = Some(written);
+        }
+        Ok(self.written.get_or_insert_default())
+    }
+
+    /// Writes the calls that are not over, at most `left`; says whether that was all.
+    pub(super) fn flush(&mut self, target: &Target<'_>, left: &mut usize) -> rusqlite::Result<bool> {
+        if self.begun_by.is_empty() {
+            return Ok(true);
+        }
+        let sql = format!(
+            "INSERT OR REPLACE INTO {} (session_id, event_id, position, adapter_session_id, tool_use_id, tool_name,
+                 ask_key, agent_id, agent_type, cwd)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            target.table(CALLS)
+        );
+        let mut statement = target.connection.prepare_cached(&sql)?;
+        self.written(target)?;
+        let written = self.written.get_or_insert_default();
+        for (adapter, calls) in &mut self.begun {
+            while let Some(tool_use_id) = calls.keys().next().filter(|_| *left > 0).cloned() {
+                for NewCall { session_id, event_id, tool_use_id, ask_key, call } in
+                    calls.remove(&tool_use_id).unwrap_or_default()
+                {
+                    statement.execute((
+                        &session_id,
+                        &event_id,
+                        call.position.0,
+                        adapter,
+                        &tool_use_id,
+                        &call.tool_name,
+                        ask_key,
+                        &call.agent_id,
+                        &call.agent_type,
+                        &call.cwd,
+                    ))?;
+                    *left = left.saturating_sub(1);
+                    written.entry(adapter.clone()).or_default().insert(tool_use_id);
+                    self.begun_by.remove(&(session_id, event_id));
+                }
+            }
+        }
+        self.begun.retain(|_, calls| !calls.is_empty());
+        Ok(self.begun.is_empty())
+    }
+
+    /// Calls that are kept.
+    pub(super) fn len(&self) -> usize {
+        self.begun_by.len() + self.written.iter().flat_map(HashMap::values).map(HashSet::len).sum::<usize>()
+    }
 }
 
 /// What a request and its call have in common: the turn, the tool, the input. None where the turn is not told.

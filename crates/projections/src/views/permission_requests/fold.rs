@@ -9,14 +9,17 @@
 //! | `tool.post`, `tool.failure`, `permission.denied` | tell what the harness came to |
 //! | the next prompt, a stop, an end | nothing came of what was asked before |
 
+use std::collections::HashSet;
+
 use runledger_events::{
     AskContext, DecisionFacts, EXPIRED, EventKind, Fields, KindFacts, QUESTION_TOOL, RecordedEvent, RelayQuestion,
     RelayState, RequestId, RequestStatus, Source, readable,
 };
 
+use super::calls::{self, Calls};
 use super::contexts::{Belonging, Contexts};
 use super::rows::{self, NewRow, Relay, Settled, Settlement};
-use super::{NAME, calls};
+use super::NAME;
 use crate::error::ProjectionError;
 use crate::projection::Target;
 use crate::views::sqlite;
@@ -105,16 +108,59 @@ fn request_id(adapter: Option<&str>, tool_use_id: Option<&str>, event_id: &str) 
     whole.filter(|id| RequestId::new(id.as_str()).is_ok()).unwrap_or_else(|| name.to_owned())
 }
 
-/// Takes one event.
-pub(super) fn take(
+/// What the fold keeps.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) contexts: Contexts,
+    pub(super) calls: Calls,
+    /// Adapter sessions that somebody was asked in; none where rows were there before this fold.
+    asked_in: Option<HashSet<String>>,
+    /// Whether that was looked up.
+    is_begun: bool,
+}
+
+impl Kept {
+    /// Looks into the table, once.
+    pub(super) fn begin(&mut self, target: &Target<'_>) -> Result<(), ProjectionError> {
+        if !self.is_begun {
+            let is_empty = rows::is_empty(target).map_err(|source| sqlite(target, NAME, &source))?;
+            self.asked_in = is_empty.then(HashSet::new);
+            self.is_begun = true;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a row.
+fn put(target: &Target<'_>, kept: &mut Kept, row: &NewRow) -> Result<(), ProjectionError> {
+    if let (Some(asked_in), Some(adapter)) = (&mut kept.asked_in, &row.adapter_session_id)
+        && !asked_in.contains(adapter)
+    {
+        asked_in.insert(adapter.clone());
+    }
+    rows::put(target, row)
+}
+
+/// Settles rows of an adapter session, unless nobody was ever asked in it: in most nobody is.
+fn settle_asked(
     target: &Target<'_>,
-    contexts: &mut Contexts<'_>,
-    event: &RecordedEvent,
+    kept: &Kept,
+    adapter: &str,
+    which: &Settled<'_>,
+    settlement: &Settlement,
 ) -> Result<(), ProjectionError> {
+    match &kept.asked_in {
+        Some(asked_in) if !asked_in.contains(adapter) => Ok(()),
+        _ => rows::settle(target, which, settlement),
+    }
+}
+
+/// Takes one event.
+pub(super) fn take(target: &Target<'_>, kept: &mut Kept, event: &RecordedEvent) -> Result<(), ProjectionError> {
     use EventKind as K;
     let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
     if event.stream.run_id().is_some() {
-        if let Some(linked) = contexts.take(event)? {
+        if let Some(linked) = kept.contexts.take(target, event)? {
             rows::link(target, &linked).map_err(failed)?;
         }
         return Ok(());
@@ -127,29 +173,32 @@ pub(super) fn take(
     };
     let told = Told::new(event, &text);
     match &event.kind {
-        K::ToolPre => calls::begin(target, event, &told).map_err(failed),
-        K::PermissionRequest => requested(target, contexts, &told),
-        K::RelayRequest => relayed(target, contexts, &told),
+        K::ToolPre => {
+            kept.calls.begin(event, &told);
+            Ok(())
+        }
+        K::PermissionRequest => requested(target, kept, &told),
+        K::RelayRequest => relayed(target, kept, &told),
         K::RelayWithdrawn => withdrawn(target, event),
-        K::Decision => decided(target, contexts, &told),
-        K::ToolPost | K::ToolFailure => ran(target, &told),
-        K::PermissionDenied => denied(target, &told),
-        K::UserPrompt | K::StopRequest | K::TurnComplete | K::SubagentStop | K::SessionEnd => passed(target, &told),
+        K::Decision => decided(target, kept, &told),
+        K::ToolPost | K::ToolFailure => ran(target, kept, &told),
+        K::PermissionDenied => denied(target, kept, &told),
+        K::UserPrompt | K::StopRequest | K::TurnComplete | K::SubagentStop | K::SessionEnd => passed(target, kept, &told),
         _ => Ok(()),
     }
 }
 
-fn requested(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
+fn requested(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let event = told.event;
     let call = match &told.tool_use_id {
         Some(_) => None,
-        None => calls::asked_for(target, event, told).map_err(|source| sqlite(target, NAME, &source))?,
+        None => kept.calls.asked_for(target, event, told).map_err(|source| sqlite(target, NAME, &source))?,
     };
-    let row = told.row(event.id.as_str(), call.as_ref(), contexts.of(event)?);
-    rows::put(target, &NewRow { event_position: Some(event.position), rule: contexts.rule(&row), ..row })
+    let row = told.row(event.id.as_str(), call.as_ref(), kept.contexts.of(target, event)?);
+    put(target, kept, &NewRow { event_position: Some(event.position), rule: kept.contexts.rule(&row), ..row })
 }
 
-fn relayed(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
+fn relayed(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
     let event = told.event;
     let Some(state) = RelayState::initial(event) else {
@@ -157,17 +206,18 @@ fn relayed(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) ->
     };
     let request = state.request;
     let asked_about = request.event_id.as_str();
-    let call = calls::begun_by(target, told.session_id(), asked_about).map_err(failed)?;
+    let call = kept.calls.begun_by(target, told.session_id(), asked_about).map_err(failed)?;
     let belonging = match &request.context {
         Some(context) => Some(Belonging::of(context.clone())),
-        None => contexts.of(event)?,
+        None => kept.contexts.of(target, event)?,
     };
     let known = rows::find(target, told.session_id(), asked_about).map_err(failed)?;
     let is_taken = known.flatten().is_some_and(|id| id != request.request_id.as_str());
     // Another question about the same event does not take the place of the first.
     let event_id = if is_taken { event.id.as_str() } else { asked_about };
-    rows::put(
+    put(
         target,
+        kept,
         &NewRow {
             request_id: request.request_id.to_string(),
             question: request.question,
@@ -198,7 +248,7 @@ fn withdrawn(target: &Target<'_>, event: &RecordedEvent) -> Result<(), Projectio
     rows::settle(target, &Settled::Question(id.as_str()), &settlement)
 }
 
-fn decided(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
+fn decided(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
     let event = told.event;
     let KindFacts::Decision(facts) = &event.facts.data else {
@@ -221,13 +271,13 @@ fn decided(target: &Target<'_>, contexts: &mut Contexts<'_>, told: &Told<'_>) ->
     let (session_id, event_id) = (told.session_id(), facts.event_id.as_str());
     // A runtime's own rules decide on what it tells of; ours are named.
     if facts.rule.is_some() && rows::find(target, session_id, event_id).map_err(failed)?.is_none() {
-        let call = calls::begun_by(target, session_id, event_id).map_err(failed)?;
+        let call = kept.calls.begun_by(target, session_id, event_id).map_err(failed)?;
         let context: Option<AskContext> = told.data.raw("context").and_then(|json| serde_json::from_str(json).ok());
         let belonging = match context {
             Some(context) => Some(Belonging::of(context)),
-            None => contexts.of(event)?,
+            None => kept.contexts.of(target, event)?,
         };
-        rows::put(target, &told.row(event_id, call.as_ref(), belonging))?;
+        put(target, kept, &told.row(event_id, call.as_ref(), belonging))?;
     }
     rows::settle(target, &Settled::Event { session_id, event_id }, &settlement)
 }
@@ -269,31 +319,31 @@ fn of_harness(event: &RecordedEvent, status: RequestStatus) -> Settlement {
 
 /// A call is over, so it was allowed. That one failed is no sign of it where output or record tell it: a call that was
 /// denied fails there too.
-fn ran(target: &Target<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
+fn ran(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let event = told.event;
     let (Some(adapter), Some(tool_use_id)) = (told.adapter(), told.tool_use_id.as_deref()) else {
         return Ok(());
     };
-    calls::end(target, adapter, tool_use_id).map_err(|source| sqlite(target, NAME, &source))?;
+    kept.calls.end(target, adapter, tool_use_id).map_err(|source| sqlite(target, NAME, &source))?;
     let is_of_copy = matches!(Source::of(&event.id), Source::Stream | Source::Transcript);
     if event.kind == EventKind::ToolFailure && is_of_copy {
         return Ok(());
     }
     let settled = Settled::Call { adapter, tool_use_id };
-    rows::settle(target, &settled, &of_harness(event, RequestStatus::Allowed))
+    settle_asked(target, kept, adapter, &settled, &of_harness(event, RequestStatus::Allowed))
 }
 
-fn denied(target: &Target<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
+fn denied(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let (Some(adapter), Some(tool_use_id)) = (told.adapter(), told.tool_use_id.as_deref()) else {
         return Ok(());
     };
     let settlement = Settlement { reason: told.data.text("reason"), ..of_harness(told.event, RequestStatus::Denied) };
-    rows::settle(target, &Settled::Call { adapter, tool_use_id }, &settlement)
+    settle_asked(target, kept, adapter, &Settled::Call { adapter, tool_use_id }, &settlement)
 }
 
 /// What was asked before and not answered needs no answer any more. A record that is read afterwards tells of what was
 /// long before.
-fn passed(target: &Target<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
+fn passed(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let event = told.event;
     let Some(adapter) = told.adapter().filter(|_| Source::of(&event.id) != Source::Transcript) else {
         return Ok(());
@@ -310,8 +360,8 @@ fn passed(target: &Target<'_>, told: &Told<'_>) -> Result<(), ProjectionError> {
         _ => Some(ROOT.to_owned()),
     };
     if actor.is_none() {
-        calls::end_all(target, adapter).map_err(|source| sqlite(target, NAME, &source))?;
+        kept.calls.end_all(target, adapter).map_err(|source| sqlite(target, NAME, &source))?;
     }
     let settled = Settled::Unsettled { adapter, actor: actor.as_deref() };
-    rows::settle(target, &settled, &of_harness(event, RequestStatus::Withdrawn))
+    settle_asked(target, kept, adapter, &settled, &of_harness(event, RequestStatus::Withdrawn))
 }

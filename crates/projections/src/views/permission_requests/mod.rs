@@ -11,7 +11,7 @@
 //! Three sources meet in one row for each event asked about: the harness's own `permission.request`, of which the ledger
 //! only hears; a question that was put through the ledger, whose stream alone answers it; a rule that decided.
 //!
-//! Every event is applied by statements of its own, so that what is found is what the events before it left.
+//! Requests are made and settled by statements of their own, so that what is found is what the events before left.
 
 mod calls;
 mod contexts;
@@ -23,8 +23,9 @@ use runledger_events::{EventKind, RecordedEvent};
 use runledger_store::Read;
 
 use crate::error::ProjectionError;
-use crate::projection::{Kinds, Projection, Table, Target};
-use contexts::Contexts;
+use crate::projection::{Fold, Kinds, Projection, Table, Target};
+use crate::views::sqlite;
+use fold::Kept;
 pub use select::{PermissionRequest, RequestContext};
 
 /// The read model.
@@ -85,15 +86,38 @@ impl Projection for PermissionRequests {
         include_str!("../../../../../migrations/projections/permission_requests.sql")
     }
 
-    fn apply(&self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
-        let mut contexts = Contexts::new(*target);
-        for event in events {
-            fold::take(target, &mut contexts, event)?;
-        }
-        contexts.flush()
+    fn fold(&self) -> Box<dyn Fold> {
+        Box::new(RequestsFold::default())
     }
 
     fn reset_run(&self, _target: &Target<'_>, _run_id: &str) -> Result<bool, ProjectionError> {
         Ok(false)
+    }
+}
+
+/// Requests are written as they come; runs, adapter sessions and calls are kept.
+#[derive(Default)]
+struct RequestsFold(Kept);
+
+/// Bytes of a run, an adapter session or a call in memory, about.
+const ROW_BYTES: usize = 512;
+
+impl Fold for RequestsFold {
+    fn writes_as_it_takes(&self) -> bool {
+        true
+    }
+
+    fn take(&mut self, target: &Target<'_>, events: &[&RecordedEvent]) -> Result<(), ProjectionError> {
+        self.0.begin(target)?;
+        events.iter().try_for_each(|event| fold::take(target, &mut self.0, event))
+    }
+
+    fn flush(&mut self, target: &Target<'_>, mut rows: usize) -> Result<bool, ProjectionError> {
+        let calls = self.0.calls.flush(target, &mut rows).map_err(|source| sqlite(target, NAME, &source))?;
+        Ok(self.0.contexts.flush(target, &mut rows)? && calls)
+    }
+
+    fn kept_bytes(&self) -> usize {
+        (self.0.contexts.len() + self.0.calls.len()) * ROW_BYTES
     }
 }

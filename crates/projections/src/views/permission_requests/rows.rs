@@ -202,6 +202,12 @@ pub(super) fn settle(target: &Target<'_>, which: &Settled<'_>, settlement: &Sett
         .map_err(|source| sqlite(target, NAME, &source))
 }
 
+/// Whether nobody was ever asked.
+pub(super) fn is_empty(target: &Target<'_>) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {})", target.table(NAME));
+    target.connection.query_row(&sql, [], |row| row.get(0))
+}
+
 /// Counts a decision that came too late.
 pub(super) fn count_late(target: &Target<'_>, request_id: &str) -> rusqlite::Result<()> {
     let sql = format!(
