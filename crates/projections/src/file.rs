@@ -23,6 +23,9 @@ const APPLICATION_ID: i64 = 0x524C_4450;
 /// - 1: release 0.1.
 const NEWEST: i64 = 1;
 
+/// Pages of the write-ahead log from which on they are written back: a page that changes often is then written once.
+const WAL_PAGES: u32 = 4000;
+
 /// How long a transaction waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,7 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, ProjectionError> 
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(storage)?;
     sqlite::use_wal(&connection, BUSY_TIMEOUT).map_err(storage)?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(storage)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES).map_err(storage)?;
     connection.set_prepared_statement_cache_capacity(64);
     sqlite::migrate(path, &mut connection, &MIGRATIONS, NEWEST)?;
     Ok(connection)

@@ -26,9 +26,10 @@ impl Projection for FeedSearch {
         NAME
     }
 
-    /// 2: titles of questions, timers and signals by name.
+    /// - 2: titles of questions, timers and signals by name.
+    /// - 3: no sizes of columns.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn kinds(&self) -> Kinds {
