@@ -56,9 +56,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
 fn rebuild(path: &Path, names: &[&str], count: u64) -> anyhow::Result<f64> {
     let mut projections = Projections::open(path)?;
     let began = Instant::now();
-    for name in names {
-        projections.rebuild(name, &mut |_| {})?;
-    }
+    projections.rebuild_together(names, &mut |_| {})?;
     Ok(count as f64 / began.elapsed().as_secs_f64())
 }
 

@@ -1,6 +1,7 @@
-//! The names of things: events, sessions, runs, streams and logs, each a type of its own.
+//! The names of things: events, sessions, runs, streams and logs, each a type of its own. A copy shares the text.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,14 +36,14 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes `text` as it is.
             ///
             /// # Errors
             /// [`IdError`] when it is empty or too long.
-            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+            pub fn new(text: impl Into<Arc<str>>) -> Result<Self, IdError> {
                 let text = text.into();
                 if text.is_empty() {
                     return Err(IdError::Empty { what: $what });
@@ -75,7 +76,7 @@ macro_rules! id {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.as_str().to_owned()
             }
         }
 
@@ -87,7 +88,7 @@ macro_rules! id {
 
         impl bincode::Encode for $name {
             fn encode<E: bincode::enc::Encoder>(&self, e: &mut E) -> Result<(), bincode::error::EncodeError> {
-                self.0.encode(e)
+                self.as_str().encode(e)
             }
         }
 
@@ -168,17 +169,17 @@ impl RequestId {
 impl StreamName {
     /// The stream of a session's harness events.
     pub fn session(id: &SessionId) -> Self {
-        Self(format!("{SESSION_PREFIX}{id}"))
+        Self(format!("{SESSION_PREFIX}{id}").into())
     }
 
     /// The stream of a workflow run's own events.
     pub fn run(id: &RunId) -> Self {
-        Self(format!("{RUN_PREFIX}{id}"))
+        Self(format!("{RUN_PREFIX}{id}").into())
     }
 
     /// The stream of a question.
     pub fn request(id: &RequestId) -> Self {
-        Self(format!("{REQUEST_PREFIX}{id}"))
+        Self(format!("{REQUEST_PREFIX}{id}").into())
     }
 
     /// The stream of the decisions that hold for every run of a workflow; of runs without one where it has no name.

@@ -183,6 +183,7 @@ impl Projections {
     /// Takes those that are furthest behind one batch further.
     fn step(&mut self) -> Result<Step, ProjectionError> {
         let mut behind: Vec<(usize, Checkpoint)> = Vec::new();
+        let mut unfit: Vec<(usize, Option<Checkpoint>)> = Vec::new();
         for index in 0..self.registered.len() {
             let projection = &self.registered[index];
             let (name, ours) = (projection.name(), projection.version());
@@ -205,10 +206,13 @@ impl Projections {
                             "the log is no longer what the read model has seen; it is built anew"
                         );
                     }
-                    self.rebuild_unless_current(index, found)?;
-                    return Ok(Step::Advanced);
+                    unfit.push((index, found));
                 }
             }
+        }
+        if !unfit.is_empty() {
+            self.rebuild_unless_current(unfit)?;
+            return Ok(Step::Advanced);
         }
         let head = self.reader.head()?.position;
         let Some(lowest) = behind.iter().map(|(_, checkpoint)| checkpoint.position).min() else {

@@ -7,11 +7,12 @@
 //! - The switch brings the new generation at least to where the old one stands: a position once reached stays reached.
 //! - One rebuild at a time: a lock on a file beside the read models, which ends with the process that holds it.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runledger_events::{Digest, Position, RunId, StreamName, StreamVersion};
+use runledger_events::{Digest, Position, RecordedEvent, RunId, StreamName, StreamVersion};
 use runledger_store::{Batch, EventFilter, StorageError};
 use rusqlite::{Connection, TransactionBehavior};
 use serde::Serialize;
@@ -50,7 +51,7 @@ pub struct Rebuilt {
     pub events: u64,
     /// Rows it has now.
     pub rows: u64,
-    /// How long it took.
+    /// How long it took, with those that were built in the same pass.
     pub seconds: f64,
     /// Rows that differ from those before; none where those before were of another version or another log, and where
     /// events came so fast that the two were never at the same position.
@@ -60,7 +61,7 @@ pub struct Rebuilt {
 /// How far a rebuild is.
 #[derive(Debug, Clone, Copy)]
 pub struct RebuildProgress<'a> {
-    /// The read model.
+    /// The read model; those of one pass with commas.
     pub projection: &'a str,
     /// Where it is in the log.
     pub position: Position,
@@ -76,6 +77,8 @@ struct Compared {
 
 /// A generation that nobody reads yet.
 struct Hidden {
+    /// The place of its read model in the list.
+    index: usize,
     generation: i64,
     position: Position,
     chain: Digest,
@@ -98,30 +101,52 @@ impl Projections {
     ) -> Result<Rebuilt, ProjectionError> {
         let index = self.index_of(projection)?;
         let _lock = self.lock_rebuilds()?;
-        self.rebuild_locked(index, progress)
+        // One for each that was asked for.
+        Ok(self.rebuild_locked(&[index], progress)?.swap_remove(0))
     }
 
-    /// Builds a read model anew that was found missing, outdated or of another log, unless another process just did.
+    /// Builds several read models anew in one pass over the log; each takes the old one's place in a step of its own.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]; those that are not built yet stay as they were.
+    pub fn rebuild_together(
+        &mut self,
+        projections: &[&str],
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<Vec<Rebuilt>, ProjectionError> {
+        let mut indexes = projections.iter().map(|name| self.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut seen = HashSet::new();
+        indexes.retain(|index| seen.insert(*index));
+        let _lock = self.lock_rebuilds()?;
+        self.rebuild_locked(&indexes, progress)
+    }
+
+    /// Builds read models anew that were found missing, outdated or of another log, unless another process just did.
     pub(crate) fn rebuild_unless_current(
         &mut self,
-        index: usize,
-        found: Option<Checkpoint>,
+        found: Vec<(usize, Option<Checkpoint>)>,
     ) -> Result<(), ProjectionError> {
         let _lock = self.lock_rebuilds()?;
-        let name = self.registered[index].name();
-        if self.checkpoint(name)? != found {
-            return Ok(());
+        let mut indexes = Vec::new();
+        for (index, found) in found {
+            if self.checkpoint(self.registered[index].name())? == found {
+                indexes.push(index);
+            }
         }
-        self.rebuild_locked(index, &mut |_| {})?;
-        // Built from the log as it is, it fits; else the log is changing under its readers, and no rebuild will help.
-        match self.checkpoint(name)? {
-            Some(built) if !self.fits(&built)? => {
+        self.rebuild_locked(&indexes, &mut |_| {})?;
+        for index in indexes {
+            let name = self.registered[index].name();
+            // Built from the log as it is, it fits; else the log is changing under its readers, and no rebuild will
+            // help.
+            if let Some(built) = self.checkpoint(name)?
+                && !self.fits(&built)?
+            {
                 let path = self.reader.path().to_owned();
                 let detail = format!("read model {name} was built, and does not fit the log");
-                Err(StorageError::Damaged { path, doing: "reading the chain", detail }.into())
+                return Err(StorageError::Damaged { path, doing: "reading the chain", detail }.into());
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Folds one run's stream again, and puts the rows in the place of those there are; the read models whose rows are
@@ -183,38 +208,44 @@ impl Projections {
 
     fn rebuild_locked(
         &mut self,
-        index: usize,
+        indexes: &[usize],
         progress: &mut dyn FnMut(RebuildProgress<'_>),
-    ) -> Result<Rebuilt, ProjectionError> {
+    ) -> Result<Vec<Rebuilt>, ProjectionError> {
         let began = Instant::now();
-        let name = self.registered[index].name();
-        if let Some(found) = self.checkpoint(name)?
-            && found.version > self.registered[index].version()
-        {
-            let ours = self.registered[index].version();
-            return Err(ProjectionError::NewerProjection { projection: name.to_owned(), found: found.version, ours });
+        for index in indexes {
+            let (name, ours) = (self.registered[*index].name(), self.registered[*index].version());
+            if let Some(found) = self.checkpoint(name)?.map(|found| found.version).filter(|found| *found > ours) {
+                return Err(ProjectionError::NewerProjection { projection: name.to_owned(), found, ours });
+            }
         }
         self.remove_leftovers()?;
-        let mut hidden = self.begin(index)?;
-        let mut tries = 0;
-        let changed = loop {
-            self.fill(index, &mut hidden, progress)?;
-            self.advance_old(index)?;
-            tries += 1;
-            let compared = self.compare(index, &hidden)?;
-            if let Some(changed) = self.switch(index, &mut hidden, &compared, tries >= COMPARISONS_MAX)? {
-                break changed;
-            }
-        };
-        let rows = self.count_rows(index, hidden.generation)?;
+        let mut all = indexes.iter().map(|index| self.begin(*index)).collect::<Result<Vec<_>, _>>()?;
+        self.fill(&mut all, progress)?;
+        let mut rebuilt = Vec::new();
+        for mut hidden in all {
+            let mut tries = 0;
+            let changed = loop {
+                self.advance_old(hidden.index)?;
+                tries += 1;
+                let compared = self.compare(hidden.index, &hidden)?;
+                if let Some(changed) = self.switch(&mut hidden, &compared, tries >= COMPARISONS_MAX)? {
+                    break changed;
+                }
+                self.fill(std::slice::from_mut(&mut hidden), progress)?;
+            };
+            rebuilt.push(Rebuilt {
+                projection: self.registered[hidden.index].name().to_owned(),
+                events: hidden.events,
+                rows: self.count_rows(hidden.index, hidden.generation)?,
+                seconds: began.elapsed().as_secs_f64(),
+                changed,
+            });
+        }
         self.remove_leftovers()?;
-        Ok(Rebuilt {
-            projection: name.to_owned(),
-            events: hidden.events,
-            rows,
-            seconds: began.elapsed().as_secs_f64(),
-            changed,
-        })
+        for rebuilt in &mut rebuilt {
+            rebuilt.seconds = began.elapsed().as_secs_f64();
+        }
+        Ok(rebuilt)
     }
 
     /// Makes the hidden generation's tables.
@@ -234,6 +265,7 @@ impl Projections {
         transaction.execute_batch(&projection.create_tables(generation)).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         Ok(Hidden {
+            index,
             generation,
             position: Position::START,
             chain,
@@ -244,37 +276,50 @@ impl Projections {
         })
     }
 
-    /// Fills the hidden tables up to the head: one thread reads and decodes, this one folds and writes.
+    /// Fills hidden tables up to the head, all from the same position on: one thread reads and decodes, this one folds
+    /// and writes.
     fn fill(
         &mut self,
-        index: usize,
-        hidden: &mut Hidden,
+        all: &mut [Hidden],
         progress: &mut dyn FnMut(RebuildProgress<'_>),
     ) -> Result<(), ProjectionError> {
-        let projection = self.registered[index].as_ref();
-        let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
+        let indexes: Vec<usize> = all.iter().map(|hidden| hidden.index).collect();
+        let Some(mut position) = all.iter().map(|hidden| hidden.position).min() else {
+            return Ok(());
+        };
+        let filter = EventFilter { kinds: self.kinds(indexes.iter().copied()), ..EventFilter::default() };
+        let read = self.reads(indexes.iter().copied());
+        let names: Vec<&str> = indexes.iter().map(|index| self.registered[*index].name()).collect();
+        let names = names.join(", ");
+        let bytes_max = FOLD_BYTES_MAX / all.len();
+        let Self { path, reader, connection, registered, .. } = self;
         loop {
-            let head = self.reader.head()?.position;
-            let told = |position| RebuildProgress { projection: projection.name(), position, head };
-            progress(told(hidden.position));
-            if hidden.position >= head {
-                hidden.flush(&mut self.connection, &self.path)?;
-                hidden.chain = self.chain_at(hidden.position)?;
-                return Ok(());
+            let head = reader.head()?.position;
+            let told = |position| RebuildProgress { projection: &names, position, head };
+            progress(told(position));
+            if position >= head {
+                break;
             }
-            let after = hidden.position;
-            read_ahead(self.reader.path(), &filter, (after, head), projection.reads(), |batch| {
-                hidden.take(&mut self.connection, &self.path, projection, &batch)?;
-                if hidden.fold.kept_bytes() > FOLD_BYTES_MAX {
-                    hidden.flush(&mut self.connection, &self.path)?;
-                    if hidden.fold.kept_bytes() > FOLD_BYTES_MAX / 2 {
-                        hidden.fold = projection.fold();
+            read_ahead(reader.path(), &filter, (position, head), read, |batch| {
+                for hidden in &mut *all {
+                    let projection = registered[hidden.index].as_ref();
+                    hidden.take(connection, path, projection, &batch)?;
+                    if hidden.fold.kept_bytes() > bytes_max {
+                        hidden.flush(connection, path)?;
+                        if hidden.fold.kept_bytes() > bytes_max / 2 {
+                            hidden.fold = projection.fold();
+                        }
                     }
                 }
-                progress(told(hidden.position));
+                position = batch.scanned_to;
+                progress(told(position));
                 Ok(())
             })?;
         }
+        all.iter_mut().try_for_each(|hidden| hidden.flush(connection, path))?;
+        let chain = self.chain_at(position)?;
+        all.iter_mut().for_each(|hidden| hidden.chain = chain);
+        Ok(())
     }
 
     fn read(&self, index: usize, after: Position, up_to: Position) -> Result<runledger_store::Batch, ProjectionError> {
@@ -346,13 +391,12 @@ impl Projections {
     /// and when it has come too far ahead to be caught up with in here.
     fn switch(
         &mut self,
-        index: usize,
         hidden: &mut Hidden,
         compared: &Compared,
         is_last_try: bool,
     ) -> Result<Option<Option<u64>>, ProjectionError> {
-        let kinds = self.kinds(std::iter::once(index));
-        let projection = self.registered[index].as_ref();
+        let kinds = self.kinds(std::iter::once(hidden.index));
+        let projection = self.registered[hidden.index].as_ref();
         let name = projection.name();
         let path = &self.path;
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "switching to a rebuild", &source);
@@ -475,7 +519,10 @@ impl Hidden {
     ) -> Result<(), ProjectionError> {
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
         let is_writing = self.fold.writes_as_it_takes();
-        let mut events = &batch.events[..];
+        let kinds = projection.kinds();
+        let events: Vec<&RecordedEvent> = batch.events.iter().filter(|event| kinds.takes(&event.kind)).collect();
+        self.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
+        let mut events = &events[..];
         while !events.is_empty() {
             let slice = if is_writing { self.slice.min(events.len()) } else { events.len() };
             let (slice, rest) = events.split_at(slice);
@@ -483,7 +530,7 @@ impl Hidden {
             let began = Instant::now();
             let transaction = connection.transaction_with_behavior(behavior).map_err(failed)?;
             let target = Target { connection: &transaction, generation: self.generation };
-            take_of_its_kinds(projection, self.fold.as_mut(), &target, slice)?;
+            self.fold.take(&target, slice)?;
             transaction.commit().map_err(failed)?;
             if is_writing {
                 self.slice = adapted(self.slice, began.elapsed());
@@ -492,7 +539,6 @@ impl Hidden {
             events = rest;
         }
         self.position = batch.scanned_to;
-        self.events += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::connection;
 use crate::error::{OpenError, ReadError, StorageError};
 use crate::follow::Follower;
-use crate::row::{Names, Proof, RawEvent, metadata};
+use crate::row::{NamedStream, Names, Proof, RawEvent, metadata};
 
 /// Bytes of content in one answer, about, at the most; a single larger event is still one answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
@@ -69,7 +69,7 @@ pub struct LogReader {
     connection: Connection,
     log_id: LogId,
     codec: Codec,
-    names: RefCell<HashMap<i64, StreamName>>,
+    names: RefCell<HashMap<i64, NamedStream>>,
 }
 
 impl LogReader {
@@ -220,7 +220,7 @@ impl LogReader {
         // Beyond the head nothing can be searched yet: what comes there later has to be in a later answer.
         let up_to = up_to.min(self.head()?.position).max(after);
         self.scan(filter, after, up_to, read, false, |raw| {
-            bytes += raw.content.as_ref().map_or(0, Vec::len);
+            bytes += raw.content.map_or(0, <[u8]>::len);
             events.push(raw.decode(&self.codec)?);
             is_cut = events.len() >= limit || bytes >= ANSWER_BYTES_MAX;
             Ok(!is_cut)
@@ -299,7 +299,7 @@ impl LogReader {
         up_to: Position,
         read: Read,
         with_proof: bool,
-        mut take: impl FnMut(RawEvent) -> Result<bool, ReadError>,
+        mut take: impl FnMut(RawEvent<'_>) -> Result<bool, ReadError>,
     ) -> Result<(), ReadError> {
         let (sql, parameters) = select(filter, after, up_to, read, with_proof);
         let mut statement = self.connection.prepare_cached(&sql).map_err(|source| self.storage(&source))?;
@@ -313,29 +313,36 @@ impl LogReader {
         Ok(())
     }
 
-    pub(crate) fn raw(&self, row: &Row<'_>, read: Read, with_proof: bool) -> Result<RawEvent, ReadError> {
+    pub(crate) fn raw<'row>(
+        &self,
+        row: &'row Row<'_>,
+        read: Read,
+        with_proof: bool,
+    ) -> Result<RawEvent<'row>, ReadError> {
         let position = Position(row.get(0).map_err(|source| self.storage(&source))?);
         let column = |column: &'static str| move |_: rusqlite::Error| ReadError::Column { position, column };
         let name = |source| ReadError::Name { position, source };
-        let names = Names {
-            stream: self.stream_name(row.get(1).map_err(column("stream_key"))?, position)?,
-            session: row
-                .get::<_, Option<i64>>(7)
-                .map_err(column("session_key"))?
-                .map(|key| self.stream_name(key, position))
-                .transpose()?,
-            run: row
-                .get::<_, Option<i64>>(8)
-                .map_err(column("run_key"))?
-                .map(|key| self.stream_name(key, position))
-                .transpose()?,
+        let text = |index: usize, name: &'static str| {
+            let text = row.get_ref(index).and_then(|text| Ok(text.as_str_or_null()?));
+            text.map_err(column(name))
         };
+        let blob = |index: usize, name: &'static str| {
+            let blob = row.get_ref(index).and_then(|blob| Ok(blob.as_blob_or_null()?));
+            blob.map_err(column(name))
+        };
+        let stream_of = |index: usize, name: &'static str| {
+            let key: Option<i64> = row.get(index).map_err(column(name))?;
+            key.map(|key| self.stream(key, position)).transpose()
+        };
+        let missing = |column: &'static str| ReadError::Column { position, column };
+        let stream = stream_of(1, "stream_key")?.ok_or_else(|| missing("stream_key"))?.name;
+        let names = Names { session: stream_of(7, "session_key")?, run: stream_of(8, "run_key")? };
         let metadata = metadata(
             position,
-            &names,
-            row.get(9).map_err(column("adapter_session_id"))?,
-            row.get(10).map_err(column("causation_id"))?,
-            row.get(11).map_err(column("correlation_id"))?,
+            names,
+            text(9, "adapter_session_id")?,
+            text(10, "causation_id")?,
+            text(11, "correlation_id")?.map(str::to_owned),
         )?;
         let proof = with_proof
             .then(|| {
@@ -352,37 +359,41 @@ impl LogReader {
         let content_index = if with_proof { 17 } else { 13 };
         Ok(RawEvent {
             position,
-            stream: names.stream,
+            stream,
             stream_version: StreamVersion(row.get(2).map_err(column("stream_version"))?),
-            id: EventId::new(row.get::<_, String>(3).map_err(column("event_id"))?).map_err(name)?,
-            kind: EventKind::parse(row.get_ref(4).and_then(|text| Ok(text.as_str()?)).map_err(column("kind"))?),
+            id: EventId::new(text(3, "event_id")?.ok_or_else(|| missing("event_id"))?).map_err(name)?,
+            kind: EventKind::parse(text(4, "kind")?.ok_or_else(|| missing("kind"))?),
             occurred_at: TimestampMs(row.get(5).map_err(column("occurred_at"))?),
             recorded_at: TimestampMs(row.get(6).map_err(column("recorded_at"))?),
             metadata,
-            facts: row.get(12).map_err(column("facts"))?,
+            facts: blob(12, "facts")?.ok_or_else(|| missing("facts"))?,
             proof,
             content: match read {
                 Read::Facts => None,
-                Read::All => row.get(content_index).map_err(column("content"))?,
+                Read::All => blob(content_index, "content")?,
             },
             content_was_read: read == Read::All,
         })
     }
 
     pub(crate) fn stream_name(&self, key: i64, position: Position) -> Result<StreamName, ReadError> {
-        if let Some(name) = self.names.borrow().get(&key) {
-            return Ok(name.clone());
+        self.stream(key, position).map(|stream| stream.name)
+    }
+
+    fn stream(&self, key: i64, position: Position) -> Result<NamedStream, ReadError> {
+        if let Some(stream) = self.names.borrow().get(&key) {
+            return Ok(stream.clone());
         }
         let name: Option<String> =
             self.query_optional("SELECT name FROM streams WHERE stream_key = ?1", [key], |row| row.get(0))?;
         let name = name.ok_or(ReadError::Column { position, column: "stream_key" })?;
-        let name = StreamName::new(name).map_err(|source| ReadError::Name { position, source })?;
+        let stream = NamedStream::new(StreamName::new(name).map_err(|source| ReadError::Name { position, source })?);
         let mut names = self.names.borrow_mut();
         if names.len() >= NAMES_MAX {
             names.clear();
         }
-        names.insert(key, name.clone());
-        Ok(name)
+        names.insert(key, stream.clone());
+        Ok(stream)
     }
 
     /// Every stream's name and recorded version.

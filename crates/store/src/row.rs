@@ -1,15 +1,15 @@
 //! A row of the log as it is stored, and the event in it.
 
 use runledger_events::{
-    AdapterSessionId, Codec, Content, Digest, EventId, EventKind, IdError, Metadata, Position, RecordedEvent, Salt,
-    StreamName, StreamVersion, TimestampMs,
+    AdapterSessionId, Codec, Content, Digest, EventId, EventKind, IdError, Metadata, Position, RecordedEvent, RunId,
+    Salt, SessionId, StreamName, StreamVersion, TimestampMs,
 };
 
 use crate::error::ReadError;
 
-/// One row, names resolved, payloads undecoded.
-#[derive(Debug, Clone)]
-pub(crate) struct RawEvent {
+/// One row, names resolved, payloads undecoded, where SQLite has them.
+#[derive(Debug)]
+pub(crate) struct RawEvent<'row> {
     pub(crate) position: Position,
     pub(crate) stream: StreamName,
     pub(crate) stream_version: StreamVersion,
@@ -18,10 +18,10 @@ pub(crate) struct RawEvent {
     pub(crate) occurred_at: TimestampMs,
     pub(crate) recorded_at: TimestampMs,
     pub(crate) metadata: Metadata,
-    pub(crate) facts: Vec<u8>,
+    pub(crate) facts: &'row [u8],
     pub(crate) proof: Option<Proof>,
     /// The stored content payload; `None` where it was erased, or not read.
-    pub(crate) content: Option<Vec<u8>>,
+    pub(crate) content: Option<&'row [u8]>,
     pub(crate) content_was_read: bool,
 }
 
@@ -34,21 +34,34 @@ pub(crate) struct Proof {
     pub(crate) salt: Option<Salt>,
 }
 
-/// The columns of a row that hold names by key.
-pub(crate) struct Names {
-    pub(crate) stream: StreamName,
-    pub(crate) session: Option<StreamName>,
-    pub(crate) run: Option<StreamName>,
+/// A stream's name, and what it is the stream of: made once for all events that name it.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedStream {
+    pub(crate) name: StreamName,
+    session_id: Option<SessionId>,
+    run_id: Option<RunId>,
 }
 
-impl RawEvent {
+impl NamedStream {
+    pub(crate) fn new(name: StreamName) -> Self {
+        Self { session_id: name.session_id(), run_id: name.run_id(), name }
+    }
+}
+
+/// The columns of a row that hold names by key.
+pub(crate) struct Names {
+    pub(crate) session: Option<NamedStream>,
+    pub(crate) run: Option<NamedStream>,
+}
+
+impl RawEvent<'_> {
     /// Decodes the payloads that were read.
     pub(crate) fn decode(self, codec: &Codec) -> Result<RecordedEvent, ReadError> {
         let position = self.position;
         let payload = |source| ReadError::Payload { position, source };
-        let facts = codec.decode_facts(&self.facts).map_err(payload)?;
+        let facts = codec.decode_facts(self.facts).map_err(payload)?;
         let content = match self.content {
-            Some(content) => Content::Json(codec.decode_content(&content).map_err(payload)?),
+            Some(content) => Content::Json(codec.decode_content(content).map_err(payload)?),
             None if self.content_was_read => Content::Erased,
             None => Content::NotRead,
         };
@@ -70,27 +83,21 @@ impl RawEvent {
 /// The metadata of a row.
 pub(crate) fn metadata(
     position: Position,
-    names: &Names,
-    adapter_session_id: Option<String>,
-    causation_id: Option<String>,
+    names: Names,
+    adapter_session_id: Option<&str>,
+    causation_id: Option<&str>,
     correlation_id: Option<String>,
 ) -> Result<Metadata, ReadError> {
     let name = |source: IdError| ReadError::Name { position, source };
     // A key that leads to a stream of another sort is no session, and no run.
     let column = |column: &'static str| ReadError::Column { position, column };
-    let session_id = match &names.session {
-        Some(stream) => Some(stream.session_id().ok_or_else(|| column("session_key"))?),
-        None => None,
-    };
-    let run_id = match &names.run {
-        Some(stream) => Some(stream.run_id().ok_or_else(|| column("run_key"))?),
-        None => None,
-    };
+    let session = names.session.map(|stream| stream.session_id.ok_or_else(|| column("session_key")));
+    let run = names.run.map(|stream| stream.run_id.ok_or_else(|| column("run_key")));
     Ok(Metadata {
         causation_id: causation_id.map(EventId::new).transpose().map_err(name)?,
         correlation_id,
-        session_id,
+        session_id: session.transpose()?,
         adapter_session_id: adapter_session_id.map(AdapterSessionId::new).transpose().map_err(name)?,
-        run_id,
+        run_id: run.transpose()?,
     })
 }

@@ -42,21 +42,19 @@ impl RebuildProjections {
         if !self.projection.is_empty() {
             names.retain(|name| self.projection.iter().any(|wanted| wanted == name));
         }
-        let mut rebuilt = Vec::new();
-        if let Some(prefix) = &self.run {
+        let rebuilt = if let Some(prefix) = &self.run {
             let run_id = one_run(&ledger.queries()?, prefix)?.0.id;
-            rebuilt = projections.rebuild_run(&run_id, &names)?;
+            projections.rebuild_run(&run_id, &names)?
         } else {
-            for name in &names {
-                let bar = bar(name, projections.reader().head()?.position);
-                let result = projections.rebuild(name, &mut |progress| {
-                    bar.set_length(progress.head.0);
-                    bar.set_position(progress.position.0);
-                });
-                bar.finish_and_clear();
-                rebuilt.push(result.with_context(|| format!("rebuilding {name}"))?);
-            }
-        }
+            let told = if let [name] = names[..] { name.to_owned() } else { format!("{} read models", names.len()) };
+            let bar = bar(&told, projections.reader().head()?.position);
+            let result = projections.rebuild_together(&names, &mut |progress| {
+                bar.set_length(progress.head.0);
+                bar.set_position(progress.position.0);
+            });
+            bar.finish_and_clear();
+            result.with_context(|| format!("rebuilding {}", names.join(", ")))?
+        };
         let mut exit = Exit::Done;
         if self.verify {
             for name in &names {

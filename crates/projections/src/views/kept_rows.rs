@@ -1,6 +1,7 @@
 //! Rows that a fold keeps, by their key: each is read once, and written once for all that changed it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use crate::error::ProjectionError;
@@ -31,7 +32,7 @@ impl<K: Clone + Eq + Hash, V> KeptRows<K, V> {
         key: &K,
         load: impl FnOnce() -> Result<Option<V>, ProjectionError>,
     ) -> Result<Option<&V>, ProjectionError> {
-        Ok(self.kept(key, load)?.value.as_ref())
+        Ok(Self::kept(&mut self.rows, key, load)?.value.as_ref())
     }
 
     /// The same, to be changed: whatever it is afterwards is written.
@@ -40,24 +41,22 @@ impl<K: Clone + Eq + Hash, V> KeptRows<K, V> {
         key: &K,
         load: impl FnOnce() -> Result<Option<V>, ProjectionError>,
     ) -> Result<&mut Option<V>, ProjectionError> {
-        if !self.kept(key, load)?.is_changed {
+        let kept = Self::kept(&mut self.rows, key, load)?;
+        if !std::mem::replace(&mut kept.is_changed, true) {
             self.changed.push(key.clone());
         }
-        let kept = self.rows.entry(key.clone()).or_insert(Kept { value: None, is_changed: true });
-        kept.is_changed = true;
         Ok(&mut kept.value)
     }
 
-    fn kept(
-        &mut self,
+    fn kept<'a>(
+        rows: &'a mut HashMap<K, Kept<V>>,
         key: &K,
         load: impl FnOnce() -> Result<Option<V>, ProjectionError>,
-    ) -> Result<&Kept<V>, ProjectionError> {
-        if !self.rows.contains_key(key) {
-            let value = load()?;
-            self.rows.insert(key.clone(), Kept { value, is_changed: false });
-        }
-        Ok(&self.rows[key])
+    ) -> Result<&'a mut Kept<V>, ProjectionError> {
+        Ok(match rows.entry(key.clone()) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            Entry::Vacant(place) => place.insert(Kept { value: load()?, is_changed: false }),
+        })
     }
 
     /// A row that is kept; none where it was never read, or is not there.

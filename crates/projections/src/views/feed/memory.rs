@@ -81,9 +81,6 @@ impl Seam {
     }
 }
 
-
-
-
 /// Bytes of a value in memory, beside its key and its text, about.
 const VALUE_BYTES: usize = 96;
 

@@ -68,8 +68,7 @@ impl Calls {
         };
         let key = (begun.session_id.clone(), begun.event_id.clone());
         // Another stream of the session may have an event of the same id: it takes the place of the first.
-        if let Some((adapter, tool_use_id)) =
-            self.begun_by.insert(key, (adapter.to_string(), tool_use_id.clone()))
+        if let Some((adapter, tool_use_id)) = self.begun_by.insert(key, (adapter.to_string(), tool_use_id.clone()))
             && let Some(known) = self.begun.get_mut(&adapter).and_then(|calls| calls.get_mut(&tool_use_id))
         {
             known.retain(|known| (&known.session_id, &known.event_id) != (&begun.session_id, &begun.event_id));

@@ -16,10 +16,10 @@ use runledger_events::{
     RelayState, RequestId, RequestStatus, Source, readable,
 };
 
+use super::NAME;
 use super::calls::{self, Calls};
 use super::contexts::{Belonging, Contexts};
 use super::rows::{self, NewRow, Relay, Settled, Settlement};
-use super::NAME;
 use crate::error::ProjectionError;
 use crate::projection::Target;
 use crate::views::sqlite;
@@ -183,7 +183,9 @@ pub(super) fn take(target: &Target<'_>, kept: &mut Kept, event: &RecordedEvent) 
         K::Decision => decided(target, kept, &told),
         K::ToolPost | K::ToolFailure => ran(target, kept, &told),
         K::PermissionDenied => denied(target, kept, &told),
-        K::UserPrompt | K::StopRequest | K::TurnComplete | K::SubagentStop | K::SessionEnd => passed(target, kept, &told),
+        K::UserPrompt | K::StopRequest | K::TurnComplete | K::SubagentStop | K::SessionEnd => {
+            passed(target, kept, &told)
+        }
         _ => Ok(()),
     }
 }
