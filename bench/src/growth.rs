@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use runledger_events::SessionId;
-use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RequestFilter, RunFilter, projections_path};
+use runledger_events::{RequestStatus, SessionId};
+use runledger_projections::{
+    FeedFilter, FeedPage, ProjectionError, Projections, Queries, RequestFilter, RunFilter, projections_path,
+};
 use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
 
 use crate::Context;
@@ -13,7 +15,7 @@ use crate::figure::{Figure, Floor};
 use crate::follow::{Models, Pace, follow};
 use crate::program;
 use crate::rebuild::rebuild;
-use crate::table::{Table, percentile};
+use crate::table::{Table, median, percentile};
 
 /// What stays as it is, whatever the size, may differ by so much.
 const FLAT: f64 = 1.2;
@@ -22,7 +24,7 @@ const LINEAR: f64 = 0.8;
 /// Numbers of the events that come beside those of the logs.
 const FIRST: u64 = 2_000_000_000;
 /// Asked so often in one repetition.
-const ASKED: usize = 21;
+const ASKED: usize = 101;
 /// Events of a log in which there is one workflow run.
 const EVENTS_A_RUN: u64 = 5_000;
 
@@ -147,17 +149,21 @@ fn queries(ledger: &Path, runs: u64) -> anyhow::Result<[f64; 3]> {
     let queries = Queries::open(ledger)?;
     let runs = RunFilter { limit: Some(usize::try_from(runs)?), ..RunFilter::default() };
     let of_session = FeedFilter { session: Some(SessionId::new("session-7")?), ..FeedFilter::default() };
-    let (mut latest, mut page, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ASKED {
-        latest.push(timed(|| Ok(drop(queries.runs(&runs)?)))?);
-        page.push(timed(|| Ok(drop(queries.feed(&of_session, &FeedPage::Last, 50)?)))?);
-        waiting.push(timed(|| Ok(drop(queries.permission_requests(&RequestFilter::default())?)))?);
-    }
-    Ok([latest, page, waiting].map(|took| percentile(&took, 0.5)))
+    let waiting = RequestFilter { status: Some(RequestStatus::Pending), ..RequestFilter::default() };
+    Ok([
+        asked(|| queries.runs(&runs))?,
+        asked(|| queries.feed(&of_session, &FeedPage::Last, 50))?,
+        asked(|| queries.permission_requests(&waiting))?,
+    ])
 }
 
-fn timed(ask: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    let began = Instant::now();
-    ask()?;
-    Ok(began.elapsed().as_secs_f64() * 1e3)
+/// The median of the milliseconds that it takes.
+fn asked<T>(mut ask: impl FnMut() -> Result<T, ProjectionError>) -> anyhow::Result<f64> {
+    let mut took = Vec::with_capacity(ASKED);
+    for _ in 0..ASKED {
+        let began = Instant::now();
+        ask()?;
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(median(&took))
 }
