@@ -35,10 +35,10 @@ pub(crate) fn session(number: u64) -> anyhow::Result<(StreamName, Metadata)> {
     Ok((StreamName::session(&session), Metadata { session_id: Some(session), ..Metadata::default() }))
 }
 
-/// What a log has at `number`: calls and results of tools, prompts and messages of fifty sessions, and
+/// What a log has at `number`: calls and results of tools, prompts and messages of so many sessions, and
 /// among a hundred events one of a workflow run.
-pub(crate) fn mixed(number: u64) -> anyhow::Result<StreamAppend> {
-    let session = number / 20 % SESSIONS;
+pub(crate) fn mixed(number: u64, sessions: u64) -> anyhow::Result<StreamAppend> {
+    let session = number / 20 % sessions;
     if number.is_multiple_of(WORKFLOW_EVERY) {
         return workflow(number / WORKFLOW_EVERY, session);
     }
@@ -120,13 +120,18 @@ fn workflow(number: u64, session: u64) -> anyhow::Result<StreamAppend> {
     Ok(StreamAppend { stream: StreamName::run(&run_id), expected: ExpectedVersion::Any, events })
 }
 
-/// A ledger with a log of this many events of all sorts.
+/// A ledger with a log of this many events of all sorts, of fifty sessions.
 pub(crate) fn make_log(path: &Path, count: u64) -> anyhow::Result<Arc<EventLog>> {
+    make_log_of(path, count, SESSIONS)
+}
+
+/// The same, of so many sessions.
+pub(crate) fn make_log_of(path: &Path, count: u64, sessions: u64) -> anyhow::Result<Arc<EventLog>> {
     let log = Arc::new(EventLog::open(path)?);
     let mut number = 0;
     while number < count {
         let end = (number + BATCH).min(count);
-        log.append_all((number..end).map(mixed).collect::<anyhow::Result<_>>()?)?;
+        log.append_all((number..end).map(|number| mixed(number, sessions)).collect::<anyhow::Result<_>>()?)?;
         number = end;
     }
     Ok(log)

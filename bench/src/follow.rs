@@ -1,36 +1,77 @@
 //! Following: how long after its commit an event is in the read models, at a steady rate of appends.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use runledger_projections::{Projections, Projector, Queries};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
+use runledger_events::{Position, RuntimeEvent};
+use runledger_projections::{Projections, Projector};
+use runledger_store::{EventLog, ExpectedVersion, Follower, NewEvent, OpenOptions, StreamAppend, SyncMode};
 
 use crate::Context;
 use crate::events::{event, session};
 use crate::figure::{Figure, Floor};
+use crate::streams;
 use crate::table::{Table, percentile};
 
-/// Appended in a second, in transactions of [`BATCH`].
-pub(crate) const RATE: u64 = 20_000;
-const BATCH: u64 = 20;
+/// How long the read models may stand still before the bench gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One run at the rate.
+/// How fast events are appended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) per_second: u64,
+    /// Events in a transaction.
+    pub(crate) batch: u64,
+}
+
+impl Pace {
+    /// What a ledger of many busy sessions gets.
+    pub(crate) const FAST: Self = Self { per_second: 20_000, batch: 20 };
+    /// What leaves a machine time for something else.
+    pub(crate) const MODEST: Self = Self { per_second: 500, batch: 5 };
+
+    pub(crate) fn words(self) -> String {
+        format!("{}/s, {} a transaction", self.per_second, self.batch)
+    }
+}
+
+/// The read models that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Models {
+    /// None: the log is appended to alone.
+    None,
+    /// All of the release, kept by a [`Projector`].
+    All,
+    /// The one that the peers keep too.
+    Streams,
+}
+
+impl Models {
+    fn open(self, ledger: &Path) -> anyhow::Result<Projections> {
+        Ok(if self == Self::Streams { streams::open(ledger)? } else { Projections::open(ledger)? })
+    }
+}
+
+/// One run at a rate.
 pub(crate) struct Followed {
+    pub(crate) events: u64,
     /// Milliseconds from the end of an append to the moment at which the read models have its events.
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
     /// Events that the writer could append in a second with nothing to wait for.
     pub(crate) per_second: f64,
 }
 
 pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     let count = context.sizes.followed;
-    let settings = format!("FULL, {count} events at {RATE}/s, {BATCH} a transaction");
+    let settings = format!("FULL, {count} events at {}", Pace::FAST.words());
     for _ in 0..context.repetitions {
-        let alone = at_rate(&context.dir, count, false)?;
-        let followed = at_rate(&context.dir, count, true)?;
+        let alone = at_rate(&context.dir, SyncMode::Full, count, Models::None)?;
+        let followed = at_rate(&context.dir, SyncMode::Full, count, Models::All)?;
         table.add(
             Figure::new("lag of the read models: p50", "ms", settings.clone()).at_most(1.0),
             followed.p50_ms,
@@ -48,98 +89,139 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn at_rate(dir: &Path, count: u64, with_projector: bool) -> anyhow::Result<Followed> {
+/// Appends so many events to a new ledger, at the fast pace.
+pub(crate) fn at_rate(dir: &Path, sync: SyncMode, count: u64, models: Models) -> anyhow::Result<Followed> {
     let folder = tempfile::tempdir_in(dir)?;
-    let path = folder.path().join("ledger.db");
-    let log = EventLog::open(&path)?;
-    Projections::open(&path)?.catch_up()?;
-    let projector =
-        with_projector.then(|| Projector::start(&path, log.follow(runledger_events::Position::START)?)).transpose()?;
-    let (stream, metadata) = session(1)?;
+    let log = EventLog::open_with(folder.path().join("ledger.db"), &OpenOptions { sync, ..OpenOptions::default() })?;
     let prepared: Vec<_> = (0..count).map(event).collect::<anyhow::Result<_>>()?;
-    // What was acknowledged, and when; the looker takes off what the read models have.
-    let appended: Mutex<std::collections::VecDeque<(u64, Instant)>> = Mutex::default();
-    let is_over = std::sync::atomic::AtomicBool::new(false);
-    let mut busy = Duration::ZERO;
+    follow(&log, prepared.into_iter().map(Ok), Pace::FAST, models)
+}
+
+/// What was acknowledged, and when; the looker takes off what the read models have.
+type Acknowledged = Mutex<VecDeque<(Position, Instant)>>;
+
+/// Appends the events at a pace to one session, while the read models follow and somebody looks at how far they are.
+pub(crate) fn follow(
+    log: &EventLog,
+    events: impl Iterator<Item = anyhow::Result<RuntimeEvent>>,
+    pace: Pace,
+    models: Models,
+) -> anyhow::Result<Followed> {
+    let path = log.path();
+    if models != Models::None {
+        models.open(path)?.catch_up()?;
+    }
+    let projector = (models == Models::All)
+        .then(|| anyhow::Ok(Projector::start(path, log.follow(Position::START)?)?))
+        .transpose()?;
+    let follower = (models == Models::Streams).then(|| log.follow(Position::START)).transpose()?;
+    let (stream, metadata) = session(1)?;
+    let acknowledged = Acknowledged::default();
+    let (is_over, is_seen) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (mut busy, mut count) = (Duration::ZERO, 0);
     let lags = std::thread::scope(|scope| {
-        let looker = with_projector.then(|| scope.spawn(|| look(&path, &appended, &is_over)));
-        let result = pace(prepared, |events| {
+        let followed = follower.map(|follower| scope.spawn(|| project(path, follower, &is_seen)));
+        let looker = (models != Models::None).then(|| scope.spawn(|| look(path, models, &acknowledged, &is_over)));
+        let appended = keep(pace, events, |events| {
             let began = Instant::now();
             let events: Vec<NewEvent> =
-                events.map(|event| NewEvent::new(event, metadata.clone())).collect::<Result<_, _>>()?;
+                events.into_iter().map(|event| NewEvent::new(event, metadata.clone())).collect::<Result<_, _>>()?;
             let append = StreamAppend { stream: stream.clone(), expected: ExpectedVersion::Any, events };
             let receipts = log.append_all(vec![append])?;
             busy += began.elapsed();
-            if let (Some(last), Ok(mut appended)) = (receipts.last(), appended.lock()) {
-                appended.push_back((last.position.0, Instant::now()));
+            count += receipts.len() as u64;
+            if let (Some(last), Ok(mut acknowledged)) = (receipts.last(), acknowledged.lock()) {
+                acknowledged.push_back((last.position, Instant::now()));
             }
             Ok(())
         });
-        is_over.store(true, std::sync::atomic::Ordering::Release);
-        let lags = match looker.map(std::thread::ScopedJoinHandle::join) {
-            None => Ok(vec![0.0]),
-            Some(Ok(lags)) => lags,
-            Some(Err(_)) => Err(anyhow::anyhow!("the looker panicked")),
-        };
-        result.and(lags)
+        is_over.store(true, Ordering::Release);
+        let lags = joined(looker).transpose();
+        is_seen.store(true, Ordering::Release);
+        let followed = joined(followed).transpose();
+        appended.and(followed)?;
+        Ok::<_, anyhow::Error>(lags?.unwrap_or_else(|| vec![0.0]))
     })?;
     if let Some(projector) = projector {
         projector.stop()?;
     }
     Ok(Followed {
+        events: count,
         p50_ms: percentile(&lags, 0.5),
         p99_ms: percentile(&lags, 0.99),
+        max_ms: percentile(&lags, 1.0),
         per_second: count as f64 / busy.as_secs_f64(),
     })
 }
 
+fn joined<T>(thread: Option<std::thread::ScopedJoinHandle<'_, anyhow::Result<T>>>) -> Option<anyhow::Result<T>> {
+    thread.map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
+}
+
 /// Hands over the events in batches, each at its moment.
-fn pace<T>(
-    events: Vec<T>,
-    mut append: impl FnMut(&mut dyn Iterator<Item = T>) -> anyhow::Result<()>,
+fn keep(
+    pace: Pace,
+    mut events: impl Iterator<Item = anyhow::Result<RuntimeEvent>>,
+    mut append: impl FnMut(Vec<RuntimeEvent>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
-    let mut events = events.into_iter();
-    let mut batch = 0;
-    while events.len() > 0 {
-        let due = Duration::from_secs_f64((batch * BATCH) as f64 / RATE as f64);
+    for batch in 0.. {
+        let due = Duration::from_secs_f64((batch * pace.batch) as f64 / pace.per_second as f64);
         if let Some(left) = due.checked_sub(began.elapsed()) {
             std::thread::sleep(left);
         }
-        append(&mut events.by_ref().take(BATCH as usize))?;
-        batch += 1;
+        let next: Vec<_> = events.by_ref().take(usize::try_from(pace.batch)?).collect::<anyhow::Result<_>>()?;
+        if next.is_empty() {
+            break;
+        }
+        append(next)?;
     }
     Ok(())
 }
 
-/// Looks every so often how far every read model is, as a query does that waits; milliseconds for each append.
-fn look(
-    path: &Path,
-    appended: &Mutex<std::collections::VecDeque<(u64, Instant)>>,
-    is_over: &std::sync::atomic::AtomicBool,
-) -> anyhow::Result<Vec<f64>> {
-    let queries = Queries::open(path)?;
-    let mut lags = Vec::new();
+/// What a [`Projector`] does, for a read model of one's own.
+fn project(ledger: &Path, mut follower: Follower, is_over: &AtomicBool) -> anyhow::Result<()> {
+    let mut projections = streams::open(ledger)?;
     loop {
-        let is_last = is_over.load(std::sync::atomic::Ordering::Acquire);
-        let reached = queries
-            .status()?
-            .iter()
-            .map(|status| status.position.map_or(0, |position| position.0))
-            .min()
-            .unwrap_or_default();
+        let is_last = is_over.load(Ordering::Acquire);
+        let reached = projections.catch_up()?;
+        if is_last {
+            return Ok(());
+        }
+        follower.wait_beyond(reached, Duration::from_millis(50))?;
+    }
+}
+
+/// Looks every so often how far every read model is, as a query does that waits; milliseconds for each append.
+fn look(ledger: &Path, models: Models, acknowledged: &Acknowledged, is_over: &AtomicBool) -> anyhow::Result<Vec<f64>> {
+    let projections = models.open(ledger)?;
+    let names = projections.names();
+    let mut lags = Vec::new();
+    let (mut before, mut came_further) = (Position::START, Instant::now());
+    loop {
+        let is_last = is_over.load(Ordering::Acquire);
+        let mut reached = None;
+        for name in &names {
+            let at = projections.checkpoint(name)?.map_or(Position::START, |checkpoint| checkpoint.position);
+            reached = Some(reached.map_or(at, |reached: Position| reached.min(at)));
+        }
+        let reached = reached.unwrap_or(Position::START);
         let now = Instant::now();
-        if let Ok(mut appended) = appended.lock() {
-            while let Some((position, at)) = appended.front().copied()
+        if let Ok(mut acknowledged) = acknowledged.lock() {
+            while let Some((position, at)) = acknowledged.front().copied()
                 && position <= reached
             {
                 lags.push(now.saturating_duration_since(at).as_secs_f64() * 1e3);
-                appended.pop_front();
+                acknowledged.pop_front();
             }
-            if is_last && appended.is_empty() {
+            if is_last && acknowledged.is_empty() {
                 return Ok(lags);
             }
+            if reached > before || acknowledged.is_empty() {
+                (before, came_further) = (reached, now);
+            }
         }
+        anyhow::ensure!(came_further.elapsed() < PATIENCE, "the read models stand at {reached}, and come no further");
         std::thread::sleep(Duration::from_micros(200));
     }
 }

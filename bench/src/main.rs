@@ -6,11 +6,16 @@ mod events;
 mod figure;
 mod follow;
 mod footprint;
+mod growth;
+mod opening;
+mod peer;
 mod peers;
 mod program;
 mod raw;
 mod rebuild;
+mod rebuild_lag;
 mod sizes;
+mod streams;
 mod table;
 
 use std::path::PathBuf;
@@ -61,10 +66,13 @@ struct Context {
 
 type Group = fn(&Context, &mut Table) -> anyhow::Result<()>;
 
-const GROUPS: [(&str, Group); 6] = [
+const GROUPS: [(&str, Group); 9] = [
     ("append", append::run),
     ("follow", follow::run),
     ("rebuild", rebuild::run),
+    ("lag-in-rebuild", rebuild_lag::run),
+    ("opening", opening::run),
+    ("growth", growth::run),
     ("program", program::run),
     ("footprint", footprint::run),
     ("peers", peers::run),

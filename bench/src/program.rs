@@ -19,52 +19,37 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
         return Ok(());
     };
     let folder = tempfile::tempdir_in(&context.dir)?;
-    for count in
-        context.sizes.growth.iter().copied().filter(|count| *count < context.sizes.log).chain([context.sizes.log])
-    {
-        let path = folder.path().join(format!("{count}.db"));
-        drop(make_log(&path, count)?);
-        Projections::open(&path)?.catch_up()?;
-        checkpoint(&path)?;
-        let is_main = count == context.sizes.log;
-        for _ in 0..context.repetitions {
-            let hooks = hooks(program, &path, context.sizes.hooks)?;
-            let nothing = nothing(context.sizes.hooks)?;
-            let settings = format!("{} calls, ledger of {count} events", context.sizes.hooks);
-            let p50 = Figure::new(format!("hook, {count} events: p50"), "ms", settings.clone());
-            table.add(p50, percentile(&hooks, 0.5), None);
-            let p99 = Figure::new(format!("hook, {count} events: p99"), "ms", settings.clone());
-            let p99 = if is_main { p99.at_most(10.0) } else { p99 };
-            table.add(p99, percentile(&hooks, 0.99), None);
-            if is_main {
-                let settings = format!("{} calls", context.sizes.hooks);
-                table.add(
-                    Figure::new("a process that does nothing: p50", "ms", settings.clone()),
-                    percentile(&nothing, 0.5),
-                    None,
-                );
-                table.add(
-                    Figure::new("a process that does nothing: p99", "ms", settings),
-                    percentile(&nothing, 0.99),
-                    None,
-                );
-            }
-            for (name, arguments) in [
-                ("status", &["status"][..]),
-                ("runs --limit 20", &["runs", "--limit", "20"]),
-                ("pending", &["pending"]),
-            ] {
-                let took = command(program, &path, arguments)?;
-                let settings = format!("whole process, ledger of {count} events");
-                table.add(Figure::new(format!("{name}, {count} events"), "ms", settings), took, None);
-            }
+    let count = context.sizes.log;
+    let path = folder.path().join("ledger.db");
+    drop(make_log(&path, count)?);
+    Projections::open(&path)?.catch_up()?;
+    checkpoint(&path)?;
+    for _ in 0..context.repetitions {
+        let hooks = hooks(program, &path, context.sizes.hooks)?;
+        let nothing = nothing(context.sizes.hooks)?;
+        let settings = format!("{} calls, ledger of {count} events", context.sizes.hooks);
+        let p50 = Figure::new("hook: p50", "ms", settings.clone());
+        table.add(p50, percentile(&hooks, 0.5), None);
+        let p99 = Figure::new("hook: p99", "ms", settings);
+        table.add(p99.at_most(10.0), percentile(&hooks, 0.99), None);
+        let settings = format!("{} calls", context.sizes.hooks);
+        let p50 = Figure::new("a process that does nothing: p50", "ms", settings.clone());
+        table.add(p50, percentile(&nothing, 0.5), None);
+        let p99 = Figure::new("a process that does nothing: p99", "ms", settings);
+        table.add(p99, percentile(&nothing, 0.99), None);
+        for (name, arguments) in
+            [("status", &["status"][..]), ("runs --limit 20", &["runs", "--limit", "20"]), ("pending", &["pending"])]
+        {
+            let took = command(program, &path, arguments)?;
+            let settings = format!("whole process, ledger of {count} events");
+            table.add(Figure::new(name, "ms", settings), took, None);
         }
     }
     Ok(())
 }
 
 /// Milliseconds of each call of the hook, as a harness makes it.
-fn hooks(program: &Path, ledger: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
+pub(crate) fn hooks(program: &Path, ledger: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
     (0..count)
         .map(|number| {
             let payload = format!(

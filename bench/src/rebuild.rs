@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// Events of the log a second, while these read models are built anew together.
-fn rebuild(path: &Path, names: &[&str], count: u64) -> anyhow::Result<f64> {
+pub(crate) fn rebuild(path: &Path, names: &[&str], count: u64) -> anyhow::Result<f64> {
     let mut projections = Projections::open(path)?;
     let began = Instant::now();
     projections.rebuild_together(names, &mut |_| {})?;

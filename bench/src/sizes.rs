@@ -11,8 +11,12 @@ pub(crate) struct Sizes {
     pub(crate) batched: u64,
     /// The log that is folded, read and queried.
     pub(crate) log: u64,
-    /// The logs of the rows of growth, beside that one.
+    /// The log that is rebuilt while a writer goes on.
+    pub(crate) rebuilt: u64,
+    /// The logs of the rows of growth, the smallest first.
     pub(crate) growth: &'static [u64],
+    /// Events appended at a modest rate to each of those.
+    pub(crate) grown_lag: u64,
     /// Events appended at a fixed rate while the projector follows.
     pub(crate) followed: u64,
     /// Hook processes.
@@ -27,7 +31,9 @@ impl Sizes {
         per_writer: 400,
         batched: 100_000,
         log: 1_000_000,
-        growth: &[100_000, 10_000_000],
+        rebuilt: 1_000_000,
+        growth: &[100_000, 1_000_000, 10_000_000],
+        grown_lag: 2_500,
         followed: 100_000,
         hooks: 500,
         memory: 10_000_000,
@@ -37,7 +43,9 @@ impl Sizes {
         per_writer: 100,
         batched: 30_000,
         log: 50_000,
-        growth: &[10_000],
+        rebuilt: 10_000,
+        growth: &[5_000, 50_000],
+        grown_lag: 400,
         followed: 20_000,
         hooks: 100,
         memory: 50_000,

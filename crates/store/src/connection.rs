@@ -43,7 +43,7 @@ pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connec
     schema::look(path, &connection)?;
     sqlite::use_wal(&connection, options.busy_timeout).map_err(storage)?;
     let pragmas: [(&str, &dyn rusqlite::ToSql); 6] = [
-        ("synchronous", &"FULL"),
+        ("synchronous", &options.sync.pragma()),
         // On macOS fsync leaves data in the drive's cache; this asks for F_FULLFSYNC. Elsewhere it changes nothing.
         ("fullfsync", &true),
         ("checkpoint_fullfsync", &true),
@@ -122,4 +122,26 @@ fn create(path: &Path) -> Result<(), OpenError> {
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+    use crate::log::SyncMode;
+
+    #[test]
+    fn an_append_waits_for_the_disk_unless_whoever_opens_the_log_chose_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let synchronous = |options: &OpenOptions| -> i64 {
+            let connection = open_writable(&path, options).unwrap();
+            connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap()
+        };
+        let (normal, full) = (1, 2);
+        assert_eq!(synchronous(&OpenOptions::default()), full);
+        assert_eq!(synchronous(&OpenOptions { sync: SyncMode::Normal, ..OpenOptions::default() }), normal);
+        assert_eq!(synchronous(&OpenOptions::default()), full, "the file does not keep it");
+    }
 }

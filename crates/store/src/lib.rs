@@ -40,7 +40,7 @@ pub use error::{AppendError, NewEventError, OpenError, ReadError, StorageError, 
 pub use expected_version::ExpectedVersion;
 pub use exported::{ExportedError, new_event_from_exported};
 pub use follow::Follower;
-pub use log::{EventLog, OpenOptions};
+pub use log::{EventLog, OpenOptions, SyncMode};
 pub use new_event::{CONTENT_BYTES_MAX, NewEvent, Receipt, StreamAppend};
 pub use reader::{Batch, EventFilter, Head, LogReader, Read};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};

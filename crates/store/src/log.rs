@@ -15,6 +15,32 @@ use crate::group_commit::{GroupCommit, Writer};
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
 
+/// What an append has done when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// Its events are on the disk: a loss of power takes nothing that was acknowledged. SQLite's `synchronous=FULL`.
+    #[default]
+    Full,
+    /// Its events are with the operating system, which writes them later; the disk is waited for only when the
+    /// write-ahead log is written into the file. SQLite's `synchronous=NORMAL`.
+    ///
+    /// What that gives up: after a loss of power, or a crash of the operating system, the appends that were
+    /// acknowledged last may be gone, and their positions are given to other events then. What is left is whole: appends
+    /// up to some point, each of them entire. A process that crashes or is killed loses nothing. Whoever throws
+    /// something away because it was appended, as [`take_in`](crate::take_in) does with spools, wants [`SyncMode::Full`].
+    Normal,
+}
+
+impl SyncMode {
+    /// The word that SQLite has for it.
+    pub(crate) fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+        }
+    }
+}
+
 /// How a log is opened.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
@@ -25,11 +51,13 @@ pub struct OpenOptions {
     /// Pages of the write-ahead log before it is written into the file and begun anew. Whoever opens a file that nobody
     /// else has open reads that log whole: about 2 µs a page of 4096 bytes.
     pub wal_pages: u32,
+    /// Whether an append waits for the disk. It holds for the appends of this log alone: another process has its own.
+    pub sync: SyncMode,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(5), create: true, wal_pages: 4000 }
+        Self { busy_timeout: Duration::from_secs(5), create: true, wal_pages: 4000, sync: SyncMode::Full }
     }
 }
 
@@ -77,7 +105,7 @@ impl EventLog {
         &self.log_id
     }
 
-    /// Appends `events` to `stream` atomically, and returns once they are on disk.
+    /// Appends `events` to `stream` atomically, and returns once they are on disk, unless [`SyncMode::Normal`] was chosen.
     ///
     /// Shape: one stream, 1..n events, in order; one receipt each. An event that is there already, under the same id
     /// with the same content, is not appended again: its first receipt comes back. Under `NoStream` and `Exact`, either

@@ -202,7 +202,7 @@ fn name_of(record: &SpoolRecord) -> String {
 }
 
 fn options(create: bool) -> OpenOptions {
-    OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES }
+    OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES, ..OpenOptions::default() }
 }
 
 /// Appends the events to the ledger, in one moment. One that was never there is made.
