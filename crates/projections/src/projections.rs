@@ -97,13 +97,12 @@ impl Drop for Projections {
 }
 
 /// What a step came to.
+#[derive(PartialEq, Eq)]
 enum Step {
-    /// Every read model stands at the head.
-    Idle,
-    /// Some came further.
-    Advanced,
-    /// Another process was quicker; look again.
-    Overtaken,
+    /// Every read model has come as far as is wanted.
+    There,
+    /// Some came further, or another process was quicker: look again.
+    Goes,
 }
 
 impl Projections {
@@ -144,32 +143,8 @@ impl Projections {
     /// [`ProjectionError`]; what was applied before stays.
     pub fn catch_up(&mut self) -> Result<Position, ProjectionError> {
         let wanted = self.reader.head()?.position;
-        loop {
-            match self.step()? {
-                Step::Idle => return Ok(wanted),
-                Step::Advanced | Step::Overtaken => {
-                    if self.lowest()?.is_some_and(|lowest| lowest >= wanted) {
-                        return Ok(wanted);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The position that every read model has reached; `None` when one was never built, or has to be built anew.
-    fn lowest(&self) -> Result<Option<Position>, ProjectionError> {
-        let mut lowest = None;
-        for projection in &self.registered {
-            let Some(checkpoint) = self.checkpoint(projection.name())? else {
-                return Ok(None);
-            };
-            // A position in another log, or of another version, is no way that was come.
-            if checkpoint.version != projection.version() || !self.fits(&checkpoint)? {
-                return Ok(None);
-            }
-            lowest = Some(lowest.map_or(checkpoint.position, |lowest: Position| lowest.min(checkpoint.position)));
-        }
-        Ok(lowest)
+        while self.step(wanted)? == Step::Goes {}
+        Ok(wanted)
     }
 
     /// The checkpoint of a read model, if it was ever built.
@@ -181,13 +156,15 @@ impl Projections {
     }
 
     /// Takes those that are furthest behind one batch further.
-    fn step(&mut self) -> Result<Step, ProjectionError> {
+    fn step(&mut self, wanted: Position) -> Result<Step, ProjectionError> {
         let mut behind: Vec<(usize, Checkpoint)> = Vec::new();
         let mut unfit: Vec<(usize, Option<Checkpoint>)> = Vec::new();
-        for index in 0..self.registered.len() {
+        // Most often all stand at the same place, which is looked up once.
+        let mut fitting: Option<(Position, Digest)> = None;
+        for (index, found) in self.checkpoints()?.into_iter().enumerate() {
             let projection = &self.registered[index];
             let (name, ours) = (projection.name(), projection.version());
-            match self.checkpoint(name)? {
+            match found {
                 Some(found) if found.version > ours => {
                     return Err(ProjectionError::NewerProjection {
                         projection: name.to_owned(),
@@ -195,7 +172,14 @@ impl Projections {
                         ours,
                     });
                 }
-                Some(found) if found.version == ours && self.fits(&found)? => behind.push((index, found)),
+                Some(found)
+                    if found.version == ours
+                        && found.log_id == *self.reader.log_id()
+                        && (fitting == Some((found.position, found.chain)) || self.fits(&found)?) =>
+                {
+                    fitting = Some((found.position, found.chain));
+                    behind.push((index, found));
+                }
                 found => {
                     if found
                         .as_ref()
@@ -212,27 +196,35 @@ impl Projections {
         }
         if !unfit.is_empty() {
             self.rebuild_unless_current(unfit)?;
-            return Ok(Step::Advanced);
+            return Ok(Step::Goes);
+        }
+        let Some(lowest) = behind.iter().map(|(_, checkpoint)| checkpoint.position).min() else {
+            return Ok(Step::There);
+        };
+        if lowest >= wanted {
+            return Ok(Step::There);
         }
         let head = self.reader.head()?.position;
-        let Some(lowest) = behind.iter().map(|(_, checkpoint)| checkpoint.position).min() else {
-            return Ok(Step::Idle);
-        };
         if lowest >= head {
-            return Ok(Step::Idle);
+            return Ok(Step::There);
         }
         behind.retain(|(_, checkpoint)| checkpoint.position == lowest);
-
         let filter =
             EventFilter { kinds: self.kinds(behind.iter().map(|(index, _)| *index)), ..EventFilter::default() };
         let read = self.reads(behind.iter().map(|(index, _)| *index));
         let batch = self.reader.read(&filter, lowest, head, BATCH_EVENTS_MAX, read)?;
         let chain = self.chain_at(batch.scanned_to)?;
-        if self.apply(&behind, &batch.events, batch.scanned_to, chain)? {
-            Ok(Step::Advanced)
-        } else {
-            Ok(Step::Overtaken)
-        }
+        let is_applied = self.apply(&behind, &batch.events, batch.scanned_to, chain)?;
+        let are_all = behind.len() == self.registered.len();
+        Ok(if is_applied && are_all && batch.scanned_to >= wanted { Step::There } else { Step::Goes })
+    }
+
+    /// The checkpoints of all read models, in the order of the list, as they are at one moment.
+    fn checkpoints(&self) -> Result<Vec<Option<Checkpoint>>, ProjectionError> {
+        let failed = |source: rusqlite::Error| self.failed("reading the checkpoints", &source);
+        let snapshot = self.connection.unchecked_transaction().map_err(failed)?;
+        let names = self.registered.iter().map(|projection| projection.name());
+        names.map(|name| Checkpoint::load(&snapshot, name)).collect::<Result<_, _>>().map_err(failed)
     }
 
     /// Whether a checkpoint is of this log, and of what the log was when it was written.
