@@ -7,6 +7,9 @@
 //! content = bincode 2, standard configuration, of the event's JSON text
 //! ```
 //!
+//! A body of content is compressed where that makes it shorter; the version is that of what comes out. Facts never are:
+//! they are short, read often, and part of the digest byte for byte.
+//!
 //! bincode is no longer developed: the version byte is what lets another encoding take its place without rewriting a
 //! log (docs/decisions/0003-payload-codec.md).
 
@@ -15,6 +18,7 @@ use std::fmt;
 
 use bincode::config;
 
+use crate::compression::{self, CONTENT_DICTIONARY};
 use crate::facts::Facts;
 use crate::upcast::Upcasters;
 
@@ -28,6 +32,12 @@ pub const HEADER_BYTES: usize = 4;
 const NEWEST: u8 = 2;
 
 const COMPRESSION_NONE: u8 = 0;
+
+/// The longest JSON text of one event, in bytes.
+pub const CONTENT_BYTES_MAX: usize = 256 << 20;
+
+/// The length before a text takes at most this much.
+const LENGTH_BYTES_MAX: usize = 9;
 
 /// No facts come near this; a larger length can only be damage, and must not make us allocate it.
 pub(crate) const FACTS_BYTES_MAX: usize = 16 << 20;
@@ -148,13 +158,19 @@ impl Codec {
     /// The JSON text as a stored payload.
     ///
     /// # Errors
-    /// [`CodecError::Encode`], never for text that fits in memory twice.
+    /// [`CodecError::Encode`], never for text that fits in memory three times.
     pub fn encode_content(&self, json: &str) -> Result<Vec<u8>, CodecError> {
         let mut payload = self.header();
-        payload.reserve(json.len() + 9);
+        payload.reserve(json.len() + LENGTH_BYTES_MAX);
         bincode::encode_into_std_write(json, &mut payload, config::standard())
             .map_err(|source| CodecError::Encode { part: PayloadPart::Content, source })?;
-        Ok(payload)
+        // What is too long to be read again is not the codec's to refuse, but never a frame.
+        if json.len() > CONTENT_BYTES_MAX {
+            return Ok(payload);
+        }
+        let [low, high] = CONTENT_DICTIONARY.id.to_le_bytes();
+        let header = [self.newest, compression::ZSTD, low, high];
+        Ok(compression::compressed(&header, &payload[HEADER_BYTES..]).unwrap_or(payload))
     }
 
     /// The facts in a stored payload.
@@ -197,13 +213,18 @@ impl Codec {
         if version > self.newest {
             return Err(CodecError::Newer { part, version, newest: self.newest });
         }
-        if compression != COMPRESSION_NONE || dictionary != 0 {
-            return Err(CodecError::Compression { part, compression, dictionary });
-        }
+        let body = match (part, compression, dictionary) {
+            (_, COMPRESSION_NONE, 0) => Cow::Borrowed(body),
+            (PayloadPart::Content, compression::ZSTD, id) if id == CONTENT_DICTIONARY.id => {
+                let bytes_max = CONTENT_BYTES_MAX + LENGTH_BYTES_MAX;
+                Cow::Owned(compression::decompressed(body, bytes_max).map_err(|detail| damaged(part, &detail))?)
+            }
+            _ => return Err(CodecError::Compression { part, compression, dictionary }),
+        };
         if version == self.newest {
-            return Ok(Cow::Borrowed(body));
+            return Ok(body);
         }
-        self.upcasters.apply(part, version, self.newest, body.to_vec()).map(Cow::Owned)
+        self.upcasters.apply(part, version, self.newest, body.into_owned()).map(Cow::Owned)
     }
 }
 

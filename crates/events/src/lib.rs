@@ -14,6 +14,7 @@
 //! ```
 
 mod codec;
+mod compression;
 mod digest;
 mod envelope;
 mod facts;
@@ -43,7 +44,8 @@ mod version_1;
 mod workflow_event;
 mod workflow_state;
 
-pub use codec::{Codec, CodecError, HEADER_BYTES, PayloadPart};
+pub use codec::{CONTENT_BYTES_MAX, Codec, CodecError, HEADER_BYTES, PayloadPart};
+pub use compression::{CONTENT_DICTIONARY, Dictionary};
 pub use digest::{DIGEST_BYTES, Digest, SALT_BYTES, Salt, chain, chain_seed, commitment, content_digest, event_digest};
 pub use envelope::{Content, Metadata, RecordedEvent};
 pub use facts::{DecisionFacts, Facts, KindFacts};

@@ -6,6 +6,9 @@
 //! one kind has `@` and a word behind it. To add one, write its `.json` and run
 //! `RUNLEDGER_WRITE_GOLDEN=1 cargo test -p runledger-events --test golden`: that writes the files that are missing, and
 //! never changes one that is there. Bytes that were released are never written anew.
+//!
+//! What zstd makes of a content may change with its version, so that no test asks for the bytes of a compressed one; but what
+//! was written has to be read: `golden/compressed` has payloads of some of the cases of `v2`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
 use std::collections::BTreeSet;
@@ -86,9 +89,13 @@ fn every_kind_encodes_to_the_golden_bytes_of_the_newest_version() {
         let encoded_content = codec.encode_content(event.json()).unwrap();
         // Then
         assert_eq!(to_hex(&encoded_facts), to_hex(&facts), "facts of {name}");
-        assert_eq!(to_hex(&encoded_content), to_hex(&content), "content of {name}");
         assert_eq!(facts[..HEADER_BYTES], [NEWEST, 0, 0, 0], "header of {name}");
-        assert_eq!(content[..HEADER_BYTES], [NEWEST, 0, 0, 0], "header of {name}");
+        if encoded_content[..HEADER_BYTES] == [NEWEST, 0, 0, 0] {
+            assert_eq!(to_hex(&encoded_content), to_hex(&content), "content of {name}");
+        } else {
+            assert_eq!(encoded_content[..HEADER_BYTES], [NEWEST, 1, 1, 0], "header of {name}");
+            assert!(encoded_content.len() < HEADER_BYTES + event.json().len(), "content of {name}");
+        }
     }
 }
 
@@ -103,6 +110,25 @@ fn golden_bytes_of_every_kind_and_version_decode_to_what_the_json_says() {
         assert_eq!(&decoded_facts, event.facts(), "facts of {name}");
         assert_eq!(decoded_content, event.json(), "content of {name}");
     }
+}
+
+/// Cases of `v2` of which a compressed content is kept.
+const COMPRESSED: [&str; 6] =
+    ["tool.post", "user.prompt", "user.prompt@odd-json", "permission.request", "unknown", "workflow.start"];
+
+#[test]
+fn compressed_content_that_was_written_once_is_read() {
+    let codec = Codec::default();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/compressed");
+    let v2 = cases(2);
+    for name in COMPRESSED {
+        let json = v2.iter().find(|case| case.name == name).unwrap().event.json();
+        let encoded = codec.encode_content(json).unwrap();
+        let content = committed(&folder.join(format!("{name}.content.hex")), &encoded);
+        assert_eq!(content[..HEADER_BYTES], [2, 1, 1, 0], "header of {name}");
+        assert_eq!(codec.decode_content(&content).unwrap(), json, "content of {name}");
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), COMPRESSED.len());
 }
 
 #[test]

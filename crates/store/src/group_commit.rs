@@ -18,7 +18,8 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{AppendError, StorageError};
 use crate::log::Listeners;
-use crate::new_event::{NewEvent, Receipt, StreamAppend};
+use crate::new_event::Receipt;
+use crate::seal::SealedAppend;
 use crate::write::{AppendTransaction, Heads};
 
 /// Requests in one transaction, at the most.
@@ -33,7 +34,7 @@ enum Turn {
     /// What came of its request.
     Answer(Answer),
     /// It leads now, with its request.
-    Lead(Vec<StreamAppend>),
+    Lead(Vec<SealedAppend>),
     /// Whoever led did not come to an end.
     Gone,
 }
@@ -64,7 +65,7 @@ impl Seat {
 
 /// A caller that waits: its request, and where it sits.
 struct Waiting {
-    appends: Vec<StreamAppend>,
+    appends: Vec<SealedAppend>,
     seat: Arc<Seat>,
 }
 
@@ -97,7 +98,7 @@ impl GroupCommit {
     }
 
     /// Appends to several streams, all or nothing, and returns once that is on disk.
-    pub(crate) fn append(&self, appends: Vec<StreamAppend>) -> Answer {
+    pub(crate) fn append(&self, appends: Vec<SealedAppend>) -> Answer {
         let appends = match self.turn_of(appends) {
             Turn::Lead(appends) => appends,
             Turn::Answer(answer) => return answer,
@@ -117,7 +118,7 @@ impl GroupCommit {
     }
 
     /// Leads where nobody does; else waits for what comes.
-    fn turn_of(&self, appends: Vec<StreamAppend>) -> Turn {
+    fn turn_of(&self, appends: Vec<SealedAppend>) -> Turn {
         let seat = Arc::new(Seat::default());
         {
             let mut queue = lock(&self.queue);
@@ -134,7 +135,7 @@ impl GroupCommit {
     }
 
     /// The leader's own request, and as many of those that wait as one transaction takes.
-    fn batch_with(&self, own: Vec<StreamAppend>) -> (Vec<Vec<StreamAppend>>, Vec<Arc<Seat>>) {
+    fn batch_with(&self, own: Vec<SealedAppend>) -> (Vec<Vec<SealedAppend>>, Vec<Arc<Seat>>) {
         let mut bytes = bytes_of(&own);
         let (mut batch, mut seats) = (vec![own], Vec::new());
         let mut queue = lock(&self.queue);
@@ -175,8 +176,8 @@ impl Drop for Lead<'_> {
     }
 }
 
-fn bytes_of(appends: &[StreamAppend]) -> usize {
-    appends.iter().flat_map(|append| &append.events).map(NewEvent::bytes).sum()
+fn bytes_of(appends: &[SealedAppend]) -> usize {
+    appends.iter().map(SealedAppend::bytes).sum()
 }
 
 /// What is behind these locks is whole at every step; the writer's own panic is told by its lead.
@@ -206,7 +207,7 @@ impl Writer {
     }
 
     /// Writes the requests in one transaction; an answer for each.
-    fn commit(&mut self, batch: Vec<Vec<StreamAppend>>) -> Vec<Answer> {
+    fn commit(&mut self, batch: Vec<Vec<SealedAppend>>) -> Vec<Answer> {
         let count = batch.len();
         let results = match self.write(batch) {
             Ok(results) => results,
@@ -219,7 +220,7 @@ impl Writer {
         results
     }
 
-    fn write(&mut self, batch: Vec<Vec<StreamAppend>>) -> Result<Vec<Answer>, StorageError> {
+    fn write(&mut self, batch: Vec<Vec<SealedAppend>>) -> Result<Vec<Answer>, StorageError> {
         let path = &self.path;
         let storage = |doing: &'static str| move |source: rusqlite::Error| StorageError::sqlite(path, doing, &source);
         let transaction = self

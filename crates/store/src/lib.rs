@@ -28,6 +28,7 @@ mod new_event;
 mod reader;
 mod row;
 mod schema;
+mod seal;
 mod spool;
 pub mod sqlite;
 mod verify;
@@ -35,13 +36,14 @@ mod write;
 
 /// The facts, for those who link this crate alone.
 pub use runledger_events as events;
+pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use error::{AppendError, NewEventError, OpenError, ReadError, StorageError, WrongExpectedVersion};
 pub use expected_version::ExpectedVersion;
 pub use exported::{ExportedError, new_event_from_exported};
 pub use follow::Follower;
 pub use log::{EventLog, OpenOptions, SyncMode};
-pub use new_event::{CONTENT_BYTES_MAX, NewEvent, Receipt, StreamAppend};
+pub use new_event::{NewEvent, Receipt, StreamAppend};
 pub use reader::{Batch, EventFilter, Head, LogReader, Read};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
 pub use verify::{LogFinding, LogReport};

@@ -14,6 +14,7 @@ use crate::follow::Follower;
 use crate::group_commit::{GroupCommit, Writer};
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
+use crate::seal::seal;
 
 /// What an append has done when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,7 +131,8 @@ impl EventLog {
     /// # Errors
     /// As [`EventLog::append`].
     pub fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
-        self.group.append(appends)
+        // In this thread, at the same time as others.
+        self.group.append(seal(&self.path, appends)?)
     }
 
     /// A reader of the same file.

@@ -1,15 +1,12 @@
 //! Events on their way into the log, and the receipts that come back.
 
 use runledger_events::{
-    Codec, Digest, EventId, EventKind, Facts, Metadata, Position, RuntimeEvent, Salt, StreamName, StreamVersion,
-    TimestampMs,
+    CONTENT_BYTES_MAX, Codec, Digest, EventId, EventKind, Facts, Metadata, Position, RuntimeEvent, Salt, StreamName,
+    StreamVersion, TimestampMs,
 };
 
 use crate::error::NewEventError;
 use crate::expected_version::ExpectedVersion;
-
-/// The longest JSON text of one event, in bytes.
-pub const CONTENT_BYTES_MAX: usize = 256 << 20;
 
 /// An event to append, encoded and ready.
 #[derive(Debug, Clone)]
@@ -108,15 +105,6 @@ impl NewEvent {
     /// [`NewEventError::Codec`] for a copy of an event that this program cannot read.
     pub fn facts(&self) -> Result<Facts, NewEventError> {
         Ok(Codec::default().decode_facts(&self.facts)?)
-    }
-
-    /// About how many bytes it takes.
-    pub(crate) fn bytes(&self) -> usize {
-        let content = match &self.content {
-            NewContent::Json { json, .. } => json.len(),
-            NewContent::Erased { .. } => 0,
-        };
-        self.facts.len() + content
     }
 }
 

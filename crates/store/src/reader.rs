@@ -220,8 +220,10 @@ impl LogReader {
         // Beyond the head nothing can be searched yet: what comes there later has to be in a later answer.
         let up_to = up_to.min(self.head()?.position).max(after);
         self.scan(filter, after, up_to, read, false, |raw| {
-            bytes += raw.content.map_or(0, <[u8]>::len);
-            events.push(raw.decode(&self.codec)?);
+            let event = raw.decode(&self.codec)?;
+            // What it takes in memory, which may be far more than it takes in the file.
+            bytes += event.content.json().map_or(0, str::len);
+            events.push(event);
             is_cut = events.len() >= limit || bytes >= ANSWER_BYTES_MAX;
             Ok(!is_cut)
         })?;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use runledger_events::CONTENT_DICTIONARY;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
 
 use crate::error::{OpenError, StorageError};
@@ -20,7 +21,8 @@ const APPLICATION_ID: i64 = 0x524C_4447;
 /// - 1: release 0.1.
 /// - 2: two more indexes.
 /// - 3: two guards roll back where they aborted.
-pub(crate) const NEWEST: i64 = 3;
+/// - 4: the dictionary that content is compressed with.
+pub(crate) const NEWEST: i64 = 4;
 
 /// The oldest schema version that is read as it is: tables and columns are those of today, so that nobody has to write
 /// before somebody may read. What it lacks are indexes, and what it has slows appends down alone.
@@ -40,6 +42,16 @@ static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
         ),
         M::up(include_str!("../../../migrations/log/0002_runs_and_permissions.sql")),
         M::up(include_str!("../../../migrations/log/0003_append.sql")),
+        M::up_with_hook(
+            include_str!("../../../migrations/log/0004_dictionary.sql"),
+            |transaction: &rusqlite::Transaction<'_>| {
+                transaction.execute(
+                    "INSERT INTO dictionaries (dictionary_id, created_at, bytes) VALUES (?1, ?2, ?3)",
+                    (CONTENT_DICTIONARY.id, crate::write::now().0, CONTENT_DICTIONARY.bytes),
+                )?;
+                Ok(())
+            },
+        ),
     ])
 });
 
@@ -188,7 +200,8 @@ pub(crate) fn migrate(path: &Path, connection: &mut Connection) -> Result<(), St
     sqlite::migrate(path, connection, &MIGRATIONS, NEWEST)
 }
 
-/// How the tables, indexes and triggers of a file differ from those that the migrations up to its version make.
+/// How the tables, indexes, triggers and dictionaries of a file differ from those that the migrations up to its version
+/// make.
 pub(crate) fn differences(path: &Path, connection: &Connection) -> Result<Vec<String>, StorageError> {
     let storage = |source: rusqlite::Error| StorageError::sqlite(path, "comparing the schema", &source);
     let objects = |connection: &Connection| -> rusqlite::Result<BTreeMap<String, String>> {
@@ -212,7 +225,24 @@ pub(crate) fn differences(path: &Path, connection: &Connection) -> Result<Vec<St
         .filter(|(name, sql)| found.get(*name).is_some_and(|found| found != *sql))
         .map(|(name, _)| format!("{name} was changed"));
     let added = found.keys().filter(|name| !made.contains_key(*name)).map(|name| format!("{name} was added"));
-    Ok(missing.chain(changed).chain(added).collect())
+    let of_dictionary = dictionary_difference(&reference, connection).map_err(storage)?;
+    Ok(missing.chain(changed).chain(added).chain(of_dictionary).collect())
+}
+
+/// Whoever reads the file without this program needs the very bytes that the program wrote with.
+fn dictionary_difference(made: &Connection, found: &Connection) -> rusqlite::Result<Option<String>> {
+    let id = CONTENT_DICTIONARY.id;
+    let bytes = |connection: &Connection| -> rusqlite::Result<Option<Vec<u8>>> {
+        let sql = "SELECT CAST(bytes AS BLOB) FROM dictionaries WHERE dictionary_id = ?1";
+        connection.query_row(sql, [id], |row| row.get(0)).optional()
+    };
+    // Without its table it is missing; what else is wrong with the file is told elsewhere.
+    Ok(match (bytes(made)?, bytes(found).unwrap_or_default()) {
+        (Some(made), Some(found)) if made != found => Some(format!("dictionary {id} was changed")),
+        (Some(_), None) => Some(format!("dictionary {id} is missing")),
+        (None, Some(_)) => Some(format!("dictionary {id} was added")),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

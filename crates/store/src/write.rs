@@ -1,4 +1,5 @@
-//! The append itself, within one transaction: identity, version, position, digests.
+//! The append itself, within one transaction: identity, version, position, digest and chain. What does not depend on the
+//! log's head is sealed before.
 //!
 //! Invariants, under the write lock: `position` is the head's plus one; `stream_version` is the stream's plus one; the
 //! digest takes in the stream predecessor's, the chain the row's before. What was read before counts only while no other
@@ -10,13 +11,14 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use runledger_events::{
-    Codec, Digest, EventId, LogId, Metadata, Position, SALT_BYTES, Salt, StreamName, StreamVersion, TimestampMs, chain,
-    chain_seed, commitment, event_digest,
+    Codec, Digest, EventId, LogId, Metadata, Position, Salt, StreamName, StreamVersion, TimestampMs, chain, chain_seed,
+    commitment, event_digest,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{AppendError, StorageError, WrongExpectedVersion};
-use crate::new_event::{NewContent, NewEvent, Receipt, StreamAppend};
+use crate::new_event::Receipt;
+use crate::seal::{SealedAppend, SealedEvent};
 
 /// The wall clock.
 pub(crate) fn now() -> TimestampMs {
@@ -123,7 +125,7 @@ impl<'a> AppendTransaction<'a> {
     pub(crate) fn append(
         &mut self,
         connection: &Connection,
-        appends: Vec<StreamAppend>,
+        appends: Vec<SealedAppend>,
     ) -> Result<Vec<Receipt>, AppendError> {
         let mut receipts = Vec::new();
         if depends_on_itself(&appends) {
@@ -132,7 +134,7 @@ impl<'a> AppendTransaction<'a> {
         let known: Vec<_> =
             appends.iter().map(|append| self.check(connection, append)).collect::<Result<_, AppendError>>()?;
         for (append, known) in appends.into_iter().zip(known) {
-            self.write(connection, append, known, &mut receipts)?;
+            self.write(connection, append, known, false, &mut receipts)?;
         }
         Ok(receipts)
     }
@@ -141,7 +143,7 @@ impl<'a> AppendTransaction<'a> {
     fn append_step_by_step(
         &mut self,
         connection: &Connection,
-        appends: Vec<StreamAppend>,
+        appends: Vec<SealedAppend>,
     ) -> Result<Vec<Receipt>, AppendError> {
         // What the requests before have to tell is written first: undoing this one forgets it.
         self.store_versions(connection)?;
@@ -150,7 +152,7 @@ impl<'a> AppendTransaction<'a> {
         let mut receipts = Vec::new();
         let result = appends.into_iter().try_for_each(|append| {
             let known = self.check(connection, &append)?;
-            self.write(connection, append, known, &mut receipts)
+            self.write(connection, append, known, true, &mut receipts)
         });
         match result {
             Err(AppendError::Storage(error)) => Err(error.into()),
@@ -173,8 +175,8 @@ impl<'a> AppendTransaction<'a> {
     }
 
     /// Which of the events are there already, with their receipts; or why the append is refused. Nothing is written.
-    fn check(&mut self, connection: &Connection, append: &StreamAppend) -> Result<Vec<Option<Receipt>>, AppendError> {
-        let StreamAppend { stream, expected, events } = append;
+    fn check(&mut self, connection: &Connection, append: &SealedAppend) -> Result<Vec<Option<Receipt>>, AppendError> {
+        let SealedAppend { stream, expected, events } = append;
         self.find_stream(connection, stream)?;
         let version = self.heads.streams.get(stream).map_or(StreamVersion::EMPTY, |head| head.version);
         let known: Vec<_> =
@@ -187,19 +189,19 @@ impl<'a> AppendTransaction<'a> {
         Ok(known)
     }
 
-    /// Writes what is not known yet.
+    /// Writes what is not known yet; where an id `may_repeat`, what was written just now counts too.
     fn write(
         &mut self,
         connection: &Connection,
-        append: StreamAppend,
+        append: SealedAppend,
         known: Vec<Option<Receipt>>,
+        may_repeat: bool,
         receipts: &mut Vec<Receipt>,
     ) -> Result<(), AppendError> {
-        let StreamAppend { stream, events, .. } = append;
-        let has_repeats = has_repeated_ids(&events);
+        let SealedAppend { stream, events, .. } = append;
         for (event, known) in events.into_iter().zip(known) {
             let known = match known {
-                None if has_repeats => self.stored(connection, &stream, &event)?,
+                None if may_repeat => self.stored(connection, &stream, &event)?,
                 known => known,
             };
             receipts.push(match known {
@@ -215,10 +217,14 @@ impl<'a> AppendTransaction<'a> {
         &self,
         connection: &Connection,
         stream: &StreamName,
-        event: &NewEvent,
+        event: &SealedEvent,
     ) -> Result<Option<Receipt>, AppendError> {
-        let (Some(id), Some(StreamHead { key, .. })) = (&event.id, self.heads.streams.get(stream)) else {
+        let SealedEvent { id, is_new_id: false, .. } = event else {
             return Ok(None);
+        };
+        let key = match self.heads.streams.get(stream) {
+            Some(StreamHead { key, version, .. }) if *version > StreamVersion::EMPTY => key,
+            _ => return Ok(None),
         };
         let stored = connection
             .prepare_cached(
@@ -229,59 +235,44 @@ impl<'a> AppendTransaction<'a> {
             .map_err(|source| self.storage(&source))?;
         match stored {
             None => Ok(None),
-            Some(stored) if self.is_same(&stored, event) => Ok(Some(stored.receipt)),
+            Some(stored) if self.is_same(&stored, event)? => Ok(Some(stored.receipt)),
             Some(stored) => {
                 Err(AppendError::IdTaken { stream: stream.clone(), id: id.clone(), position: stored.receipt.position })
             }
         }
     }
 
-    fn is_same(&self, stored: &Stored, event: &NewEvent) -> bool {
+    fn is_same(&self, stored: &Stored, event: &SealedEvent) -> Result<bool, StorageError> {
         if stored.kind != event.kind.as_str() {
-            return false;
+            return Ok(false);
         }
-        match (&event.content, stored.salt.as_deref().and_then(|salt| Salt::try_from(salt).ok())) {
-            (NewContent::Json { json, .. }, Some(salt)) => {
+        let stored_salt = stored.salt.as_deref().and_then(|salt| Salt::try_from(salt).ok());
+        Ok(match (&event.content, stored_salt) {
+            // Sealed with another salt than the stored one; the text is still in the payload.
+            (Some(content), Some(salt)) => {
+                let json =
+                    self.codec.decode_content(&content.payload).map_err(|error| self.refused(error.to_string()))?;
                 commitment(&salt, json.as_bytes()).0[..] == stored.commitment[..]
             }
-            (NewContent::Erased { commitment }, _) => commitment.0[..] == stored.commitment[..],
+            (None, _) => event.commitment.0[..] == stored.commitment[..],
             // The stored content was erased: the facts are what is left to compare.
-            (NewContent::Json { .. }, None) => {
-                match (self.codec.decode_facts(&stored.facts), self.codec.decode_facts(&event.facts)) {
-                    (Ok(stored), Ok(new)) => stored == new,
-                    _ => false,
-                }
-            }
-        }
+            (Some(_), None) => match (self.codec.decode_facts(&stored.facts), self.codec.decode_facts(&event.facts)) {
+                (Ok(stored), Ok(new)) => stored == new,
+                _ => false,
+            },
+        })
     }
 
     fn insert(
         &mut self,
         connection: &Connection,
         stream: &StreamName,
-        event: NewEvent,
+        event: SealedEvent,
     ) -> Result<Receipt, AppendError> {
-        let NewEvent { id, kind, occurred_at, recorded_at, metadata, facts, content } = event;
-        let id = match id {
-            Some(id) => id,
-            None => EventId::new(uuid::Uuid::now_v7().to_string()).map_err(|error| self.refused(error.to_string()))?,
-        };
-        let recorded_at = recorded_at.unwrap_or(self.now);
+        let SealedEvent { id, kind, occurred_at, metadata, session, run, facts, commitment, content, .. } = event;
+        let recorded_at = event.recorded_at.unwrap_or(self.now);
         let occurred_at = occurred_at.unwrap_or(recorded_at);
-        let (commitment, salt, content) = match content {
-            NewContent::Erased { commitment } => (commitment, None, None),
-            NewContent::Json { json, salt } => {
-                let salt = match salt {
-                    Some(salt) => salt,
-                    None => self.new_salt()?,
-                };
-                let payload = self.codec.encode_content(&json).map_err(|error| self.refused(error.to_string()))?;
-                (commitment(&salt, json.as_bytes()), Some(salt), Some(payload))
-            }
-        };
-        let session = metadata.session_id.as_ref().map(StreamName::session);
         let session_key = session.map(|session| self.make_stream(connection, &session)).transpose()?;
-        let run = metadata.run_id.as_ref().map(StreamName::run);
         let run_key = run.map(|run| self.make_stream(connection, &run)).transpose()?;
 
         let position = self.head.position.next();
@@ -332,8 +323,8 @@ impl<'a> AppendTransaction<'a> {
                     digest.0,
                     chain.0,
                     commitment.0,
-                    salt,
-                    content,
+                    content.as_ref().map(|content| content.salt),
+                    content.as_ref().map(|content| &content.payload),
                 ])
             })
             .map_err(|source| StorageError::sqlite(self.path, "appending", &source))?;
@@ -411,12 +402,6 @@ impl<'a> AppendTransaction<'a> {
         Ok(self.head.position > self.first)
     }
 
-    fn new_salt(&self) -> Result<Salt, StorageError> {
-        let mut salt = [0; SALT_BYTES];
-        getrandom::fill(&mut salt).map_err(|error| self.refused(format!("no random bytes: {error}")))?;
-        Ok(salt)
-    }
-
     fn storage(&self, source: &rusqlite::Error) -> StorageError {
         StorageError::sqlite(self.path, "appending", source)
     }
@@ -445,13 +430,13 @@ impl Stored {
 }
 
 /// Whether one request has the same id twice.
-fn has_repeated_ids(events: &[NewEvent]) -> bool {
+fn has_repeated_ids(events: &[SealedEvent]) -> bool {
     let mut seen = HashSet::new();
-    events.len() > 1 && !events.iter().filter_map(NewEvent::id).all(|id| seen.insert(id))
+    events.len() > 1 && !events.iter().all(|event| seen.insert(&event.id))
 }
 
 /// Whether what comes of an event may depend on another one of the request.
-fn depends_on_itself(appends: &[StreamAppend]) -> bool {
+fn depends_on_itself(appends: &[SealedAppend]) -> bool {
     let mut seen = HashSet::new();
     let is_repeated = appends.len() > 1 && !appends.iter().all(|append| seen.insert(&append.stream));
     is_repeated || appends.iter().any(|append| has_repeated_ids(&append.events))

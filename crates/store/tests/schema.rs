@@ -6,7 +6,7 @@ mod support;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use runledger_events::{Content, Metadata, Position};
+use runledger_events::{CONTENT_DICTIONARY, Content, Metadata, Position};
 use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenError, ReadError, new_event_from_exported};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -232,7 +232,7 @@ fn a_log_that_release_0_1_wrote_opens_reads_and_verifies() {
     assert_eq!(place.reader().schema_version().unwrap(), 1);
     // When it is opened for writing
     let log = place.log();
-    assert_eq!(place.reader().schema_version().unwrap(), 3);
+    assert_eq!(place.reader().schema_version().unwrap(), 4);
     // Then
     assert_eq!(log.log_id().as_str(), "0199f000-0000-7000-8000-000000000001");
     let reader = place.reader();
@@ -243,8 +243,54 @@ fn a_log_that_release_0_1_wrote_opens_reads_and_verifies() {
     assert_dense(&events);
     assert_eq!(events[3].content, Content::Erased);
     assert!(events[4].content.json().unwrap().contains(r#"[1e400,-0,1.0,12345678901234567890123],"half":"\ud83d""#));
-    // And it goes on.
+    // And it goes on: what is there is known again, though it would be compressed today.
+    for line in sample_lines() {
+        let (stream, _, event) = new_event_from_exported(&line).unwrap();
+        assert!(log.append(&stream, ExpectedVersion::Any, vec![event]).unwrap()[0].is_duplicate, "{line}");
+    }
     assert_eq!(append_one(&log, "session/s1", prompt("new", "x")).position, Position(10));
+    assert_verifies(&place.reader());
+    assert_eq!(content_headers(&place.sqlite()), ["01000000", "02010100"]);
+    assert!(has_the_dictionary(&place.sqlite()));
+}
+
+/// The headers that stand before contents.
+fn content_headers(connection: &Connection) -> Vec<String> {
+    connection
+        .prepare("SELECT DISTINCT hex(substr(content, 1, 4)) FROM runtime_events WHERE content IS NOT NULL ORDER BY 1")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+fn has_the_dictionary(connection: &Connection) -> bool {
+    let rows: Vec<(u16, Vec<u8>)> = connection
+        .prepare("SELECT dictionary_id, bytes FROM dictionaries")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    rows == [(CONTENT_DICTIONARY.id, CONTENT_DICTIONARY.bytes.to_vec())]
+}
+
+#[test]
+fn a_new_log_holds_the_dictionary_that_its_content_is_compressed_with() {
+    let place = closed_ledger();
+    assert!(has_the_dictionary(&place.sqlite()));
+    assert_eq!(content_headers(&place.sqlite()), ["02010100"]);
+    // A log of the version before has none, and is read and verified as it is.
+    let connection = place.sqlite();
+    connection.execute_batch("UPDATE runtime_events SET content = NULL, salt = NULL").unwrap();
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'dictionaries_never_deleted'";
+    let trigger: String = connection.query_row(trigger, [], |row| row.get(0)).unwrap();
+    connection.execute_batch("DROP TRIGGER dictionaries_never_deleted; DELETE FROM dictionaries").unwrap();
+    connection.execute_batch(&format!("{trigger}; PRAGMA user_version = 3")).unwrap();
+    assert_verifies(&place.reader());
+    append_one(&place.log(), "session/a", prompt("e4", "x"));
+    assert!(has_the_dictionary(&place.sqlite()));
     assert_verifies(&place.reader());
 }
 
@@ -520,7 +566,6 @@ fn streams_keep_their_names_and_never_shrink_or_go() {
 fn the_logs_identity_and_its_dictionaries_never_change() {
     let place = closed_ledger();
     let connection = place.sqlite();
-    connection.execute("INSERT INTO dictionaries VALUES (1, 0, x'00')", []).unwrap();
     for sql in [
         "DELETE FROM ledger",
         "UPDATE ledger SET log_id = 'other'",
@@ -539,7 +584,6 @@ fn a_replacing_insert_does_not_get_past_the_triggers_of_the_small_tables() {
     let place = closed_ledger();
     let connection = place.sqlite();
     connection.pragma_update(None, "foreign_keys", false).unwrap();
-    connection.execute("INSERT INTO dictionaries VALUES (1, 0, x'00')", []).unwrap();
     for sql in [
         "INSERT OR REPLACE INTO ledger VALUES (1, 'other', 0)",
         "REPLACE INTO streams VALUES (1, 'session/other', 0)",

@@ -1,0 +1,3 @@
+-- From this version on content is compressed. The dictionary's bytes, of which docs/format.md tells, are put in by the
+-- program together with this step, so that a log can be read by itself:
+-- INSERT INTO dictionaries (dictionary_id, created_at, bytes) VALUES (1, now, dictionary);
