@@ -225,13 +225,14 @@ impl Projections {
         for mut hidden in all {
             let mut tries = 0;
             let changed = loop {
+                // The others took their time.
+                self.fill(std::slice::from_mut(&mut hidden), progress)?;
                 self.advance_old(hidden.index)?;
                 tries += 1;
                 let compared = self.compare(hidden.index, &hidden)?;
                 if let Some(changed) = self.switch(&mut hidden, &compared, tries >= COMPARISONS_MAX)? {
                     break changed;
                 }
-                self.fill(std::slice::from_mut(&mut hidden), progress)?;
             };
             rebuilt.push(Rebuilt {
                 projection: self.registered[hidden.index].name().to_owned(),

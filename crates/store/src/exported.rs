@@ -102,7 +102,6 @@ pub(crate) fn exported_line(codec: &Codec, raw: &RawEvent) -> Result<String, Rea
     let position = raw.position;
     let json = raw
         .content
-        .as_deref()
         .map(|content| codec.decode_content(content))
         .transpose()
         .map_err(|source| ReadError::Payload { position, source })?;
@@ -124,7 +123,7 @@ pub(crate) fn exported_line(codec: &Codec, raw: &RawEvent) -> Result<String, Rea
         adapter_session_id,
         run_id,
         event,
-        facts: Some(to_hex(&raw.facts)),
+        facts: Some(to_hex(raw.facts)),
         salt: proof.and_then(|proof| proof.salt).map(|salt| to_hex(&salt)),
         commitment: proof.map(|proof| to_hex(&proof.commitment.0)),
         digest: proof.map(|proof| to_hex(&proof.digest.0)),

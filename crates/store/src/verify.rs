@@ -168,7 +168,7 @@ impl Walk {
             report.find("chain", at, "the chain does not lead here from the row before".to_owned());
         }
         self.chain = Some(proof.chain);
-        if let Err(error) = reader.codec().decode_facts(&raw.facts) {
+        if let Err(error) = reader.codec().decode_facts(raw.facts) {
             report.find("payloads", at, error.to_string());
         }
     }
@@ -217,7 +217,7 @@ impl Walk {
                 raw.occurred_at,
                 raw.recorded_at,
                 &raw.metadata,
-                &raw.facts,
+                raw.facts,
                 &proof.commitment,
             );
             if digest != proof.digest {

@@ -48,7 +48,7 @@ pub(super) struct Changes {
     pub(super) rows: BTreeMap<u64, FeedRow>,
     pub(super) runs: BTreeMap<u64, RunRecord>,
     /// Failures that runs before the last one have more, or less, than was written of them, by the run's id.
-    pub(super) failures: BTreeMap<String, i64>,
+    pub(super) failures: Vec<(String, i64)>,
     pub(super) actors: Vec<Actor>,
     /// The plan's items, JSON text each; none where it did not change.
     pub(super) plan: Option<Vec<String>>,
@@ -395,7 +395,7 @@ impl<'a> Mapper<'a> {
         let failures = i64::from(kind == "tool.failure") - i64::from(row.kind == "tool.failure");
         match self.state.lifecycle.last_mut().filter(|run| run.run_id == row.run_id) {
             Some(run) => run.counters.tool_failures = run.counters.tool_failures.saturating_add_signed(failures),
-            None if failures != 0 => *self.changes.failures.entry(row.run_id.clone()).or_default() += failures,
+            None if failures != 0 => self.changes.failures.push((row.run_id.clone(), failures)),
             None => {}
         }
     }

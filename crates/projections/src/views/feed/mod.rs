@@ -200,7 +200,8 @@ impl Fold for FeedFold {
                 session.keep_last_run();
                 let changes = std::mem::take(&mut session.changes);
                 let rows = tables::store(target, id, session.key, &session.state, &changes)?;
-                left = left.saturating_sub(rows);
+                // However little may be written: each time something of its memory is.
+                left = left.saturating_sub(rows).max(1);
                 if !session.remembered.flush(target, &mut left)? {
                     return Ok(false);
                 }

@@ -41,17 +41,25 @@ pub(super) struct Calls {
     begun_by: HashMap<(String, String), (String, String)>,
     /// The ids of calls in the table; none before it was looked into.
     written: Option<HashMap<String, HashSet<String>>>,
+    /// Sessions and events of those, and of some that are over.
+    written_by: HashSet<(String, String)>,
 }
 
 impl Calls {
     /// Notes a call that begins. Those that only the output or the record tell are asked for by nobody here.
-    pub(super) fn begin(&mut self, event: &RecordedEvent, told: &Told<'_>) {
+    pub(super) fn begin(
+        &mut self,
+        target: &Target<'_>,
+        event: &RecordedEvent,
+        told: &Told<'_>,
+    ) -> rusqlite::Result<()> {
         let (Some(adapter), Some(tool_use_id)) = (&event.metadata.adapter_session_id, &told.tool_use_id) else {
-            return;
+            return Ok(());
         };
         if matches!(Source::of(&event.id), Source::Stream | Source::Transcript) {
-            return;
+            return Ok(());
         }
+        self.written(target)?;
         let begun = NewCall {
             session_id: told.session_id().to_owned(),
             event_id: event.id.as_str().to_owned(),
@@ -68,6 +76,10 @@ impl Calls {
         };
         let key = (begun.session_id.clone(), begun.event_id.clone());
         // Another stream of the session may have an event of the same id: it takes the place of the first.
+        if self.written_by.remove(&key) {
+            let sql = format!("DELETE FROM {} WHERE session_id = ?1 AND event_id = ?2", target.table(CALLS));
+            target.connection.prepare_cached(&sql)?.execute((&key.0, &key.1))?;
+        }
         if let Some((adapter, tool_use_id)) = self.begun_by.insert(key, (adapter.to_string(), tool_use_id.clone()))
             && let Some(known) = self.begun.get_mut(&adapter).and_then(|calls| calls.get_mut(&tool_use_id))
         {
@@ -75,6 +87,7 @@ impl Calls {
         }
         let of_adapter = self.begun.entry(adapter.to_string()).or_default();
         of_adapter.entry(tool_use_id.clone()).or_default().push(begun);
+        Ok(())
     }
 
     /// The call that an event of this session began.
@@ -139,11 +152,13 @@ impl Calls {
     fn written(&mut self, target: &Target<'_>) -> rusqlite::Result<&mut HashMap<String, HashSet<String>>> {
         if self.written.is_none() {
             let mut written: HashMap<String, HashSet<String>> = HashMap::new();
-            let sql = format!("SELECT adapter_session_id, tool_use_id FROM {}", target.table(CALLS));
+            let sql =
+                format!("SELECT adapter_session_id, tool_use_id, session_id, event_id FROM {}", target.table(CALLS));
             let mut statement = target.connection.prepare_cached(&sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 written.entry(row.get(0)?).or_default().insert(row.get(1)?);
+                self.written_by.insert((row.get(2)?, row.get(3)?));
             }
             self.written = Some(written);
         }
@@ -183,7 +198,9 @@ impl Calls {
                     ))?;
                     *left = left.saturating_sub(1);
                     written.entry(adapter.clone()).or_default().insert(tool_use_id);
-                    self.begun_by.remove(&(session_id, event_id));
+                    let key = (session_id, event_id);
+                    self.begun_by.remove(&key);
+                    self.written_by.insert(key);
                 }
             }
         }
@@ -193,7 +210,8 @@ impl Calls {
 
     /// Calls that are kept.
     pub(super) fn len(&self) -> usize {
-        self.begun_by.len() + self.written.iter().flat_map(HashMap::values).map(HashSet::len).sum::<usize>()
+        let written = self.written.iter().flat_map(HashMap::values).map(HashSet::len).sum::<usize>();
+        self.begun_by.len() + written + self.written_by.len()
     }
 }
 

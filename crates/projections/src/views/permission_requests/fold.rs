@@ -173,10 +173,7 @@ pub(super) fn take(target: &Target<'_>, kept: &mut Kept, event: &RecordedEvent) 
     };
     let told = Told::new(event, &text);
     match &event.kind {
-        K::ToolPre => {
-            kept.calls.begin(event, &told);
-            Ok(())
-        }
+        K::ToolPre => kept.calls.begin(target, event, &told).map_err(failed),
         K::PermissionRequest => requested(target, kept, &told),
         K::RelayRequest => relayed(target, kept, &told),
         K::RelayWithdrawn => withdrawn(target, event),
