@@ -107,7 +107,10 @@ pub(crate) fn compressed(header: &[u8], body: &[u8]) -> Option<Vec<u8>> {
     } else {
         COMPRESSORS.with(compressor, |context| context.compress_to_buffer(body, &mut payload))?
     };
-    (bytes.ok()? < body.len()).then(|| payload.into_inner())
+    let mut payload = (bytes.ok()? < body.len()).then(|| payload.into_inner())?;
+    // It may wait for its turn with many others.
+    payload.shrink_to_fit();
+    Some(payload)
 }
 
 /// The body in a frame, of at most `bytes_max`; or what is wrong with the frame.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::{SendError, SyncSender, sync_channel};
 
 use runledger_events::Position;
-use runledger_store::{Batch, EventFilter, LogReader, Read};
+use runledger_store::{Batch, EventFilter, LogReader, Read, StorageError};
 
 use crate::error::ProjectionError;
 
@@ -48,7 +48,11 @@ fn send_batches(
         Err(error) => return batches.send(Err(error.into())),
     };
     while after < up_to {
-        let batch = reader.read(filter, after, up_to, BATCH_EVENTS, read).map_err(ProjectionError::from);
+        let mut batch = reader.read(filter, after, up_to, BATCH_EVENTS, read).map_err(ProjectionError::from);
+        if batch.as_ref().is_ok_and(|batch| batch.scanned_to <= after) {
+            let detail = format!("position {up_to} was there a moment ago, and is gone");
+            batch = Err(StorageError::Damaged { path: log.to_owned(), doing: "reading ahead", detail }.into());
+        }
         let is_failed = batch.is_err();
         if let Ok(batch) = &batch {
             after = batch.scanned_to;

@@ -73,6 +73,8 @@ pub struct RebuildProgress<'a> {
 struct Compared {
     old: Option<Checkpoint>,
     changed: Option<u64>,
+    /// Whether both are of this log and version, but not at the same position.
+    is_apart: bool,
 }
 
 /// A generation that nobody reads yet.
@@ -229,8 +231,12 @@ impl Projections {
                 self.fill(std::slice::from_mut(&mut hidden), progress)?;
                 self.advance_old(hidden.index)?;
                 tries += 1;
-                let compared = self.compare(hidden.index, &hidden)?;
-                if let Some(changed) = self.switch(&mut hidden, &compared, tries >= COMPARISONS_MAX)? {
+                let is_last_try = tries > COMPARISONS_MAX;
+                let compared = self.compare(&hidden, is_last_try)?;
+                if compared.is_apart && !is_last_try {
+                    continue;
+                }
+                if let Some(changed) = self.switch(&mut hidden, &compared, is_last_try)? {
                     break changed;
                 }
             };
@@ -362,28 +368,28 @@ impl Projections {
         }
     }
 
-    /// Compares the two generations without any lock; they can be compared where both stand at the same position.
-    fn compare(&self, index: usize, hidden: &Hidden) -> Result<Compared, ProjectionError> {
-        let projection = self.registered[index].as_ref();
+    /// Compares the two generations without any lock, where both stand at the same position; not at the last try, which
+    /// may not take long.
+    fn compare(&self, hidden: &Hidden, is_last_try: bool) -> Result<Compared, ProjectionError> {
+        let projection = self.registered[hidden.index].as_ref();
         let failed = |source: rusqlite::Error| self.failed("comparing with a rebuild", &source);
         // One transaction: the rows of the old generation are those of its checkpoint.
         let snapshot = self.connection.unchecked_transaction().map_err(failed)?;
         let old = Checkpoint::load(&snapshot, projection.name()).map_err(failed)?;
         let Some(checkpoint) = &old else {
             let rows = count_rows(&snapshot, projection, hidden.generation).map_err(failed)?;
-            return Ok(Compared { old, changed: Some(rows) });
+            return Ok(Compared { old, changed: Some(rows), is_apart: false });
         };
-        let is_comparable = checkpoint.version == projection.version()
-            && checkpoint.position == hidden.position
-            && self.fits(checkpoint)?;
-        let changed = if is_comparable {
+        let is_of_a_kind = checkpoint.version == projection.version() && self.fits(checkpoint)?;
+        let is_apart = is_of_a_kind && checkpoint.position != hidden.position;
+        let changed = if is_of_a_kind && !is_apart && !is_last_try {
             let before = Target { connection: &snapshot, generation: checkpoint.generation };
             let after = Target { connection: &snapshot, generation: hidden.generation };
             Some(compare::count_changed(projection, &before, &after).map_err(failed)?)
         } else {
             None
         };
-        Ok(Compared { old, changed })
+        Ok(Compared { old, changed, is_apart })
     }
 
     /// Puts the hidden generation in the old one's place; returns the number of rows that changed, where it is known.

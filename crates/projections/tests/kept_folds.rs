@@ -12,7 +12,7 @@ use runledger_store::{EventFilter, LogReader, Read};
 use runledger_testkit::TempLedger;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use support::{Random, Story, Told, dump_of_table, tell};
+use support::{Random, Story, Told, assert_verifies, caught_up, dump_of_table, tell};
 
 fn pick<'a, T: ?Sized>(r: &mut Random, of: &[&'a T]) -> &'a T {
     of[usize::try_from(r.below(of.len() as u64)).unwrap()]
@@ -201,6 +201,12 @@ fn events(seed: u64, count: u64) -> (TempLedger, Vec<RecordedEvent>) {
     for one in &told {
         tell(&ledger.log, std::slice::from_ref(one));
     }
+    let events = whole(&ledger);
+    (ledger, events)
+}
+
+/// All events of a log, with their content.
+fn whole(ledger: &TempLedger) -> Vec<RecordedEvent> {
     let reader = LogReader::open(&ledger.path).unwrap();
     let head = reader.head().unwrap().position;
     let (mut all, mut after) = (Vec::new(), Position::START);
@@ -209,7 +215,7 @@ fn events(seed: u64, count: u64) -> (TempLedger, Vec<RecordedEvent>) {
         after = batch.scanned_to;
         all.extend(batch.events);
     }
-    (ledger, all)
+    all
 }
 
 /// How the events are folded.
@@ -294,4 +300,61 @@ fn however_a_fold_is_cut_written_and_forgotten_the_rows_are_those_of_one_event_a
             }
         }
     }
+}
+
+/// An event of session `s` and adapter session `a`.
+fn one(stream: &str, id: &str, at: i64, kind: &str, data: Value) -> Told {
+    let metadata = Metadata {
+        session_id: Some("s".parse().unwrap()),
+        adapter_session_id: Some("a".parse().unwrap()),
+        ..Metadata::default()
+    };
+    let json = json!({"id": id, "timestamp": at, "kind": kind, "data": data});
+    Told { stream: stream.parse::<StreamName>().unwrap(), metadata, json: json.to_string() }
+}
+
+#[test]
+fn a_call_of_the_same_name_in_another_stream_takes_the_place_of_one_that_is_written() {
+    // Given
+    let call =
+        |id: &str| json!({"tool_name": "Bash", "tool_use_id": id, "tool_input": {"command": "x"}, "prompt_id": "p"});
+    let ledger = TempLedger::new();
+    let mut projections = caught_up(&ledger.path);
+    tell(&ledger.log, &[one("session/s", "hook:pre", 1, "tool.pre", call("t0"))]);
+    projections.catch_up().unwrap();
+    // When it begins and ends in one batch
+    let begin = one("other/x", "hook:pre", 2, "tool.pre", call("t1"));
+    tell(&ledger.log, &[begin, one("session/s", "hook:post", 3, "tool.post", call("t1"))]);
+    projections.catch_up().unwrap();
+    // Then
+    assert_verifies(&mut projections);
+}
+
+#[test]
+fn failures_of_a_run_that_is_over_are_counted_in_their_order() {
+    // Given a run with a result, a failure that no run counts, and a second run
+    let call = |id: &str| json!({"tool_name": "Bash", "tool_use_id": id, "tool_input": {}, "tool_response": "fine"});
+    let failed = json!({"tool_name": "Bash", "tool_use_id": "t2", "tool_input": {}, "error": "broken"});
+    let batch = json!({"hook_event_name": "PostToolBatch", "tool_calls": [
+        {"tool_name": "Bash", "tool_use_id": "t1", "tool_input": {}, "tool_response": "late"}]});
+    let prompt = |id: &str| json!({"prompt": format!("prompt {id}"), "prompt_id": id});
+    let ledger = TempLedger::new();
+    let told = [
+        one("session/s", "hook:1", 1, "user.prompt", prompt("p1")),
+        one("session/s", "transcript:2", 2, "tool.post", call("t2")),
+        one("session/s", "stream:3", 3, "turn.complete", json!({"status": "completed"})),
+        one("session/s", "hook:4", 4, "unknown", batch),
+        one("session/s", "hook:5", 5, "user.prompt", prompt("p2")),
+        // When the one turns out to be none, and the other to be one
+        one("session/s", "stream:6", 6, "tool.post", call("t1")),
+        one("session/s", "hook:7", 7, "tool.failure", failed),
+    ];
+    tell(&ledger.log, &told);
+    let mut projections = caught_up(&ledger.path);
+    // Then the order counts, in one batch as one by one.
+    let events = whole(&ledger);
+    let feed = registered().into_iter().find(|projection| projection.name() == "feed_events").unwrap();
+    let one_by_one = folded(feed.as_ref(), &events, Way::OneByOne);
+    assert_eq!(folded(feed.as_ref(), &events, Way::AtOnce), one_by_one);
+    assert_verifies(&mut projections);
 }

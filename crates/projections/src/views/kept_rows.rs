@@ -64,11 +64,6 @@ impl<K: Clone + Eq + Hash, V> KeptRows<K, V> {
         self.rows.get(key)?.value.as_ref()
     }
 
-    /// Those that are kept.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
-        self.rows.keys()
-    }
-
     /// Hands changed rows to `store`, at most `left`, which it counts down; says whether that was all.
     pub(crate) fn flush(
         &mut self,

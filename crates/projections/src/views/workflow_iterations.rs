@@ -1,6 +1,8 @@
 //! `workflow_iterations`: the iterations of runs, as their `workflow.iteration` events tell it, and the transition that
 //! cuts off those that are open.
 
+use std::collections::{BTreeSet, HashMap};
+
 use runledger_events::{
     AdapterSessionId, EventId, EventKind, IterationState, KindFacts, Position, RecordedEvent, RequestId, RunId,
     RunState, TimestampMs, WorkflowIteration,
@@ -55,7 +57,23 @@ impl Projection for WorkflowIterations {
 
 /// Iterations under way, by run and number.
 #[derive(Default)]
-struct IterationsFold(KeptRows<(RunId, u32), IterationState>);
+struct IterationsFold {
+    iterations: KeptRows<(RunId, u32), IterationState>,
+    /// The numbers of those that are open, by run.
+    open: HashMap<RunId, BTreeSet<u32>>,
+}
+
+impl IterationsFold {
+    /// Notes whether an iteration is open now.
+    fn note(&mut self, key: &(RunId, u32)) {
+        let is_open = self.iterations.kept_value(key).is_some_and(|state| state.ended_at.is_none());
+        if is_open {
+            self.open.entry(key.0.clone()).or_default().insert(key.1);
+        } else if let Some(open) = self.open.get_mut(&key.0) {
+            open.remove(&key.1);
+        }
+    }
+}
 
 /// Bytes of an iteration in memory, about.
 const ITERATION_BYTES: usize = 1024;
@@ -70,13 +88,15 @@ impl Fold for IterationsFold {
             if cuts_off(event) {
                 for state in load_open(target, &run_id).map_err(failed)? {
                     let key = (run_id.clone(), state.iteration);
-                    self.0.get(&key, || Ok(Some(state)))?;
+                    self.iterations.get(&key, || Ok(Some(state)))?;
+                    self.note(&key);
                 }
-                let of_run: Vec<_> = self.0.keys().filter(|(id, _)| *id == run_id).cloned().collect();
-                for key in of_run {
-                    if let Some(state) = self.0.change(&key, || Ok(None))? {
+                for iteration in self.open.remove(&run_id).unwrap_or_default() {
+                    let key = (run_id.clone(), iteration);
+                    if let Some(state) = self.iterations.change(&key, || Ok(None))? {
                         state.evolve(event);
                     }
+                    self.note(&key);
                 }
                 continue;
             }
@@ -84,20 +104,21 @@ impl Fold for IterationsFold {
                 continue;
             };
             let key = (run_id, iteration);
-            match self.0.change(&key, || load(target, &key.0, iteration).map_err(failed))? {
+            match self.iterations.change(&key, || load(target, &key.0, iteration).map_err(failed))? {
                 row @ None => *row = IterationState::initial(event),
                 Some(state) => state.evolve(event),
             }
+            self.note(&key);
         }
         Ok(())
     }
 
     fn flush(&mut self, target: &Target<'_>, mut rows: usize) -> Result<bool, ProjectionError> {
-        self.0.flush(&mut rows, |(run_id, _), state| store(target, run_id, state))
+        self.iterations.flush(&mut rows, |(run_id, _), state| store(target, run_id, state))
     }
 
     fn kept_bytes(&self) -> usize {
-        self.0.len() * ITERATION_BYTES
+        self.iterations.len() * ITERATION_BYTES
     }
 }
 

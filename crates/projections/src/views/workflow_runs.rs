@@ -1,5 +1,5 @@
 //! `workflow_runs`: what the runs are, as their own events tell it. All that the fold knows survives in a row, so that a
-//! batch goes on where the one before ended.
+//! new fold goes on where another one ended.
 
 use runledger_events::{
     AdapterSessionId, Carried, Continuation, EventKind, LastEnd, Position, ProcessId, RecordedEvent, RequestId, RunId,

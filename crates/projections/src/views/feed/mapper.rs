@@ -63,6 +63,11 @@ impl Changes {
         self.bytes += row.bytes();
         self.rows.insert(row.seq, row);
     }
+
+    fn tell_again(&mut self, position: Position, seq: u64) {
+        self.bytes += size_of::<(Position, u64)>();
+        self.retellings.push((position, seq));
+    }
 }
 
 /// One entry before it has its place.
@@ -363,7 +368,7 @@ impl<'a> Mapper<'a> {
         better: Option<Draft>,
     ) -> Result<(), ProjectionError> {
         let Some(draft) = better else {
-            self.changes.retellings.push((event.event.position, seq));
+            self.changes.tell_again(event.event.position, seq);
             return Ok(());
         };
         let row = match self.changes.rows.remove(&seq) {
@@ -373,7 +378,7 @@ impl<'a> Mapper<'a> {
         let Some(mut row) = row else {
             return Ok(());
         };
-        self.changes.retellings.push((row.position, seq));
+        self.changes.tell_again(row.position, seq);
         self.recount(&row, draft.kind);
         row.position = event.event.position;
         row.kind = draft.kind.to_owned();

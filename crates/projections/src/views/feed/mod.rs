@@ -197,6 +197,13 @@ impl Fold for FeedFold {
         rows::store(target, rows.iter().map(|(at, row)| (self.touched[*at].as_str(), row)))?;
         while let Some(id) = self.touched.last().filter(|_| left > 0 && rest == 0) {
             if let Some(session) = self.sessions.get_mut(id) {
+                let retellings = &mut session.changes.retellings;
+                let count = retellings.len().min(left);
+                tables::store_retellings(target, id, retellings.drain(..count))?;
+                left -= count;
+                if left == 0 {
+                    return Ok(false);
+                }
                 session.keep_last_run();
                 let changes = std::mem::take(&mut session.changes);
                 let rows = tables::store(target, id, session.key, &session.state, &changes)?;

@@ -12,7 +12,7 @@ use crate::error::ProjectionError;
 use crate::projection::Target;
 use crate::views::{from_json, sqlite, to_json};
 
-/// Writes what changed in one session, beside its feed events and its memory; says how many rows that were.
+/// Writes what changed in one session, beside its feed events, its retellings and its memory; says how many rows that were.
 pub(super) fn store(
     target: &Target<'_>,
     session_id: &SessionId,
@@ -35,17 +35,24 @@ pub(super) fn store(
     if let Some(plan) = &changes.plan {
         store_plan(target, id, plan).map_err(failed)?;
     }
+    let plan = changes.plan.as_ref().map_or(0, Vec::len);
+    Ok(1 + changes.runs.len() + changes.failures.len() + changes.actors.len() + plan)
+}
+
+/// Writes which events tell again what an entry shows.
+pub(super) fn store_retellings(
+    target: &Target<'_>,
+    session_id: &SessionId,
+    retellings: impl Iterator<Item = (Position, u64)>,
+) -> Result<(), ProjectionError> {
+    let failed = |source: rusqlite::Error| sqlite(target, NAME, &source);
     let sql =
         format!("INSERT OR REPLACE INTO {} (position, session_id, seq) VALUES (?1, ?2, ?3)", target.table(RETELLINGS));
-    for (position, seq) in &changes.retellings {
-        target
-            .connection
-            .prepare_cached(&sql)
-            .and_then(|mut statement| statement.execute((position.0, id, seq)))
-            .map_err(failed)?;
+    let mut statement = target.connection.prepare_cached(&sql).map_err(failed)?;
+    for (position, seq) in retellings {
+        statement.execute((position.0, session_id.as_str(), seq)).map_err(failed)?;
     }
-    let plan = changes.plan.as_ref().map_or(0, Vec::len);
-    Ok(1 + changes.runs.len() + changes.failures.len() + changes.actors.len() + plan + changes.retellings.len())
+    Ok(())
 }
 
 fn store_run(target: &Target<'_>, session_id: &str, run: &RunRecord) -> Result<(), ProjectionError> {
@@ -126,7 +133,7 @@ fn store_plan(target: &Target<'_>, session_id: &str, plan: &[String]) -> rusqlit
     Ok(())
 }
 
-/// The items of the plan as it was before this batch.
+/// The items of the plan as they were written last.
 pub(super) fn load_plan(target: &Target<'_>, session_id: &SessionId) -> Result<Vec<String>, ProjectionError> {
     let sql = format!("SELECT content FROM {} WHERE session_id = ?1 ORDER BY item", target.table(PLAN_ITEMS));
     target

@@ -179,16 +179,19 @@ impl Calls {
         let mut statement = target.connection.prepare_cached(&sql)?;
         self.written(target)?;
         let written = self.written.get_or_insert_default();
-        for (adapter, calls) in &mut self.begun {
-            while let Some(tool_use_id) = calls.keys().next().filter(|_| *left > 0).cloned() {
-                for NewCall { session_id, event_id, tool_use_id, ask_key, call } in
-                    calls.remove(&tool_use_id).unwrap_or_default()
-                {
+        for (adapter, calls) in std::mem::take(&mut self.begun) {
+            let mut rest = HashMap::new();
+            for (tool_use_id, begun) in calls {
+                if *left == 0 {
+                    rest.insert(tool_use_id, begun);
+                    continue;
+                }
+                for NewCall { session_id, event_id, tool_use_id, ask_key, call } in begun {
                     statement.execute((
                         &session_id,
                         &event_id,
                         call.position.0,
-                        adapter,
+                        &adapter,
                         &tool_use_id,
                         &call.tool_name,
                         ask_key,
@@ -203,8 +206,10 @@ impl Calls {
                     self.written_by.insert(key);
                 }
             }
+            if !rest.is_empty() {
+                self.begun.insert(adapter, rest);
+            }
         }
-        self.begun.retain(|_, calls| !calls.is_empty());
         Ok(self.begun.is_empty())
     }
 
