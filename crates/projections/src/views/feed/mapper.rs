@@ -64,6 +64,13 @@ impl Changes {
         self.rows.insert(row.seq, row);
     }
 
+    /// Keeps the last run for writing: when another one takes its place, and before everything is written.
+    pub(super) fn keep_last_run(&mut self, lifecycle: &RunLifecycle) {
+        if let Some(run) = lifecycle.last() {
+            self.runs.insert(run.number, run.clone());
+        }
+    }
+
     fn tell_again(&mut self, position: Position, seq: u64) {
         self.bytes += size_of::<(Position, u64)>();
         self.retellings.push((position, seq));
@@ -157,13 +164,6 @@ impl Session {
             }
         }
         Self { key, state, remembered, changes, is_touched: false }
-    }
-
-    /// Keeps the last run for writing: when another one takes its place, and before everything is written.
-    pub(super) fn keep_last_run(&mut self) {
-        if let Some(run) = self.state.lifecycle.last() {
-            self.changes.runs.insert(run.number, run.clone());
-        }
     }
 }
 
@@ -423,9 +423,7 @@ impl<'a> Mapper<'a> {
         decision_correlation::reset(&mut self.memory);
         agent_messages::reset(&mut self.memory);
         self.state.subagents.reset();
-        if let Some(run) = self.state.lifecycle.last() {
-            self.changes.runs.insert(run.number, run.clone());
-        }
+        self.changes.keep_last_run(&self.state.lifecycle);
         self.state.lifecycle.start(&Opening {
             session_id: event.session_id(),
             at: event.event.occurred_at,

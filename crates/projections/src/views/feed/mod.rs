@@ -204,7 +204,7 @@ impl Fold for FeedFold {
                 if left == 0 {
                     return Ok(false);
                 }
-                session.keep_last_run();
+                session.changes.keep_last_run(&session.state.lifecycle);
                 let changes = std::mem::take(&mut session.changes);
                 let rows = tables::store(target, id, session.key, &session.state, &changes)?;
                 // However little may be written: each time something of its memory is.
