@@ -15,11 +15,8 @@ pub fn readable(json: &str) -> Cow<'_, str> {
     let mut repaired: Option<String> = None;
     let mut copied_to = 0;
     let mut at = 0;
-    while at < bytes.len() {
-        if bytes[at] != b'\\' {
-            at += 1;
-            continue;
-        }
+    while let Some(next) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        at += next;
         match unicode_escape(bytes, at) {
             None => at += 2,
             Some(unit) if (0xD800..0xDC00).contains(&unit) => {
@@ -67,7 +64,7 @@ fn unicode_escape(bytes: &[u8], at: usize) -> Option<u32> {
 const FACT_BYTES_MAX: usize = 1 << 10;
 
 /// The fields of one JSON object, unparsed, in their order. Of a repeated name the last counts, as in JavaScript.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
@@ -77,6 +74,11 @@ impl<'a> Object<'a> {
 
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    /// Every field, in the order of the text.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> + '_ {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 
     /// The field as an object; an empty one where it is missing or something else.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use crate::json::Object;
+
 /// The fields of one JSON object, unparsed. Of a repeated name the last counts; a `null` counts as missing.
 #[derive(Debug, Clone, Default)]
-pub struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+pub struct Fields<'a>(Object<'a>);
 
 impl<'a> Fields<'a> {
     /// Reads the fields of this JSON text, which is to be read strictly: see [`readable`](crate::readable).
@@ -14,17 +16,17 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// Those of serde_json when the text is no JSON object.
     pub fn parse(json: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json).map(Self)
+        Object::parse(json).map(Self)
     }
 
     /// The field's JSON text.
     pub fn raw(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name).map(|raw| raw.get()).filter(|json| *json != "null")
+        self.raw_or_null(name).filter(|json| *json != "null")
     }
 
     /// The field's JSON text, where it is there at all: a `null` too.
     pub fn raw_or_null(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name).map(|raw| raw.get())
+        self.0.get(name).map(RawValue::get)
     }
 
     /// The field's JSON text where it is a string, quotes and escapes as they are.
@@ -67,12 +69,13 @@ impl<'a> Fields<'a> {
 
     /// Every field and its JSON text, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> + '_ {
-        self.0.iter().map(|(name, raw)| (name.as_str(), raw.get()))
+        let by_name: BTreeMap<&str, &'a str> = self.0.iter().map(|(name, raw)| (name, raw.get())).collect();
+        by_name.into_iter()
     }
 
-    /// Every value that is an object.
+    /// Every value that is an object, in the order of their names.
     pub fn objects(&self) -> impl Iterator<Item = Self> + '_ {
-        self.0.values().filter_map(|raw| Self::parse(raw.get()).ok())
+        self.iter().filter_map(|(_, json)| Self::parse(json).ok())
     }
 }
 
@@ -101,11 +104,7 @@ impl ObjectText {
     #[must_use]
     pub fn raw<'v>(mut self, name: &str, json: impl Into<Option<&'v str>>) -> Self {
         if let Some(json) = json.into() {
-            if self.0.len() > 1 {
-                self.0.push(',');
-            }
-            self.0.push_str(&quoted(name));
-            self.0.push(':');
+            self.begin(name);
             self.0.push_str(json);
         }
         self
@@ -113,11 +112,20 @@ impl ObjectText {
 
     /// Adds a field whose value is this text.
     #[must_use]
-    pub fn text<'v>(self, name: &str, text: impl Into<Option<&'v str>>) -> Self {
-        match text.into() {
-            Some(text) => self.raw(name, quoted(text).as_str()),
-            None => self,
+    pub fn text<'v>(mut self, name: &str, text: impl Into<Option<&'v str>>) -> Self {
+        if let Some(text) = text.into() {
+            self.begin(name);
+            push_quoted(&mut self.0, text);
         }
+        self
+    }
+
+    fn begin(&mut self, name: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        push_quoted(&mut self.0, name);
+        self.0.push(':');
     }
 
     /// Adds those of `names` that the object has, as they are.
@@ -135,7 +143,20 @@ impl ObjectText {
 
 /// The text as a JSON string.
 pub fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut json = String::with_capacity(text.len() + 2);
+    push_quoted(&mut json, text);
+    json
+}
+
+fn push_quoted(json: &mut String, text: &str) {
+    if text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' ')) {
+        json.push_str(&serde_json::Value::from(text).to_string());
+    } else {
+        // Most texts need no escape, and no copy.
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    }
 }
 
 #[cfg(test)]

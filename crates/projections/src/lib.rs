@@ -22,6 +22,7 @@ mod error;
 mod feed_queries;
 mod file;
 mod objects;
+mod pace;
 mod projection;
 mod projections;
 mod projector;

@@ -63,7 +63,7 @@ pub trait Projection: Send + Sync {
     fn kinds(&self) -> Kinds;
 
     /// How much of an event it reads: facts alone, unless it says otherwise.
-    fn reads(&self) -> Read {
+    fn reads(&self) -> Read<'static> {
         Read::Facts
     }
 

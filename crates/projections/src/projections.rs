@@ -211,8 +211,8 @@ impl Projections {
         behind.retain(|(_, checkpoint)| checkpoint.position == lowest);
         let filter =
             EventFilter { kinds: self.kinds(behind.iter().map(|(index, _)| *index)), ..EventFilter::default() };
-        let read = self.reads(behind.iter().map(|(index, _)| *index));
-        let batch = self.reader.read(&filter, lowest, head, BATCH_EVENTS_MAX, read)?;
+        let content_kinds = self.content_kinds(behind.iter().map(|(index, _)| *index));
+        let batch = self.reader.read(&filter, lowest, head, BATCH_EVENTS_MAX, read_of(content_kinds.as_deref()))?;
         let chain = self.chain_at(batch.scanned_to)?;
         let is_applied = self.apply(&behind, &batch.events, batch.scanned_to, chain)?;
         let are_all = behind.len() == self.registered.len();
@@ -257,9 +257,19 @@ impl Projections {
         Some(kinds)
     }
 
-    /// How much of an event some of these read.
-    pub(crate) fn reads(&self, mut indexes: impl Iterator<Item = usize>) -> Read {
-        if indexes.any(|index| self.registered[index].reads() == Read::All) { Read::All } else { Read::Facts }
+    /// The kinds of which some of these read the content; `None` for all.
+    pub(crate) fn content_kinds(&self, indexes: impl Iterator<Item = usize>) -> Option<Vec<EventKind>> {
+        let mut kinds: Vec<EventKind> = Vec::new();
+        for index in indexes {
+            let projection = &self.registered[index];
+            let of_one = match (projection.reads(), projection.kinds()) {
+                (Read::Facts, _) => &[],
+                (Read::ContentOf(kinds), _) | (Read::All, Kinds::Only(kinds)) => kinds,
+                (Read::All, Kinds::All) => return None,
+            };
+            kinds.extend(of_one.iter().filter(|kind| !kinds.contains(kind)).cloned().collect::<Vec<_>>());
+        }
+        Some(kinds)
     }
 
     /// Applies a batch to those at the same position; false, and nothing is changed, when another process was quicker.
@@ -315,6 +325,15 @@ impl Projections {
             .iter()
             .position(|projection| projection.name() == name)
             .ok_or_else(|| ProjectionError::Unknown { name: name.to_owned(), known: self.names().join(", ") })
+    }
+}
+
+/// The content of these kinds, or of all.
+pub(crate) fn read_of(content_kinds: Option<&[EventKind]>) -> Read<'_> {
+    match content_kinds {
+        None => Read::All,
+        Some([]) => Read::Facts,
+        Some(kinds) => Read::ContentOf(kinds),
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use runledger_events::{Digest, Position, RecordedEvent, RunId, StreamName, StreamVersion};
 use runledger_store::{Batch, EventFilter, StorageError};
@@ -20,14 +20,11 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoint;
 use crate::compare;
 use crate::error::ProjectionError;
+use crate::pace::Pace;
 use crate::projection::{Fold, Projection, Target};
-use crate::projections::{BATCH_EVENTS_MAX, Projections, take_of_its_kinds};
+use crate::projections::{BATCH_EVENTS_MAX, Projections, read_of, take_of_its_kinds};
 use crate::read_ahead::read_ahead;
 
-/// What one short transaction aims at; the promise is 50 ms.
-const TRANSACTION_AIM: Duration = Duration::from_millis(20);
-/// Between two of them, longer than the live projector's step of waiting.
-const PAUSE: Duration = Duration::from_millis(3);
 /// Bytes that a fold may keep before it writes, about.
 pub(crate) const FOLD_BYTES_MAX: usize = 48 << 20;
 /// Events that the switch may still apply within its own transaction.
@@ -39,8 +36,6 @@ const COMPARISONS_MAX: u32 = 4;
 const ROWS_FIRST: usize = 500;
 /// Rows of an old generation removed in the first transaction.
 const DROP_ROWS: usize = 2000;
-/// Rows that one short transaction moves or removes, at the most.
-const ROWS_MAX: usize = 50_000;
 
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -295,10 +290,11 @@ impl Projections {
             return Ok(());
         };
         let filter = EventFilter { kinds: self.kinds(indexes.iter().copied()), ..EventFilter::default() };
-        let read = self.reads(indexes.iter().copied());
+        let content_kinds = self.content_kinds(indexes.iter().copied());
         let names: Vec<&str> = indexes.iter().map(|index| self.registered[*index].name()).collect();
         let names = names.join(", ");
         let bytes_max = FOLD_BYTES_MAX / all.len();
+        let mut pace = Pace::default();
         let Self { path, reader, connection, registered, .. } = self;
         loop {
             let head = reader.head()?.position;
@@ -307,12 +303,13 @@ impl Projections {
             if position >= head {
                 break;
             }
+            let read = read_of(content_kinds.as_deref());
             read_ahead(reader.path(), &filter, (position, head), read, |batch| {
                 for hidden in &mut *all {
                     let projection = registered[hidden.index].as_ref();
-                    hidden.take(connection, path, projection, &batch)?;
+                    hidden.take(connection, path, projection, &batch, &mut pace)?;
                     if hidden.fold.kept_bytes() > bytes_max {
-                        hidden.flush(connection, path)?;
+                        hidden.flush(connection, path, &mut pace)?;
                         if hidden.fold.kept_bytes() > bytes_max / 2 {
                             hidden.fold = projection.fold();
                         }
@@ -323,7 +320,7 @@ impl Projections {
                 Ok(())
             })?;
         }
-        all.iter_mut().try_for_each(|hidden| hidden.flush(connection, path))?;
+        all.iter_mut().try_for_each(|hidden| hidden.flush(connection, path, &mut pace))?;
         let chain = self.chain_at(position)?;
         all.iter_mut().for_each(|hidden| hidden.chain = chain);
         Ok(())
@@ -454,6 +451,7 @@ impl Projections {
     fn remove_leftovers(&mut self) -> Result<(), ProjectionError> {
         let path = &self.path;
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "removing leftovers", &source);
+        let mut pace = Pace::default();
         for table in self.leftover_tables().map_err(failed)? {
             // With its indexes: to drop one of a million rows first would hold the write lock for 0.3 s.
             let key = key_of(&self.connection, &table).map_err(failed)?;
@@ -466,8 +464,7 @@ impl Projections {
                 if self.connection.execute(&sql, []).map_err(failed)? == 0 {
                     break;
                 }
-                rows = adapted(rows, began.elapsed());
-                std::thread::sleep(PAUSE);
+                rows = pace.next(rows, began);
             }
             // What is left is less than that many rows.
             self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}")).map_err(failed)?;
@@ -523,6 +520,7 @@ impl Hidden {
         path: &Path,
         projection: &dyn Projection,
         batch: &Batch,
+        pace: &mut Pace,
     ) -> Result<(), ProjectionError> {
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
         let is_writing = self.fold.writes_as_it_takes();
@@ -540,8 +538,7 @@ impl Hidden {
             self.fold.take(&target, slice)?;
             transaction.commit().map_err(failed)?;
             if is_writing {
-                self.slice = adapted(self.slice, began.elapsed());
-                std::thread::sleep(PAUSE);
+                self.slice = pace.next(self.slice, began);
             }
             events = rest;
         }
@@ -550,7 +547,7 @@ impl Hidden {
     }
 
     /// Writes what the fold keeps, in short transactions.
-    fn flush(&mut self, connection: &mut Connection, path: &Path) -> Result<(), ProjectionError> {
+    fn flush(&mut self, connection: &mut Connection, path: &Path, pace: &mut Pace) -> Result<(), ProjectionError> {
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
         loop {
             let began = Instant::now();
@@ -561,8 +558,7 @@ impl Hidden {
             if is_all {
                 return Ok(());
             }
-            self.rows = adapted(self.rows, began.elapsed());
-            std::thread::sleep(PAUSE);
+            self.rows = pace.next(self.rows, began);
         }
     }
 }
@@ -572,17 +568,6 @@ fn count_rows(connection: &Connection, projection: &dyn Projection, generation: 
         let sql = format!("SELECT count(*) FROM {}_{generation}", table.name);
         connection.query_row(&sql, [], |row| row.get::<_, u64>(0)).map(|count| rows + count)
     })
-}
-
-/// The number of rows, or events, for the next short transaction, after one that took so long.
-fn adapted(rows: usize, took: Duration) -> usize {
-    if took > TRANSACTION_AIM {
-        (rows / 2).max(16)
-    } else if took < TRANSACTION_AIM / 4 {
-        rows.saturating_mul(2).min(ROWS_MAX)
-    } else {
-        rows
-    }
 }
 
 /// The columns of a table's key, with commas; none for a virtual table.

@@ -17,7 +17,7 @@ pub struct Follower {
     reader: LogReader,
     after: Position,
     filter: EventFilter,
-    read: Read,
+    read: Read<'static>,
     commits: Option<Receiver<()>>,
     data_version: Option<i64>,
 }
@@ -36,7 +36,7 @@ impl Follower {
 
     /// Reads this much of each event; without it, facts alone.
     #[must_use]
-    pub fn with_read(mut self, read: Read) -> Self {
+    pub fn with_read(mut self, read: Read<'static>) -> Self {
         self.read = read;
         self
     }

@@ -24,6 +24,7 @@ mod follow;
 mod group_commit;
 mod log;
 mod lookups;
+mod names;
 mod new_event;
 mod reader;
 mod row;

@@ -38,7 +38,7 @@ impl LogReader {
         stream: &StreamName,
         before: Option<StreamVersion>,
         limit: usize,
-        read: Read,
+        read: Read<'_>,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         let sql = columns(read, false)
             + " FROM runtime_events

@@ -1,12 +1,12 @@
 //! Reading the log: by stream, by position, by kind. A reader cannot write.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use runledger_events::{
-    Codec, Digest, EventId, EventKind, LogId, Position, RecordedEvent, RunId, Salt, SessionId, StreamName,
+    Codec, Digest, EventId, EventKind, LogId, Metadata, Position, RecordedEvent, RunId, Salt, SessionId, StreamName,
     StreamVersion, TimestampMs, chain_seed,
 };
 use rusqlite::types::Value;
@@ -15,12 +15,11 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::connection;
 use crate::error::{OpenError, ReadError, StorageError};
 use crate::follow::Follower;
-use crate::row::{NamedStream, Names, Proof, RawEvent, metadata};
+use crate::names::{NamedStream, Names};
+use crate::row::{Proof, RawEvent};
 
 /// Bytes of content in one answer, about, at the most; a single larger event is still one answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Stream names kept; they never change, so a kept one is never wrong.
-const NAMES_MAX: usize = 100_000;
 
 /// Which events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,11 +36,24 @@ pub struct EventFilter {
 
 /// How much of each event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Read {
+pub enum Read<'a> {
     /// All but the content: the quick way, and enough for most folds.
     Facts,
+    /// The content of these kinds, and the facts of all.
+    ContentOf(&'a [EventKind]),
     /// Everything.
     All,
+}
+
+impl Read<'_> {
+    /// Whether it reads the content of an event of this kind.
+    fn takes_content_of(self, kind: &EventKind) -> bool {
+        match self {
+            Self::Facts => false,
+            Self::ContentOf(kinds) => kinds.contains(kind),
+            Self::All => true,
+        }
+    }
 }
 
 /// Events, and how far the log was searched for them.
@@ -69,7 +81,7 @@ pub struct LogReader {
     connection: Connection,
     log_id: LogId,
     codec: Codec,
-    names: RefCell<HashMap<i64, NamedStream>>,
+    names: RefCell<Names>,
 }
 
 impl LogReader {
@@ -174,7 +186,7 @@ impl LogReader {
         &self,
         stream: &StreamName,
         after: StreamVersion,
-        read: Read,
+        read: Read<'_>,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         let filter = EventFilter { stream: Some(stream.clone()), ..EventFilter::default() };
         let after = match after {
@@ -212,7 +224,7 @@ impl LogReader {
         after: Position,
         up_to: Position,
         limit: usize,
-        read: Read,
+        read: Read<'_>,
     ) -> Result<Batch, ReadError> {
         let mut bytes = 0;
         let mut events = Vec::new();
@@ -299,7 +311,7 @@ impl LogReader {
         filter: &EventFilter,
         after: Position,
         up_to: Position,
-        read: Read,
+        read: Read<'_>,
         with_proof: bool,
         mut take: impl FnMut(RawEvent<'_>) -> Result<bool, ReadError>,
     ) -> Result<(), ReadError> {
@@ -318,7 +330,7 @@ impl LogReader {
     pub(crate) fn raw<'row>(
         &self,
         row: &'row Row<'_>,
-        read: Read,
+        read: Read<'_>,
         with_proof: bool,
     ) -> Result<RawEvent<'row>, ReadError> {
         let position = Position(row.get(0).map_err(|source| self.storage(&source))?);
@@ -337,15 +349,22 @@ impl LogReader {
             key.map(|key| self.stream(key, position)).transpose()
         };
         let missing = |column: &'static str| ReadError::Column { position, column };
-        let stream = stream_of(1, "stream_key")?.ok_or_else(|| missing("stream_key"))?.name;
-        let names = Names { session: stream_of(7, "session_key")?, run: stream_of(8, "run_key")? };
-        let metadata = metadata(
-            position,
-            names,
-            text(9, "adapter_session_id")?,
-            text(10, "causation_id")?,
-            text(11, "correlation_id")?.map(str::to_owned),
-        )?;
+        let stream = stream_of(1, "stream_key")?.ok_or_else(|| missing("stream_key"))?.name.clone();
+        // A key that leads to a stream of another sort is no session, and no run.
+        let session = stream_of(7, "session_key")?
+            .map(|stream| stream.session_id.clone().ok_or_else(|| missing("session_key")))
+            .transpose()?;
+        let run = stream_of(8, "run_key")?
+            .map(|stream| stream.run_id.clone().ok_or_else(|| missing("run_key")))
+            .transpose()?;
+        let adapter_session = text(9, "adapter_session_id")?.map(|id| self.names.borrow_mut().adapter_session(id));
+        let metadata = Metadata {
+            causation_id: text(10, "causation_id")?.map(EventId::new).transpose().map_err(name)?,
+            correlation_id: text(11, "correlation_id")?.map(str::to_owned),
+            session_id: session,
+            adapter_session_id: adapter_session.transpose().map_err(name)?,
+            run_id: run,
+        };
         let proof = with_proof
             .then(|| {
                 let digest =
@@ -359,43 +378,37 @@ impl LogReader {
             })
             .transpose()?;
         let content_index = if with_proof { 17 } else { 13 };
+        let kind = EventKind::parse(text(4, "kind")?.ok_or_else(|| missing("kind"))?);
+        let content_was_read = read.takes_content_of(&kind);
         Ok(RawEvent {
             position,
             stream,
             stream_version: StreamVersion(row.get(2).map_err(column("stream_version"))?),
             id: EventId::new(text(3, "event_id")?.ok_or_else(|| missing("event_id"))?).map_err(name)?,
-            kind: EventKind::parse(text(4, "kind")?.ok_or_else(|| missing("kind"))?),
+            kind,
             occurred_at: TimestampMs(row.get(5).map_err(column("occurred_at"))?),
             recorded_at: TimestampMs(row.get(6).map_err(column("recorded_at"))?),
             metadata,
             facts: blob(12, "facts")?.ok_or_else(|| missing("facts"))?,
             proof,
-            content: match read {
-                Read::Facts => None,
-                Read::All => blob(content_index, "content")?,
-            },
-            content_was_read: read == Read::All,
+            content: if content_was_read { blob(content_index, "content")? } else { None },
+            content_was_read,
         })
     }
 
     pub(crate) fn stream_name(&self, key: i64, position: Position) -> Result<StreamName, ReadError> {
-        self.stream(key, position).map(|stream| stream.name)
+        self.stream(key, position).map(|stream| stream.name.clone())
     }
 
-    fn stream(&self, key: i64, position: Position) -> Result<NamedStream, ReadError> {
-        if let Some(stream) = self.names.borrow().get(&key) {
-            return Ok(stream.clone());
+    fn stream(&self, key: i64, position: Position) -> Result<Arc<NamedStream>, ReadError> {
+        if let Some(stream) = self.names.borrow_mut().stream(key) {
+            return Ok(stream);
         }
         let name: Option<String> =
             self.query_optional("SELECT name FROM streams WHERE stream_key = ?1", [key], |row| row.get(0))?;
         let name = name.ok_or(ReadError::Column { position, column: "stream_key" })?;
         let stream = NamedStream::new(StreamName::new(name).map_err(|source| ReadError::Name { position, source })?);
-        let mut names = self.names.borrow_mut();
-        if names.len() >= NAMES_MAX {
-            names.clear();
-        }
-        names.insert(key, stream.clone());
-        Ok(stream)
+        Ok(self.names.borrow_mut().keep(key, stream))
     }
 
     /// Every stream's name and recorded version.
@@ -444,7 +457,7 @@ pub(crate) fn log_id(path: &Path, connection: &Connection) -> Result<LogId, Stor
 }
 
 /// The beginning of a statement whose rows [`LogReader::raw`] reads.
-pub(crate) fn columns(read: Read, with_proof: bool) -> String {
+pub(crate) fn columns(read: Read<'_>, with_proof: bool) -> String {
     let mut sql =
         "SELECT position, stream_key, stream_version, event_id, kind, occurred_at, recorded_at, session_key, \
                    run_key, adapter_session_id, causation_id, correlation_id, facts"
@@ -452,8 +465,16 @@ pub(crate) fn columns(read: Read, with_proof: bool) -> String {
     if with_proof {
         sql.push_str(", digest, chain, commitment, salt");
     }
-    if read == Read::All {
-        sql.push_str(", content");
+    match read {
+        Read::Facts => {}
+        // Large content stands on pages of its own, which are not read where nobody asks for it.
+        Read::ContentOf(kinds) => {
+            let kinds: Vec<String> =
+                kinds.iter().map(|kind| format!("'{}'", kind.as_str().replace('\'', "''"))).collect();
+            // Writing to a String cannot fail.
+            let _ = write!(sql, ", CASE WHEN kind IN ({}) THEN content END", kinds.join(", "));
+        }
+        Read::All => sql.push_str(", content"),
     }
     sql
 }
@@ -479,7 +500,7 @@ fn select(
     filter: &EventFilter,
     after: Position,
     up_to: Position,
-    read: Read,
+    read: Read<'_>,
     with_proof: bool,
 ) -> (String, Vec<Value>) {
     let integer = |position: Position| Value::Integer(i64::try_from(position.0).unwrap_or(i64::MAX));

@@ -1,8 +1,8 @@
 //! A row of the log as it is stored, and the event in it.
 
 use runledger_events::{
-    AdapterSessionId, Codec, Content, Digest, EventId, EventKind, IdError, Metadata, Position, RecordedEvent, RunId,
-    Salt, SessionId, StreamName, StreamVersion, TimestampMs,
+    Codec, Content, Digest, EventId, EventKind, Metadata, Position, RecordedEvent, Salt, StreamName, StreamVersion,
+    TimestampMs,
 };
 
 use crate::error::ReadError;
@@ -34,26 +34,6 @@ pub(crate) struct Proof {
     pub(crate) salt: Option<Salt>,
 }
 
-/// A stream's name, and what it is the stream of: made once for all events that name it.
-#[derive(Debug, Clone)]
-pub(crate) struct NamedStream {
-    pub(crate) name: StreamName,
-    session_id: Option<SessionId>,
-    run_id: Option<RunId>,
-}
-
-impl NamedStream {
-    pub(crate) fn new(name: StreamName) -> Self {
-        Self { session_id: name.session_id(), run_id: name.run_id(), name }
-    }
-}
-
-/// The columns of a row that hold names by key.
-pub(crate) struct Names {
-    pub(crate) session: Option<NamedStream>,
-    pub(crate) run: Option<NamedStream>,
-}
-
 impl RawEvent<'_> {
     /// Decodes the payloads that were read.
     pub(crate) fn decode(self, codec: &Codec) -> Result<RecordedEvent, ReadError> {
@@ -78,26 +58,4 @@ impl RawEvent<'_> {
             content,
         })
     }
-}
-
-/// The metadata of a row.
-pub(crate) fn metadata(
-    position: Position,
-    names: Names,
-    adapter_session_id: Option<&str>,
-    causation_id: Option<&str>,
-    correlation_id: Option<String>,
-) -> Result<Metadata, ReadError> {
-    let name = |source: IdError| ReadError::Name { position, source };
-    // A key that leads to a stream of another sort is no session, and no run.
-    let column = |column: &'static str| ReadError::Column { position, column };
-    let session = names.session.map(|stream| stream.session_id.ok_or_else(|| column("session_key")));
-    let run = names.run.map(|stream| stream.run_id.ok_or_else(|| column("run_key")));
-    Ok(Metadata {
-        causation_id: causation_id.map(EventId::new).transpose().map_err(name)?,
-        correlation_id,
-        session_id: session.transpose()?,
-        adapter_session_id: adapter_session_id.map(AdapterSessionId::new).transpose().map_err(name)?,
-        run_id: run.transpose()?,
-    })
 }

@@ -90,6 +90,25 @@ fn facts_alone_are_read_without_content() {
 }
 
 #[test]
+fn the_content_of_some_kinds_is_read_with_the_facts_of_all() {
+    let place = place_with(12);
+    place.sqlite().execute("UPDATE runtime_events SET content = NULL, salt = NULL WHERE position = 2", []).unwrap();
+    let reader = place.reader();
+    let filter = EventFilter::default();
+    let everything = reader.read(&filter, Position::START, Position(12), 20, Read::All).unwrap().events;
+    let odd = EventKind::parse("it's odd");
+    for wanted in [vec![], vec![odd.clone()], vec![everything[1].kind.clone(), odd], EventKind::KNOWN.to_vec()] {
+        let read = Read::ContentOf(&wanted);
+        let of_some = reader.read(&filter, Position::START, Position(12), 20, read).unwrap().events;
+        assert_eq!(of_some.len(), everything.len());
+        for (event, whole) in of_some.into_iter().zip(&everything) {
+            let content = if wanted.contains(&event.kind) { whole.content.clone() } else { Content::NotRead };
+            assert_eq!(event, RecordedEvent { content, ..whole.clone() });
+        }
+    }
+}
+
+#[test]
 fn each_filter_takes_what_it_names_and_all_of_them_what_all_name() {
     // Given
     const EVENTS: usize = 40;

@@ -36,7 +36,7 @@ impl Projection for FeedSearch {
         Kinds::All
     }
 
-    fn reads(&self) -> Read {
+    fn reads(&self) -> Read<'static> {
         Read::All
     }
 

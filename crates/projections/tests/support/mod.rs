@@ -616,7 +616,7 @@ impl Projection for Versioned {
         self.inner.kinds()
     }
 
-    fn reads(&self) -> Read {
+    fn reads(&self) -> Read<'static> {
         self.inner.reads()
     }
 

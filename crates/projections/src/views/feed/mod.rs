@@ -86,7 +86,7 @@ impl Projection for Feed {
         Kinds::All
     }
 
-    fn reads(&self) -> Read {
+    fn reads(&self) -> Read<'static> {
         Read::All
     }
 

@@ -5,12 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use runledger_events::{Position, RecordedEvent, Source};
+use runledger_events::{AdapterSessionId, EventId, KindFacts, Position, RecordedEvent, SessionId, Source, readable};
 use rusqlite::{OptionalExtension, Row};
 
-use super::CALLS;
 use super::fold::Told;
+use super::{CALLS, ROW_BYTES};
 use crate::projection::Target;
+use crate::views::damaged;
 
 /// A call, as its beginning told it.
 #[derive(Debug, Clone)]
@@ -23,70 +24,52 @@ pub(super) struct Call {
     pub(super) cwd: Option<String>,
 }
 
-/// A call as its row has it.
-struct NewCall {
-    session_id: String,
-    event_id: String,
-    tool_use_id: String,
-    ask_key: Option<String>,
-    call: Call,
-}
+/// What names a call's row: its session, where it has one, and the event that began it.
+type Key = (Option<SessionId>, EventId);
 
-/// Adapter session by adapter session: which calls are not over.
+/// Which calls are not over.
 #[derive(Default)]
 pub(super) struct Calls {
-    /// Those that are not written, by the call's id.
-    begun: HashMap<String, HashMap<String, Vec<NewCall>>>,
-    /// Adapter session and call of an event that began one of those, by session and event.
-    begun_by: HashMap<(String, String), (String, String)>,
+    /// The events that began those that are not written.
+    begun: HashMap<Key, RecordedEvent>,
+    /// The same, adapter session by adapter session, by the call's id.
+    begun_in: HashMap<AdapterSessionId, HashMap<String, Vec<Key>>>,
     /// The ids of calls in the table; none before it was looked into.
     written: Option<HashMap<String, HashSet<String>>>,
     /// Sessions and events of those, and of some that are over.
-    written_by: HashSet<(String, String)>,
+    written_by: HashSet<Key>,
+    /// Bytes of the events that are kept, about.
+    bytes: usize,
 }
 
 impl Calls {
     /// Notes a call that begins. Those that only the output or the record tell are asked for by nobody here.
-    pub(super) fn begin(
-        &mut self,
-        target: &Target<'_>,
-        event: &RecordedEvent,
-        told: &Told<'_>,
-    ) -> rusqlite::Result<()> {
-        let (Some(adapter), Some(tool_use_id)) = (&event.metadata.adapter_session_id, &told.tool_use_id) else {
+    pub(super) fn begin(&mut self, target: &Target<'_>, event: &RecordedEvent) -> rusqlite::Result<()> {
+        let Some((adapter, tool_use_id)) = call_of(event) else {
             return Ok(());
         };
         if matches!(Source::of(&event.id), Source::Stream | Source::Transcript) {
             return Ok(());
         }
         self.written(target)?;
-        let begun = NewCall {
-            session_id: told.session_id().to_owned(),
-            event_id: event.id.as_str().to_owned(),
-            tool_use_id: tool_use_id.clone(),
-            ask_key: ask_key(told),
-            call: Call {
-                position: event.position,
-                tool_use_id: tool_use_id.clone(),
-                tool_name: told.tool_name.clone(),
-                agent_id: event.facts.agent_id.clone(),
-                agent_type: event.facts.agent_type.clone(),
-                cwd: told.cwd.clone(),
-            },
-        };
-        let key = (begun.session_id.clone(), begun.event_id.clone());
+        let key = (event.metadata.session_id.clone(), event.id.clone());
         // Another stream of the session may have an event of the same id: it takes the place of the first.
         if self.written_by.remove(&key) {
             let sql = format!("DELETE FROM {} WHERE session_id = ?1 AND event_id = ?2", target.table(CALLS));
-            target.connection.prepare_cached(&sql)?.execute((&key.0, &key.1))?;
+            target.connection.prepare_cached(&sql)?.execute((session_of(&key), key.1.as_str()))?;
         }
-        if let Some((adapter, tool_use_id)) = self.begun_by.insert(key, (adapter.to_string(), tool_use_id.clone()))
-            && let Some(known) = self.begun.get_mut(&adapter).and_then(|calls| calls.get_mut(&tool_use_id))
-        {
-            known.retain(|known| (&known.session_id, &known.event_id) != (&begun.session_id, &begun.event_id));
+        if let Some(known) = self.begun.remove(&key) {
+            self.bytes = self.bytes.saturating_sub(bytes_of(&known));
+            if let Some((adapter, tool_use_id)) = call_of(&known)
+                && let Some(keys) = self.begun_in.get_mut(adapter).and_then(|calls| calls.get_mut(tool_use_id))
+            {
+                keys.retain(|known| *known != key);
+            }
         }
-        let of_adapter = self.begun.entry(adapter.to_string()).or_default();
-        of_adapter.entry(tool_use_id.clone()).or_default().push(begun);
+        let of_adapter = self.begun_in.entry(adapter.clone()).or_default();
+        of_adapter.entry(tool_use_id.to_owned()).or_default().push(key.clone());
+        self.bytes += bytes_of(event);
+        self.begun.insert(key, event.clone());
         Ok(())
     }
 
@@ -121,9 +104,15 @@ impl Calls {
     }
 
     /// Forgets a call that is over.
-    pub(super) fn end(&mut self, target: &Target<'_>, adapter: &str, tool_use_id: &str) -> rusqlite::Result<()> {
-        let begun = self.begun.get_mut(adapter).and_then(|calls| calls.remove(tool_use_id));
+    pub(super) fn end(
+        &mut self,
+        target: &Target<'_>,
+        adapter: &AdapterSessionId,
+        tool_use_id: &str,
+    ) -> rusqlite::Result<()> {
+        let begun = self.begun_in.get_mut(adapter).and_then(|calls| calls.remove(tool_use_id));
         self.forget(begun.unwrap_or_default());
+        let adapter = adapter.as_str();
         let written = self.written(target)?.get_mut(adapter);
         if written.is_some_and(|calls| calls.remove(tool_use_id)) {
             let sql = format!("DELETE FROM {} WHERE adapter_session_id = ?1 AND tool_use_id = ?2", target.table(CALLS));
@@ -133,9 +122,10 @@ impl Calls {
     }
 
     /// Forgets all calls of an adapter session.
-    pub(super) fn end_all(&mut self, target: &Target<'_>, adapter: &str) -> rusqlite::Result<()> {
-        let begun = self.begun.remove(adapter).unwrap_or_default();
+    pub(super) fn end_all(&mut self, target: &Target<'_>, adapter: &AdapterSessionId) -> rusqlite::Result<()> {
+        let begun = self.begun_in.remove(adapter).unwrap_or_default();
         self.forget(begun.into_values().flatten().collect());
+        let adapter = adapter.as_str();
         if self.written(target)?.remove(adapter).is_some() {
             let sql = format!("DELETE FROM {} WHERE adapter_session_id = ?1", target.table(CALLS));
             target.connection.prepare_cached(&sql)?.execute([adapter])?;
@@ -143,9 +133,11 @@ impl Calls {
         Ok(())
     }
 
-    fn forget(&mut self, begun: Vec<NewCall>) {
-        for call in begun {
-            self.begun_by.remove(&(call.session_id, call.event_id));
+    fn forget(&mut self, begun: Vec<Key>) {
+        for key in begun {
+            if let Some(event) = self.begun.remove(&key) {
+                self.bytes = self.bytes.saturating_sub(bytes_of(&event));
+            }
         }
     }
 
@@ -158,7 +150,9 @@ impl Calls {
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 written.entry(row.get(0)?).or_default().insert(row.get(1)?);
-                self.written_by.insert((row.get(2)?, row.get(3)?));
+                let (session_id, event_id): (String, String) = (row.get(2)?, row.get(3)?);
+                let event_id = EventId::new(event_id).map_err(|error| damaged(3, error))?;
+                self.written_by.insert((SessionId::new(session_id).ok(), event_id));
             }
             self.written = Some(written);
         }
@@ -167,7 +161,7 @@ impl Calls {
 
     /// Writes the calls that are not over, at most `left`; says whether that was all.
     pub(super) fn flush(&mut self, target: &Target<'_>, left: &mut usize) -> rusqlite::Result<bool> {
-        if self.begun_by.is_empty() {
+        if self.begun.is_empty() {
             return Ok(true);
         }
         let sql = format!(
@@ -179,45 +173,66 @@ impl Calls {
         let mut statement = target.connection.prepare_cached(&sql)?;
         self.written(target)?;
         let written = self.written.get_or_insert_default();
-        for (adapter, calls) in std::mem::take(&mut self.begun) {
+        for (adapter, calls) in std::mem::take(&mut self.begun_in) {
             let mut rest = HashMap::new();
-            for (tool_use_id, begun) in calls {
+            for (tool_use_id, keys) in calls {
                 if *left == 0 {
-                    rest.insert(tool_use_id, begun);
+                    rest.insert(tool_use_id, keys);
                     continue;
                 }
-                for NewCall { session_id, event_id, tool_use_id, ask_key, call } in begun {
+                for key in keys {
+                    let Some(event) = self.begun.remove(&key) else {
+                        continue;
+                    };
+                    self.bytes = self.bytes.saturating_sub(bytes_of(&event));
+                    let text = readable(event.content.json().unwrap_or("{}"));
+                    let told = Told::new(&event, &text);
                     statement.execute((
-                        &session_id,
-                        &event_id,
-                        call.position.0,
-                        &adapter,
+                        session_of(&key),
+                        key.1.as_str(),
+                        event.position.0,
+                        adapter.as_str(),
                         &tool_use_id,
-                        &call.tool_name,
-                        ask_key,
-                        &call.agent_id,
-                        &call.agent_type,
-                        &call.cwd,
+                        &told.tool_name,
+                        ask_key(&told),
+                        &event.facts.agent_id,
+                        &event.facts.agent_type,
+                        &told.cwd,
                     ))?;
                     *left = left.saturating_sub(1);
-                    written.entry(adapter.clone()).or_default().insert(tool_use_id);
-                    let key = (session_id, event_id);
-                    self.begun_by.remove(&key);
+                    written.entry(adapter.to_string()).or_default().insert(tool_use_id.clone());
                     self.written_by.insert(key);
                 }
             }
             if !rest.is_empty() {
-                self.begun.insert(adapter, rest);
+                self.begun_in.insert(adapter, rest);
             }
         }
         Ok(self.begun.is_empty())
     }
 
-    /// Calls that are kept.
-    pub(super) fn len(&self) -> usize {
+    /// Bytes that are kept, about.
+    pub(super) fn bytes(&self) -> usize {
         let written = self.written.iter().flat_map(HashMap::values).map(HashSet::len).sum::<usize>();
-        self.begun_by.len() + written + self.written_by.len()
+        self.bytes + (self.begun.len() + written + self.written_by.len()) * ROW_BYTES
     }
+}
+
+/// The adapter session of an event, and the call that it is about, where it has both.
+fn call_of(event: &RecordedEvent) -> Option<(&AdapterSessionId, &str)> {
+    let adapter = event.metadata.adapter_session_id.as_ref()?;
+    match &event.facts.data {
+        KindFacts::Tool { tool_use_id: Some(id), .. } if !id.is_empty() => Some((adapter, id)),
+        _ => None,
+    }
+}
+
+fn session_of(key: &Key) -> &str {
+    key.0.as_ref().map_or("", SessionId::as_str)
+}
+
+fn bytes_of(event: &RecordedEvent) -> usize {
+    event.content.json().map_or(0, str::len)
 }
 
 /// What a request and its call have in common: the turn, the tool, the input. None where the turn is not told.

@@ -39,7 +39,7 @@ pub(super) struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn new(event: &'a RecordedEvent, text: &'a str) -> Self {
+    pub(super) fn new(event: &'a RecordedEvent, text: &'a str) -> Self {
         let fields = Fields::parse(text).unwrap_or_default();
         let data = fields.object("data").unwrap_or_default();
         let (tool_name, tool_use_id) = match &event.facts.data {
@@ -147,11 +147,11 @@ fn settle_asked(
     kept: &Kept,
     adapter: &str,
     which: &Settled<'_>,
-    settlement: &Settlement,
+    settlement: impl FnOnce() -> Settlement,
 ) -> Result<(), ProjectionError> {
     match &kept.asked_in {
         Some(asked_in) if !asked_in.contains(adapter) => Ok(()),
-        _ => rows::settle(target, which, settlement),
+        _ => rows::settle(target, which, &settlement()),
     }
 }
 
@@ -165,15 +165,17 @@ pub(super) fn take(target: &Target<'_>, kept: &mut Kept, event: &RecordedEvent) 
         }
         return Ok(());
     }
+    if event.kind == K::ToolPre {
+        return kept.calls.begin(target, event).map_err(failed);
+    }
     let text = match event.kind {
-        K::ToolPre | K::PermissionRequest | K::PermissionDenied | K::RelayRequest | K::Decision => {
+        K::PermissionRequest | K::PermissionDenied | K::RelayRequest | K::Decision => {
             readable(event.content.json().unwrap_or("{}"))
         }
         _ => "{}".into(),
     };
     let told = Told::new(event, &text);
     match &event.kind {
-        K::ToolPre => kept.calls.begin(target, event, &told).map_err(failed),
         K::PermissionRequest => requested(target, kept, &told),
         K::RelayRequest => relayed(target, kept, &told),
         K::RelayWithdrawn => withdrawn(target, event),
@@ -320,7 +322,7 @@ fn of_harness(event: &RecordedEvent, status: RequestStatus) -> Settlement {
 /// denied fails there too.
 fn ran(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let event = told.event;
-    let (Some(adapter), Some(tool_use_id)) = (told.adapter(), told.tool_use_id.as_deref()) else {
+    let (Some(adapter), Some(tool_use_id)) = (&event.metadata.adapter_session_id, told.tool_use_id.as_deref()) else {
         return Ok(());
     };
     kept.calls.end(target, adapter, tool_use_id).map_err(|source| sqlite(target, NAME, &source))?;
@@ -328,23 +330,26 @@ fn ran(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), Proj
     if event.kind == EventKind::ToolFailure && is_of_copy {
         return Ok(());
     }
+    let adapter = adapter.as_str();
     let settled = Settled::Call { adapter, tool_use_id };
-    settle_asked(target, kept, adapter, &settled, &of_harness(event, RequestStatus::Allowed))
+    settle_asked(target, kept, adapter, &settled, || of_harness(event, RequestStatus::Allowed))
 }
 
 fn denied(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let (Some(adapter), Some(tool_use_id)) = (told.adapter(), told.tool_use_id.as_deref()) else {
         return Ok(());
     };
-    let settlement = Settlement { reason: told.data.text("reason"), ..of_harness(told.event, RequestStatus::Denied) };
-    settle_asked(target, kept, adapter, &Settled::Call { adapter, tool_use_id }, &settlement)
+    let settlement =
+        || Settlement { reason: told.data.text("reason"), ..of_harness(told.event, RequestStatus::Denied) };
+    settle_asked(target, kept, adapter, &Settled::Call { adapter, tool_use_id }, settlement)
 }
 
 /// What was asked before and not answered needs no answer any more. A record that is read afterwards tells of what was
 /// long before.
 fn passed(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), ProjectionError> {
     let event = told.event;
-    let Some(adapter) = told.adapter().filter(|_| Source::of(&event.id) != Source::Transcript) else {
+    let told_in = event.metadata.adapter_session_id.as_ref();
+    let Some(adapter) = told_in.filter(|_| Source::of(&event.id) != Source::Transcript) else {
         return Ok(());
     };
     let subagent = match &event.facts.data {
@@ -361,6 +366,7 @@ fn passed(target: &Target<'_>, kept: &mut Kept, told: &Told<'_>) -> Result<(), P
     if actor.is_none() {
         kept.calls.end_all(target, adapter).map_err(|source| sqlite(target, NAME, &source))?;
     }
+    let adapter = adapter.as_str();
     let settled = Settled::Unsettled { adapter, actor: actor.as_deref() };
-    settle_asked(target, kept, adapter, &settled, &of_harness(event, RequestStatus::Withdrawn))
+    settle_asked(target, kept, adapter, &settled, || of_harness(event, RequestStatus::Withdrawn))
 }

@@ -56,6 +56,15 @@ const KINDS: &[EventKind] = &[
     EventKind::WorkflowEnd,
 ];
 
+/// Those of which more is read than facts.
+const WORDS_OF: &[EventKind] = &[
+    EventKind::PermissionRequest,
+    EventKind::PermissionDenied,
+    EventKind::ToolPre,
+    EventKind::Decision,
+    EventKind::RelayRequest,
+];
+
 impl Projection for PermissionRequests {
     fn name(&self) -> &'static str {
         NAME
@@ -69,8 +78,8 @@ impl Projection for PermissionRequests {
         Kinds::Only(KINDS)
     }
 
-    fn reads(&self) -> Read {
-        Read::All
+    fn reads(&self) -> Read<'static> {
+        Read::ContentOf(WORDS_OF)
     }
 
     fn tables(&self) -> &'static [Table] {
@@ -118,6 +127,6 @@ impl Fold for RequestsFold {
     }
 
     fn kept_bytes(&self) -> usize {
-        (self.0.contexts.len() + self.0.calls.len()) * ROW_BYTES
+        self.0.contexts.len() * ROW_BYTES + self.0.calls.bytes()
     }
 }
