@@ -79,6 +79,20 @@ CREATE TABLE feed_memory_{generation} (
     value       TEXT NOT NULL, -- JSON
     PRIMARY KEY (session_key, seam, key)
 ) STRICT, WITHOUT ROWID;
+-- Which facts were told how often by whom, and which entries show them: so that one is shown once for all who tell it.
+-- The latest facts stand in chunks, in the order in which they were told first; the others by their keys.
+CREATE TABLE feed_tellings_{generation} (
+    session_key INTEGER NOT NULL,
+    fact        BLOB NOT NULL, -- of the fact's name, 16 bytes of its digest
+    told        BLOB NOT NULL, -- bincode
+    PRIMARY KEY (session_key, fact)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE feed_latest_tellings_{generation} (
+    session_key INTEGER NOT NULL,
+    chunk       INTEGER NOT NULL,
+    facts       BLOB NOT NULL, -- bincode: facts, and what was told of each
+    PRIMARY KEY (session_key, chunk)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX feed_events_{generation}_by_position ON feed_events_{generation} (position);
 CREATE INDEX feed_events_{generation}_by_workflow
     ON feed_events_{generation} (workflow_run_id) WHERE workflow_run_id IS NOT NULL;
@@ -92,3 +106,5 @@ CREATE VIEW plan_items AS SELECT * FROM plan_items_{generation};
 CREATE VIEW feed_retellings AS SELECT * FROM feed_retellings_{generation};
 CREATE VIEW feed_sessions AS SELECT * FROM feed_sessions_{generation};
 CREATE VIEW feed_memory AS SELECT * FROM feed_memory_{generation};
+CREATE VIEW feed_latest_tellings AS SELECT * FROM feed_latest_tellings_{generation};
+CREATE VIEW feed_tellings AS SELECT * FROM feed_tellings_{generation};

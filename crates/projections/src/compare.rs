@@ -139,7 +139,7 @@ fn compare_keys(table: &Table, a: &Row<'_>, b: &Row<'_>) -> rusqlite::Result<Ord
 fn compare(a: ValueRef<'_>, b: ValueRef<'_>) -> Ordering {
     match (a, b) {
         (ValueRef::Integer(a), ValueRef::Integer(b)) => a.cmp(&b),
-        (ValueRef::Text(a), ValueRef::Text(b)) => a.cmp(b),
+        (ValueRef::Text(a), ValueRef::Text(b)) | (ValueRef::Blob(a), ValueRef::Blob(b)) => a.cmp(b),
         (ValueRef::Integer(_), ValueRef::Text(_)) => Ordering::Less,
         (ValueRef::Text(_), ValueRef::Integer(_)) => Ordering::Greater,
         _ => Ordering::Equal,
@@ -153,6 +153,10 @@ fn key(table: &Table, row: &Row<'_>) -> rusqlite::Result<String> {
         parts.push(match row.get_ref(index)? {
             ValueRef::Text(text) => format!("{name} {}", String::from_utf8_lossy(text)),
             ValueRef::Integer(number) => format!("{name} {number}"),
+            ValueRef::Blob(bytes) => {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{name} {hex}")
+            }
             other => format!("{name} {other:?}"),
         });
     }

@@ -62,7 +62,8 @@ pub trait Projection: Send + Sync {
     /// The kinds it reads.
     fn kinds(&self) -> Kinds;
 
-    /// How much of an event it reads: facts alone, unless it says otherwise.
+    /// How much of an event it reads: facts alone, unless it says otherwise. Where others are folded along, there may be
+    /// more; its rows must not depend on that.
     fn reads(&self) -> Read<'static> {
         Read::Facts
     }

@@ -27,7 +27,7 @@ use crate::views::workflow_runs::WorkflowRuns;
 pub(crate) const BATCH_EVENTS_MAX: usize = 2048;
 
 /// Bytes that the fold of one read model may keep from batch to batch, about.
-const KEPT_BYTES_MAX: usize = 16 << 20;
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// Pages of the write-ahead log from which on one who closes the file empties it.
 const WAL_PAGES: u32 = 1000;

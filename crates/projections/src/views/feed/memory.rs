@@ -1,4 +1,5 @@
-//! What the mapper remembers of a session beside its state: small values by seam and key, in a table of the projection.
+//! What the mapper remembers of a session beside its state, in tables of the projection: small values by seam and key, and
+//! which facts were told (`tellings`).
 //!
 //! Invariant: with what is not written yet, the table holds all that is remembered. A value is read once, and written once
 //! for all that changed it since the last time. So a session of 50,000 events is taken up again at the cost of the values
@@ -11,11 +12,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::NAME;
+use super::retelling::{FactKey, Told};
+use super::tellings::Tellings;
 use crate::error::ProjectionError;
 use crate::projection::Target;
 use crate::views::{from_json, sqlite, to_json};
 
-/// The table.
+/// The table of the values.
 pub(super) const TABLE: &str = "feed_memory";
 
 /// Whose values they are.
@@ -39,8 +42,8 @@ pub(super) enum Seam {
     Subagent,
     /// Which feed events show which facts.
     Shown,
-    /// Which facts were told how often by whom.
-    Telling,
+    /// The plan that each source told last.
+    LastPlan,
     /// Which calls of Codex's output are which calls of its hooks and rollout.
     CallName,
     /// Questions, by their id.
@@ -67,7 +70,7 @@ const SEAM_NAMES: [&str; SEAMS] = [
     "reasoning",
     "subagent",
     "shown",
-    "telling",
+    "last_plan",
     "call_name",
     "relay",
     "relay_about",
@@ -112,18 +115,19 @@ struct SeamMemory {
 pub(super) struct Remembered {
     session_key: i64,
     seams: [SeamMemory; SEAMS],
+    tellings: Tellings,
 }
 
 impl Remembered {
     /// That of a session; a new one remembers nothing.
     pub(super) fn new(session_key: i64, is_new: bool) -> Self {
         let seam = || SeamMemory { is_whole: is_new, is_written: !is_new, ..SeamMemory::default() };
-        Self { session_key, seams: std::array::from_fn(|_| seam()) }
+        Self { session_key, seams: std::array::from_fn(|_| seam()), tellings: Tellings::new(session_key, is_new) }
     }
 
     /// How many bytes are known, about.
     pub(super) fn bytes(&self) -> usize {
-        self.seams.iter().map(|seam| seam.bytes).sum()
+        self.seams.iter().map(|seam| seam.bytes).sum::<usize>() + self.tellings.bytes()
     }
 
     /// Writes what changed, at most `left` values; says whether that was all.
@@ -137,7 +141,10 @@ impl Remembered {
             }
             Ok(true)
         };
-        write().map_err(|source| sqlite(target, NAME, &source))
+        if !write().map_err(|source| sqlite(target, NAME, &source))? {
+            return Ok(false);
+        }
+        self.tellings.flush(target, left)
     }
 }
 
@@ -238,6 +245,15 @@ impl<'a> Memory<'a> {
 
     pub(super) fn remove(&mut self, seam: Seam, key: &str) {
         self.of.seams[seam as usize].set(key, None);
+    }
+
+    /// What was told of a fact.
+    pub(super) fn told(&mut self, fact: FactKey) -> Result<Option<Told>, ProjectionError> {
+        self.of.tellings.get(&self.target, fact)
+    }
+
+    pub(super) fn put_told(&mut self, fact: FactKey, told: Told) -> Result<(), ProjectionError> {
+        self.of.tellings.put(&self.target, fact, told)
     }
 
     /// Everything of a seam, in the order of the keys.

@@ -184,10 +184,10 @@ impl Mapper<'_> {
 
     /// Whether a source has not told these very steps just before.
     fn is_news_of_plan(&mut self, event: &Incoming<'_>, steps: &[String]) -> Result<bool, ProjectionError> {
-        let key = format!("{}\nlast plan {:?}", event.session_id(), event.source);
+        let key = format!("{}\n{:?}", event.session_id(), event.source);
         let said = content_digest(steps.join("\n").as_bytes()).to_string();
-        let last: Option<String> = self.memory.get(super::memory::Seam::Telling, &key)?;
-        self.memory.put(super::memory::Seam::Telling, &key, &said)?;
+        let last: Option<String> = self.memory.get(super::memory::Seam::LastPlan, &key)?;
+        self.memory.put(super::memory::Seam::LastPlan, &key, &said)?;
         Ok(last.is_none_or(|last| last != said))
     }
 
@@ -206,9 +206,9 @@ impl Mapper<'_> {
         // Figures are told by each source in steps of its own: whoever told them first goes on.
         let key = format!("{}\nusage", event.session_id());
         let teller = Teller::from(event.source);
-        let first: Option<Teller> = self.memory.get(super::memory::Seam::Telling, &key)?;
+        let first: Option<Teller> = self.memory.get(super::memory::Seam::LastPlan, &key)?;
         if first.is_none() {
-            self.memory.put(super::memory::Seam::Telling, &key, &teller)?;
+            self.memory.put(super::memory::Seam::LastPlan, &key, &teller)?;
         }
         if first.is_none_or(|first| first == teller) {
             self.emit(event, draft.level(FeedLevel::Debug))?;

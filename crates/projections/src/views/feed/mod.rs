@@ -13,7 +13,7 @@
 //! | `call_names` | CallNames: which call of Codex's output is which call of its hooks and rollout |
 //! | `mapper` and `sessions`, `messages`, `tools`, `web_search`, `harness`, `notifications`, `decisions`, `relays`, `workflow` | events of each kind into entries |
 //! | `words` | titles to search by |
-//! | `memory`, `rows`, `tables` | where it is kept |
+//! | `memory`, `tellings`, `rows`, `tables` | where it is kept |
 //!
 //! Where the entries differ from the reference's on purpose: docs/decisions/0014-feed.md.
 
@@ -36,6 +36,7 @@ mod run_lifecycle;
 mod sessions;
 mod subagents;
 pub(crate) mod tables;
+mod tellings;
 mod text;
 mod titles;
 mod tool_correlation;
@@ -78,8 +79,9 @@ impl Projection for Feed {
 
     /// - 2: questions, rules, timers, retries, forks, signals by name.
     /// - 3: entries are counted over all sessions, and stand in that order.
+    /// - 4: which facts were told stands in tables of its own, in the order of their telling.
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn kinds(&self) -> Kinds {
@@ -99,6 +101,8 @@ impl Projection for Feed {
             Table { name: RETELLINGS, key: &["position"] },
             Table { name: memory::SESSIONS, key: &["session_key"] },
             Table { name: memory::TABLE, key: &["session_key", "seam", "key"] },
+            Table { name: tellings::TABLE, key: &["session_key", "fact"] },
+            Table { name: tellings::CHUNKS, key: &["session_key", "chunk"] },
         ]
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Where sources have different ids for one call, `call_names` finds out which they are.
 
-use serde::{Deserialize, Serialize};
+use runledger_events::content_digest;
 
 use super::memory::{Memory, Seam};
 use super::run_lifecycle::Teller;
@@ -26,40 +26,58 @@ pub(super) enum Telling {
     },
 }
 
-/// How often a fact was told by whom, and by how many feed events it is shown: the first few of them, and their number.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Told {
+/// The name of a fact of an adapter session, as short as a name can be that no other fact has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+pub(super) struct FactKey(pub(super) [u8; 16]);
+
+impl FactKey {
+    fn new(adapter_session: &str, fact: &str) -> Self {
+        let digest = content_digest(format!("{adapter_session}\n{fact}").as_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest.0[..16]);
+        Self(key)
+    }
+
+    /// The key of the feed event that shows it for the `index`-th time.
+    fn shown(self, index: u64) -> String {
+        let hex: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{hex}\n{index}")
+    }
+}
+
+/// How often a fact was told by whom, and by how many feed events it is shown: their number, and the first few of them.
+#[derive(Debug, Clone, Default, bincode::Encode, bincode::Decode)]
+pub(super) struct Told {
     counts: Vec<(Teller, u64)>,
     shown: u64,
     first: Vec<Shown>,
 }
 
 impl Told {
-    fn count(&mut self, teller: Teller) -> &mut u64 {
-        if let Some(at) = self.counts.iter().position(|(known, _)| *known == teller) {
-            return &mut self.counts[at].1;
-        }
-        self.counts.push((teller, 0));
-        let last = self.counts.len() - 1;
-        &mut self.counts[last].1
+    pub(super) fn count(&mut self, teller: Teller) -> &mut u64 {
+        let at = self.counts.iter().position(|(known, _)| *known == teller).unwrap_or_else(|| {
+            self.counts.push((teller, 0));
+            self.counts.len() - 1
+        });
+        &mut self.counts[at].1
     }
 
     /// The feed event that shows it for the `index`-th time.
-    fn shown(&self, memory: &mut Memory<'_>, key: &str, index: u64) -> Result<Option<Shown>, ProjectionError> {
+    fn shown(&self, memory: &mut Memory<'_>, key: FactKey, index: u64) -> Result<Option<Shown>, ProjectionError> {
         if index >= self.shown {
             return Ok(None);
         }
         match usize::try_from(index).ok().and_then(|index| self.first.get(index)) {
             Some(shown) => Ok(Some(*shown)),
-            None => memory.get(Seam::Shown, &shown_key(key, index)),
+            None => memory.get(Seam::Shown, &key.shown(index)),
         }
     }
 
     /// Notes the feed event that shows it for the `index`-th time: one that did, or the next one.
-    fn show(&mut self, memory: &mut Memory<'_>, key: &str, index: u64, by: Shown) -> Result<(), ProjectionError> {
+    fn show(&mut self, memory: &mut Memory<'_>, key: FactKey, index: u64, by: Shown) -> Result<(), ProjectionError> {
         self.shown = self.shown.max(index + 1);
         if index >= FIRST {
-            return memory.put(Seam::Shown, &shown_key(key, index), &by);
+            return memory.put(Seam::Shown, &key.shown(index), &by);
         }
         match usize::try_from(index).ok().and_then(|index| self.first.get_mut(index)) {
             Some(shown) => *shown = by,
@@ -76,14 +94,6 @@ type Shown = (u64, Teller);
 /// Feed events of a fact that stand with it.
 const FIRST: u64 = 2;
 
-fn key(adapter_session: &str, fact: &str) -> String {
-    format!("{adapter_session}\n{fact}")
-}
-
-fn shown_key(key: &str, index: u64) -> String {
-    format!("{key}\n{index}")
-}
-
 /// Counts a telling, and says what it is.
 pub(super) fn tell(
     memory: &mut Memory<'_>,
@@ -91,17 +101,17 @@ pub(super) fn tell(
     fact: &str,
     teller: Teller,
 ) -> Result<Telling, ProjectionError> {
-    let key = key(adapter_session, fact);
-    let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
+    let key = FactKey::new(adapter_session, fact);
+    let mut told = memory.told(key)?.unwrap_or_default();
     let count = told.count(teller);
     let index = *count;
     *count += 1;
-    let shown = told.shown(memory, &key, index)?;
+    let shown = told.shown(memory, key, index)?;
     let is_better = shown.is_some_and(|(_, by)| teller < by);
     if let Some((seq, _)) = shown.filter(|_| is_better) {
-        told.show(memory, &key, index, (seq, teller))?;
+        told.show(memory, key, index, (seq, teller))?;
     }
-    memory.put(Seam::Telling, &key, &told)?;
+    memory.put_told(key, told)?;
     Ok(shown.map_or(Telling::New, |(seq, _)| Telling::Again { seq, is_better }))
 }
 
@@ -113,10 +123,10 @@ pub(super) fn shown(
     teller: Teller,
     seq: u64,
 ) -> Result<(), ProjectionError> {
-    let key = key(adapter_session, fact);
-    let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
-    told.show(memory, &key, told.shown, (seq, teller))?;
-    memory.put(Seam::Telling, &key, &told)
+    let key = FactKey::new(adapter_session, fact);
+    let mut told = memory.told(key)?.unwrap_or_default();
+    told.show(memory, key, told.shown, (seq, teller))?;
+    memory.put_told(key, told)
 }
 
 /// Takes a telling back, which turned out to be a source repeating its own words.
@@ -126,11 +136,11 @@ pub(super) fn unsay(
     fact: &str,
     teller: Teller,
 ) -> Result<(), ProjectionError> {
-    let key = key(adapter_session, fact);
-    let mut told: Told = memory.get(Seam::Telling, &key)?.unwrap_or_default();
+    let key = FactKey::new(adapter_session, fact);
+    let mut told = memory.told(key)?.unwrap_or_default();
     let count = told.count(teller);
     *count = count.saturating_sub(1);
-    memory.put(Seam::Telling, &key, &told)
+    memory.put_told(key, told)
 }
 
 /// Gives what was told of one fact to another: they turned out to be the same.
@@ -140,28 +150,28 @@ pub(super) fn rename(
     from: &str,
     to: &str,
 ) -> Result<(), ProjectionError> {
-    let (from, to) = (key(adapter_session, from), key(adapter_session, to));
-    let Some(moved) = memory.get::<Told>(Seam::Telling, &from)? else {
+    let (from, to) = (FactKey::new(adapter_session, from), FactKey::new(adapter_session, to));
+    let Some(moved) = memory.told(from)?.filter(|told| !told.counts.is_empty()) else {
         return Ok(());
     };
-    let mut told: Told = memory.get(Seam::Telling, &to)?.unwrap_or_default();
+    let mut told = memory.told(to)?.unwrap_or_default();
     for (teller, times) in &moved.counts {
         *told.count(*teller) += times;
     }
     for index in 0..moved.shown {
-        if let Some(shown) = moved.shown(memory, &from, index)? {
-            told.show(memory, &to, told.shown, shown)?;
+        if let Some(shown) = moved.shown(memory, from, index)? {
+            told.show(memory, to, told.shown, shown)?;
         }
         if index >= FIRST {
-            memory.remove(Seam::Shown, &shown_key(&from, index));
+            memory.remove(Seam::Shown, &from.shown(index));
         }
     }
-    memory.remove(Seam::Telling, &from);
-    memory.put(Seam::Telling, &to, &told)
+    memory.put_told(from, Told::default())?;
+    memory.put_told(to, told)
 }
 
 /// Whether a fact is shown already, whoever told it.
 pub(super) fn is_shown(memory: &mut Memory<'_>, adapter_session: &str, fact: &str) -> Result<bool, ProjectionError> {
-    let told: Option<Told> = memory.get(Seam::Telling, &key(adapter_session, fact))?;
+    let told = memory.told(FactKey::new(adapter_session, fact))?;
     Ok(told.is_some_and(|told| told.shown > 0))
 }

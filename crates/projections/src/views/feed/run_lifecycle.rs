@@ -82,7 +82,9 @@ pub struct RunCounters {
 }
 
 /// Who tells: a source, or a source that says again what it may have said before. Earlier ones' words are the better ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, bincode::Encode, bincode::Decode,
+)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Teller {
     Runtime,

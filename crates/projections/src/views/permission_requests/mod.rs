@@ -63,6 +63,7 @@ const WORDS_OF: &[EventKind] = &[
     EventKind::ToolPre,
     EventKind::Decision,
     EventKind::RelayRequest,
+    EventKind::WorkflowStart,
 ];
 
 impl Projection for PermissionRequests {
