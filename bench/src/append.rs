@@ -14,6 +14,8 @@ use crate::raw;
 use crate::table::{Table, percentile};
 
 const BATCH: u64 = 100;
+/// Pages that an append of one event writes: the event's, those of three indexes, the stream's.
+const PAGES: usize = 5;
 
 /// What some writers came to.
 pub(crate) struct Appended {
@@ -26,8 +28,12 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     let sizes = context.sizes;
     for _ in 0..context.repetitions {
         let folder = tempfile::tempdir_in(&context.dir)?;
-        let raw = raw::syncs_per_second(folder.path(), sizes.lone)?;
+        let raw = raw::syncs_per_second(folder.path(), sizes.lone, 1)?;
         table.add(Figure::new("raw write + fdatasync", "syncs/s", "4 KiB each, file kept"), raw, None);
+        let of_append = raw::syncs_per_second(folder.path(), sizes.lone, PAGES)?;
+        let figure =
+            Figure::new("raw write of an append's pages + fdatasync", "syncs/s", format!("{PAGES} of 4 KiB each"));
+        table.add(figure.against("raw sync", Floor::None), of_append, Some(raw));
 
         let at = |name: &str| folder.path().join(format!("{name}.db"));
         let lone = append(&at("lone"), &OpenOptions::default(), 1, sizes.lone, 1)?;

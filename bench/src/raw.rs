@@ -7,29 +7,32 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-/// Bytes written before each sync: a page.
+/// Bytes of a page.
 const BLOCK: usize = 4096;
 /// The file grows to this and is written anew, as a write-ahead log is.
 const FILE_BYTES: u64 = 4000 * 4096;
 
-/// Writes of 4 KiB, each with an fdatasync, in a second.
-pub(crate) fn syncs_per_second(dir: &Path, count: u64) -> anyhow::Result<f64> {
+/// Writes of so many pages of 4 KiB, with an fdatasync after each of them, in a second.
+pub(crate) fn syncs_per_second(dir: &Path, count: u64, pages: usize) -> anyhow::Result<f64> {
     let path = dir.join("raw");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
     file.write_all(&vec![0; usize::try_from(FILE_BYTES)?])?;
     file.sync_all()?;
     file.seek(SeekFrom::Start(0))?;
-    let block = [7; BLOCK];
+    let block = vec![7; BLOCK];
+    let bytes = (BLOCK * pages) as u64;
     let began = Instant::now();
     let mut at = 0;
     for _ in 0..count {
-        if at + BLOCK as u64 > FILE_BYTES {
+        if at + bytes > FILE_BYTES {
             file.seek(SeekFrom::Start(0))?;
             at = 0;
         }
-        file.write_all(&block)?;
+        for _ in 0..pages {
+            file.write_all(&block)?;
+        }
         file.sync_data()?;
-        at += BLOCK as u64;
+        at += bytes;
     }
     let rate = count as f64 / began.elapsed().as_secs_f64();
     std::fs::remove_file(path)?;
