@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the lock is held before somebody else gets it; the promise is 50 ms.
+/// How long one transaction may hold the lock, about. Others get it once that, and what came before it without a pause, is
+/// half as long; so nobody waits for longer than the 50 ms that are promised.
 const HELD_AIM: Duration = Duration::from_millis(20);
 /// How long they have to take it, longer than the live projector's step of waiting.
 const PAUSE: Duration = Duration::from_millis(3);

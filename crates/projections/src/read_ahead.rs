@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runledger_events::Position;
 use runledger_store::{Batch, EventFilter, LogReader, Read, StorageError};
@@ -30,7 +30,7 @@ pub(crate) fn read_ahead(
     read: Read<'_>,
     mut take: impl FnMut(Batch) -> Result<(), ProjectionError>,
 ) -> Result<(), ProjectionError> {
-    let (sender, parts) = sync_channel(READERS * 3);
+    let (sender, parts) = sync_channel(READERS);
     let rest = Mutex::new(Rest { next: after, up_to, width: BATCH_EVENTS as u64, parts: Some(sender) });
     std::thread::scope(|scope| {
         for _ in 0..READERS {
@@ -39,7 +39,16 @@ pub(crate) fn read_ahead(
                 let _ = read_parts(log, filter, read, &rest);
             });
         }
-        parts.into_iter().flatten().try_for_each(|batch| take(batch?))
+        parts.into_iter().try_for_each(|(up_to, batches)| {
+            let mut scanned_to = Position::START;
+            for batch in batches {
+                let batch = batch?;
+                scanned_to = batch.scanned_to;
+                take(batch)?;
+            }
+            // Its reader panicked; what comes behind the gap must not be folded.
+            if scanned_to < up_to { Err(ended_early(log, up_to).into()) } else { Ok(()) }
+        })
     })
 }
 
@@ -51,8 +60,26 @@ struct Rest {
     up_to: Position,
     /// Positions in the next part.
     width: u64,
-    /// None once nothing is left.
-    parts: Option<SyncSender<Receiver<Answer>>>,
+    /// Where each part's end and its batches go, in the order of the log; none once nothing is left.
+    parts: Option<SyncSender<(Position, Receiver<Answer>)>>,
+}
+
+/// Ends the queue of parts with the first reader that ends, however it does.
+struct Reader<'a>(&'a Mutex<Rest>);
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        lock(self.0).parts = None;
+    }
+}
+
+fn lock(rest: &Mutex<Rest>) -> MutexGuard<'_, Rest> {
+    rest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ended_early(log: &Path, at: Position) -> StorageError {
+    let detail = format!("position {at} was there a moment ago, and cannot be read");
+    StorageError::Damaged { path: log.to_owned(), doing: "reading ahead", detail }
 }
 
 /// A part of the log, and where its batches go.
@@ -64,21 +91,21 @@ struct Part {
 
 /// The next part, and its place in the queue; none where nothing is left.
 fn take_part(rest: &Mutex<Rest>) -> Option<Part> {
-    let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut rest = lock(rest);
     let after = rest.next;
     if after >= rest.up_to {
-        rest.parts = None;
         return None;
     }
     let up_to = Position(after.0.saturating_add(rest.width)).min(rest.up_to);
     rest.next = up_to;
     let (batches, receiver) = sync_channel(1);
-    // This may wait, and whoever wants the part behind it with it: so nobody is far ahead.
-    rest.parts.as_ref()?.send(receiver).ok()?;
+    // This may wait, and whoever wants the part behind it with it: so nobody is ahead by more than a few batches.
+    rest.parts.as_ref()?.send((up_to, receiver)).ok()?;
     Some(Part { after, up_to, batches })
 }
 
 fn read_parts(log: &Path, filter: &EventFilter, read: Read<'_>, rest: &Mutex<Rest>) -> Result<(), SendError<Answer>> {
+    let _reader = Reader(rest);
     let mut reader = None;
     while let Some(Part { mut after, up_to, batches }) = take_part(rest) {
         let reader = match &mut reader {
@@ -92,11 +119,7 @@ fn read_parts(log: &Path, filter: &EventFilter, read: Read<'_>, rest: &Mutex<Res
         while after < up_to {
             let batch = match reader.read(filter, after, up_to, BATCH_EVENTS, read) {
                 Ok(batch) if batch.scanned_to > after => batch,
-                Ok(_) => {
-                    let detail = format!("position {up_to} was there a moment ago, and is gone");
-                    let error = StorageError::Damaged { path: log.to_owned(), doing: "reading ahead", detail };
-                    return batches.send(Err(error.into()));
-                }
+                Ok(_) => return batches.send(Err(ended_early(log, up_to).into())),
                 Err(error) => return batches.send(Err(error.into())),
             };
             after = batch.scanned_to;
@@ -105,9 +128,11 @@ fn read_parts(log: &Path, filter: &EventFilter, read: Read<'_>, rest: &Mutex<Res
         }
         // Whoever holds the lock may wait for this part to end.
         drop(batches);
+        let mut rest = lock(rest);
         if events < BATCH_EVENTS / 4 {
-            let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
             rest.width = (rest.width * 2).min(PART_MAX);
+        } else if events > BATCH_EVENTS {
+            rest.width = BATCH_EVENTS as u64;
         }
     }
     Ok(())
@@ -171,6 +196,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_reader_that_panics_ends_the_queue() {
+        let (sender, parts) = sync_channel(READERS);
+        let rest = Mutex::new(Rest { next: Position(0), up_to: Position(9), width: 1, parts: Some(sender) });
+        let panicked = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let _reader = Reader(&rest);
+                let _part = take_part(&rest);
+                std::panic::resume_unwind(Box::new(()));
+            });
+            reader.join().is_err()
+        });
+        assert!(panicked);
+        assert_eq!(
+            parts.into_iter().map(|(up_to, batches)| (up_to, batches.iter().count())).collect::<Vec<_>>(),
+            [(Position(1), 0)]
+        );
+        assert!(take_part(&rest).is_none());
     }
 
     #[test]

@@ -278,7 +278,7 @@ impl Projections {
         })
     }
 
-    /// Fills hidden tables up to the head, all from the same position on: one thread reads and decodes, this one folds
+    /// Fills hidden tables up to the head, all from the same position on: two threads read and decode, this one folds
     /// and writes.
     fn fill(
         &mut self,
@@ -555,10 +555,10 @@ impl Hidden {
             let target = Target { connection: &transaction, generation: self.generation };
             let is_all = self.fold.flush(&target, self.rows)?;
             transaction.commit().map_err(failed)?;
+            self.rows = pace.next(self.rows, began);
             if is_all {
                 return Ok(());
             }
-            self.rows = pace.next(self.rows, began);
         }
     }
 }

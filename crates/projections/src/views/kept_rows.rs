@@ -70,37 +70,30 @@ impl<K: Clone + Eq + Hash, V> KeptRows<K, V> {
         left: &mut usize,
         mut store: impl FnMut(&K, &V) -> Result<(), ProjectionError>,
     ) -> Result<bool, ProjectionError> {
-        self.flush_all(left, |key, value| value.map_or(Ok(()), |value| store(key, value)))
+        let count = self.changed.len().min(*left);
+        for key in self.changed.drain(..count) {
+            if let Some(kept) = self.rows.get_mut(&key) {
+                kept.is_changed = false;
+                if let Some(value) = &kept.value {
+                    store(&key, value)?;
+                }
+            }
+        }
+        *left -= count;
+        Ok(self.changed.is_empty())
     }
 
-    /// The same in the order of the keys, so that a page is written once for all that stand on it; a row that is gone is
-    /// handed on too.
+    /// The same in the order of the keys, so that a page is written once for all that stand on it.
     pub(crate) fn flush_in_order(
         &mut self,
         left: &mut usize,
-        store: impl FnMut(&K, Option<&V>) -> Result<(), ProjectionError>,
+        store: impl FnMut(&K, &V) -> Result<(), ProjectionError>,
     ) -> Result<bool, ProjectionError>
     where
         K: Ord,
     {
         self.changed.sort_unstable();
-        self.flush_all(left, store)
-    }
-
-    fn flush_all(
-        &mut self,
-        left: &mut usize,
-        mut store: impl FnMut(&K, Option<&V>) -> Result<(), ProjectionError>,
-    ) -> Result<bool, ProjectionError> {
-        let count = self.changed.len().min(*left);
-        for key in self.changed.drain(..count) {
-            if let Some(kept) = self.rows.get_mut(&key) {
-                kept.is_changed = false;
-                store(&key, kept.value.as_ref())?;
-            }
-        }
-        *left -= count;
-        Ok(self.changed.is_empty())
+        self.flush(left, store)
     }
 
     /// How many are kept.

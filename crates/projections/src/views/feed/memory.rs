@@ -3,7 +3,7 @@
 //!
 //! Invariant: with what is not written yet, the table holds all that is remembered. A value is read once, and written once
 //! for all that changed it since the last time. So a session of 50,000 events is taken up again at the cost of the values
-//! that are touched, and of one that began in this fold nothing is looked for in the table.
+//! that are touched and of the chunks of its latest facts, and of one that began in this fold nothing is looked for.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -42,8 +42,8 @@ pub(super) enum Seam {
     Subagent,
     /// Which feed events show which facts.
     Shown,
-    /// The plan that each source told last.
-    LastPlan,
+    /// What each source told last of the plan, and who tells of usage.
+    LastTold,
     /// Which calls of Codex's output are which calls of its hooks and rollout.
     CallName,
     /// Questions, by their id.
@@ -70,7 +70,7 @@ const SEAM_NAMES: [&str; SEAMS] = [
     "reasoning",
     "subagent",
     "shown",
-    "last_plan",
+    "last_told",
     "call_name",
     "relay",
     "relay_about",

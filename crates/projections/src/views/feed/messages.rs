@@ -186,8 +186,8 @@ impl Mapper<'_> {
     fn is_news_of_plan(&mut self, event: &Incoming<'_>, steps: &[String]) -> Result<bool, ProjectionError> {
         let key = format!("{}\n{:?}", event.session_id(), event.source);
         let said = content_digest(steps.join("\n").as_bytes()).to_string();
-        let last: Option<String> = self.memory.get(super::memory::Seam::LastPlan, &key)?;
-        self.memory.put(super::memory::Seam::LastPlan, &key, &said)?;
+        let last: Option<String> = self.memory.get(super::memory::Seam::LastTold, &key)?;
+        self.memory.put(super::memory::Seam::LastTold, &key, &said)?;
         Ok(last.is_none_or(|last| last != said))
     }
 
@@ -206,9 +206,9 @@ impl Mapper<'_> {
         // Figures are told by each source in steps of its own: whoever told them first goes on.
         let key = format!("{}\nusage", event.session_id());
         let teller = Teller::from(event.source);
-        let first: Option<Teller> = self.memory.get(super::memory::Seam::LastPlan, &key)?;
+        let first: Option<Teller> = self.memory.get(super::memory::Seam::LastTold, &key)?;
         if first.is_none() {
-            self.memory.put(super::memory::Seam::LastPlan, &key, &teller)?;
+            self.memory.put(super::memory::Seam::LastTold, &key, &teller)?;
         }
         if first.is_none_or(|first| first == teller) {
             self.emit(event, draft.level(FeedLevel::Debug))?;

@@ -75,7 +75,7 @@ impl Told {
 
     /// Notes the feed event that shows it for the `index`-th time: one that did, or the next one.
     fn show(&mut self, memory: &mut Memory<'_>, key: FactKey, index: u64, by: Shown) -> Result<(), ProjectionError> {
-        self.shown = self.shown.max(index + 1);
+        self.shown = self.shown.max(index.saturating_add(1));
         if index >= FIRST {
             return memory.put(Seam::Shown, &key.shown(index), &by);
         }
@@ -105,7 +105,7 @@ pub(super) fn tell(
     let mut told = memory.told(key)?.unwrap_or_default();
     let count = told.count(teller);
     let index = *count;
-    *count += 1;
+    *count = count.saturating_add(1);
     let shown = told.shown(memory, key, index)?;
     let is_better = shown.is_some_and(|(_, by)| teller < by);
     if let Some((seq, _)) = shown.filter(|_| is_better) {
@@ -156,9 +156,12 @@ pub(super) fn rename(
     };
     let mut told = memory.told(to)?.unwrap_or_default();
     for (teller, times) in &moved.counts {
-        *told.count(*teller) += times;
+        let count = told.count(*teller);
+        *count = count.saturating_add(*times);
     }
-    for index in 0..moved.shown {
+    // It is not shown more often than it was told, however damaged a number may be.
+    let times = moved.counts.iter().fold(0_u64, |sum, (_, times)| sum.saturating_add(*times));
+    for index in 0..moved.shown.min(times) {
         if let Some(shown) = moved.shown(memory, from, index)? {
             told.show(memory, to, told.shown, shown)?;
         }

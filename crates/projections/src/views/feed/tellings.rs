@@ -110,7 +110,7 @@ impl Tellings {
         } else if is_known {
             *self.older.change(&fact, || Ok(None))? = Some(told);
         } else {
-            if self.in_last == CHUNK {
+            if self.in_last >= CHUNK {
                 self.begin_chunk()?;
             }
             let place = self.next - 1;
@@ -133,7 +133,7 @@ impl Tellings {
 
     fn begin_chunk(&mut self) -> Result<(), ProjectionError> {
         let first = self.first_chunk();
-        if self.next - first == CHUNKS_MAX {
+        if self.next - first >= CHUNKS_MAX {
             for place in first..first + OLDEST {
                 for (fact, told) in std::mem::take(self.open(place)?) {
                     self.places.remove(&fact);
@@ -161,11 +161,9 @@ impl Tellings {
             execute(target, &remove, (session_key, self.first_chunk()))?;
         }
         let put = format!("INSERT OR REPLACE INTO {table} (session_key, fact, told) VALUES (?1, ?2, ?3)");
-        let is_all = self.older.flush_in_order(left, |fact, told| match told {
-            Some(told) => execute(target, &put, (session_key, fact.0, encoded(told)?)),
-            // It was looked for, and is not there.
-            None => Ok(()),
-        })?;
+        let is_all = self
+            .older
+            .flush_in_order(left, |fact, told| execute(target, &put, (session_key, fact.0, encoded(told)?)))?;
         let put = format!("INSERT OR REPLACE INTO {chunks} (session_key, chunk, facts) VALUES (?1, ?2, ?3)");
         while is_all && *left > 0 {
             let Some((place, chunk)) = self.open.pop_first() else {
@@ -191,7 +189,10 @@ impl Tellings {
         while let Some(row) = rows.next().map_err(failed)? {
             let (place, bytes): (usize, Vec<u8>) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
             let chunk: Chunk = decoded(&bytes)?;
-            (self.next, self.in_last) = (place + 1, chunk.len());
+            if chunk.is_empty() || chunk.len() > CHUNK {
+                return Err(damaged(&format!("chunk {place} has {} facts", chunk.len())));
+            }
+            (self.next, self.in_last) = (place.saturating_add(1), chunk.len());
             self.places.extend(chunk.into_iter().map(|(fact, _)| (fact, place)));
             self.stored.insert(place, bytes);
         }
@@ -228,7 +229,8 @@ fn encoded<T: bincode::Encode>(value: &T) -> Result<Vec<u8>, ProjectionError> {
 fn decoded<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, ProjectionError> {
     // A length that no chunk has can only be damage, and must not make us allocate it.
     let config = config::standard().with_limit::<{ 1 << 20 }>();
-    bincode::decode_from_slice(bytes, config).map(|(value, _)| value).map_err(|error| damaged(&error))
+    let (value, read) = bincode::decode_from_slice(bytes, config).map_err(|error| damaged(&error))?;
+    if read == bytes.len() { Ok(value) } else { Err(damaged(&format!("{} bytes too many", bytes.len() - read))) }
 }
 
 fn damaged(error: &dyn std::fmt::Display) -> ProjectionError {
@@ -307,5 +309,20 @@ mod tests {
         let chunks: usize =
             made[0].query_row("SELECT count(*) FROM feed_latest_tellings_1", [], |row| row.get(0)).unwrap();
         assert!(chunks <= CHUNKS_MAX);
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_an_error() {
+        let whole = |count: u64| encoded(&(0..count).map(|number| (fact(number), Told::default())).collect::<Chunk>());
+        let mut longer = whole(3).unwrap();
+        longer.push(7);
+        for bytes in [longer, whole(0).unwrap(), whole(33).unwrap(), whole(3).unwrap()[..20].to_vec(), vec![0xFF; 40]] {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch(TABLES).unwrap();
+            connection.execute("INSERT INTO feed_latest_tellings_1 VALUES (3, 0, ?1)", [&bytes]).unwrap();
+            let target = Target { connection: &connection, generation: 1 };
+            let found = Tellings::new(3, false).get(&target, fact(0));
+            assert!(matches!(found, Err(ProjectionError::Row { .. })), "{bytes:?}");
+        }
     }
 }
