@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use runledger_events::{IdError, RunStatus};
 use runledger_projections::ProjectionError;
-use runledger_store::{AppendError, OpenError, ReadError, StorageError};
+use runledger_store::{AppendError, BackupError, OpenError, ReadError, StorageError};
 use runledger_workflow::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 
 use crate::output::OutputError;
@@ -105,6 +105,15 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             ForkError::Config(_) => Some(Exit::CouldNotStart),
             ForkError::Read(_) | ForkError::Append(_) | ForkError::Json(_) | ForkError::Event(_) => Some(Exit::Failed),
             _ => Some(Exit::No),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<BackupError>() {
+        return match error {
+            BackupError::Exists { .. } | BackupError::Begun { .. } | BackupError::File { .. } => {
+                Some(Exit::CouldNotStart)
+            }
+            BackupError::Open(_) => Some(Exit::CouldNotStart),
+            BackupError::Storage(_) => Some(Exit::Failed),
         };
     }
     if let Some(error) = cause.downcast_ref::<ProjectionError>() {

@@ -24,6 +24,7 @@ const READING: &[&[&str]] = &[
     &["rebuild-projections"],
     &["rebuild-projections", "--run", "0199", "--verify"],
     &["export"],
+    &["backup", "copy.db"],
 ];
 
 const WRITING: &[&[&str]] = &[&["exec", "p", "--", "true"], &["ingest", "--format", "runtime"]];

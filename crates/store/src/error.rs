@@ -78,6 +78,39 @@ impl StorageError {
     }
 }
 
+/// A copy of the log that could not be made. There is none; the log is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The copy's name is taken.
+    #[error("{path}: there is something already; name a new file, or move that one away")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another copy of that name is being made, or was left unfinished.
+    #[error("{path}: a backup to this name is under way, or was cut off; remove the file if none is, and try again")]
+    Begun {
+        /// The unfinished file.
+        path: PathBuf,
+    },
+    /// The copy cannot be written.
+    #[error(
+        "{path}: the backup cannot be written: {source}; check the folder and the space there, or name another file"
+    )]
+    File {
+        /// The file, or its folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The copy's name is none.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Reading the log or writing the copy failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// A ledger that cannot be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -1,4 +1,4 @@
-//! The one append-only log of what coding agents did, in SQLite: append, read, follow, migrate, verify.
+//! The one append-only log of what coding agents did, in SQLite: append, read, follow, migrate, verify, back up.
 //!
 //! Writers hold an [`EventLog`], readers a [`LogReader`], which cannot write. Several processes may do both at once.
 //!
@@ -16,6 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backup;
 mod connection;
 mod error;
 mod expected_version;
@@ -39,7 +40,8 @@ mod write;
 pub use runledger_events as events;
 pub use runledger_events::CONTENT_BYTES_MAX;
 
-pub use error::{AppendError, NewEventError, OpenError, ReadError, StorageError, WrongExpectedVersion};
+pub use backup::Copied;
+pub use error::{AppendError, BackupError, NewEventError, OpenError, ReadError, StorageError, WrongExpectedVersion};
 pub use expected_version::ExpectedVersion;
 pub use exported::{ExportedError, new_event_from_exported};
 pub use follow::Follower;

@@ -92,11 +92,16 @@ fn tell(rebuilt: &[Rebuilt], output: &mut Output) -> anyhow::Result<()> {
 
 /// A progress bar over the log's positions; nothing is drawn where nobody looks.
 pub(crate) fn bar(name: &str, head: Position) -> ProgressBar {
+    bar_of(name, "events", head.0)
+}
+
+/// A progress bar over so many things.
+pub(crate) fn bar_of(name: &str, things: &str, all: u64) -> ProgressBar {
     let target = if is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(head.0), target);
-    if let Ok(style) =
-        ProgressStyle::with_template("{prefix:<20} {wide_bar} {human_pos} of {human_len} events, {per_sec}, {eta} left")
-    {
+    let bar = ProgressBar::with_draw_target(Some(all), target);
+    let template =
+        format!("{{prefix:<20}} {{wide_bar}} {{human_pos}} of {{human_len}} {things}, {{per_sec}}, {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
     }
     bar.set_prefix(name.to_owned());

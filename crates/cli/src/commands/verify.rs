@@ -20,10 +20,11 @@ use crate::render;
 Exit status: 0 when all is well, 1 when something differs")]
 pub(crate) struct Verify {}
 
+/// One check, and what it came to.
 #[derive(Serialize)]
-struct Check {
+pub(crate) struct Check {
     check: String,
-    ok: bool,
+    pub(crate) ok: bool,
     detail: Option<String>,
 }
 
@@ -37,16 +38,22 @@ impl Verify {
             if output.is_json() {
                 output.json(&check)?;
             } else {
-                let mark = if check.ok { "ok   " } else { "WRONG" };
-                let detail = check.detail.map(|detail| format!("  {}", render::plain(&detail))).unwrap_or_default();
-                output.line(format!("{mark}  {:<32}{detail}", check.check).trim_end())?;
+                tell(check, output)?;
             }
         }
         Ok(if is_well { Exit::Done } else { Exit::No })
     }
 }
 
-fn check_log(reader: &LogReader) -> anyhow::Result<Vec<Check>> {
+/// One line for a person.
+pub(crate) fn tell(check: Check, output: &mut Output) -> anyhow::Result<()> {
+    let mark = if check.ok { "ok   " } else { "WRONG" };
+    let detail = check.detail.map(|detail| format!("  {}", render::plain(&detail))).unwrap_or_default();
+    output.line(format!("{mark}  {:<32}{detail}", check.check).trim_end())
+}
+
+/// The log alone, each check of it.
+pub(crate) fn check_log(reader: &LogReader) -> anyhow::Result<Vec<Check>> {
     let bar = bar("log", reader.head()?.position);
     let report = reader.verify(|position| bar.set_position(position.0))?;
     bar.finish_and_clear();

@@ -1,0 +1,80 @@
+//! `backup`: a consistent copy of the log while others write.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use runledger_events::Position;
+use runledger_store::LogReader;
+use serde::Serialize;
+
+use crate::commands::rebuild_projections::bar_of;
+use crate::commands::verify::{Check, check_log, tell};
+use crate::exit_code::Exit;
+use crate::ledger::LedgerArg;
+use crate::output::Output;
+use crate::render;
+
+/// Copy the log into a new file, as it is now, while others write
+///
+/// The copy is a ledger of its own: `--db FILE` reads it. Read models are not copied, they are built from it again; events
+/// that hooks have left in the spool are in it once a command has taken them in.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger backup ledger-2026-11-30.db --verify
+  runledger --db ledger-2026-11-30.db runs
+
+Exit status: 0 when the copy is made, and is right where that was asked; 1 when it is not right;
+3 when it cannot be written, or there is something of that name already")]
+pub(crate) struct Backup {
+    /// The new file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Check the copy, as `verify` checks a log
+    #[arg(long)]
+    verify: bool,
+}
+
+#[derive(Serialize)]
+struct BackupObject {
+    file: String,
+    position: Position,
+    chain: String,
+    bytes: u64,
+    /// Whether every check went well; none where none was asked for.
+    verified: Option<bool>,
+    /// What did not.
+    findings: Vec<Check>,
+}
+
+impl Backup {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let reader = ledger.open_for_reading()?;
+        let bar = bar_of("backup", "pages", 0);
+        let copied = reader.backup(&self.file, |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        let checks = match self.verify {
+            true => check_log(&LogReader::open(&self.file)?)?,
+            false => Vec::new(),
+        };
+        let is_right = checks.iter().all(|check| check.ok);
+        let file = std::path::absolute(&self.file)?.display().to_string();
+        if output.is_json() {
+            output.json(&BackupObject {
+                file,
+                position: copied.head.position,
+                chain: copied.head.chain.to_string(),
+                bytes: copied.bytes,
+                verified: self.verify.then_some(is_right),
+                findings: checks.into_iter().filter(|check| !check.ok).collect(),
+            })?;
+        } else {
+            let (position, bytes) = (copied.head.position, render::bytes(copied.bytes));
+            output.line(&format!("{}: the log up to position {position}, {bytes}", render::plain(&file)))?;
+            checks.into_iter().try_for_each(|check| tell(check, output))?;
+        }
+        Ok(if is_right { Exit::Done } else { Exit::No })
+    }
+}
