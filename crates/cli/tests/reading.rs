@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use support::{Normalizer, Room, append, run, text};
+use support::{Normalizer, Room, append, run, run_with_input, text};
 
 /// A ledger with a run of each kind, and a harness session that no run used.
 fn scenario() -> Room {
@@ -421,4 +421,23 @@ fn help_is_there_for_every_command_with_examples() {
     }
     assert!(room.ok(["--version"]).starts_with("runledger "));
     assert!(room.has_no_ledger());
+}
+
+#[test]
+fn what_was_checked_before_is_not_checked_again_where_that_is_asked() {
+    let room = Room::new();
+    let lines = (1..=5).map(|number| format!(r#"{{"id":"e{number}","timestamp":1,"kind":"user.prompt","data":{{}}}}"#));
+    let ran = run_with_input(
+        &mut room.command(["ingest", "--format", "runtime", "--session", "s1"]),
+        &lines.collect::<Vec<_>>().join("\n"),
+    );
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let checks = room.json(["verify", "--since", "3"]);
+    assert!(checks.iter().all(|check| check["ok"] == true), "{checks:?}");
+    let names: Vec<_> = checks.iter().map(|check| text(check, "/check")).collect();
+    assert!(!names.contains(&"log integrity") && names.iter().all(|name| name.starts_with("log ")), "{names:?}");
+    assert!(checks.iter().any(|check| check["detail"] == "2 events behind position 3"), "{checks:?}");
+    let ran = room.run(["verify", "--since", "6"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stdout().contains("position 6: it is not there to go on from; the log ends at 5"), "{ran:?}");
 }

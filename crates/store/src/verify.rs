@@ -53,27 +53,47 @@ impl LogReport {
 impl LogReader {
     /// Checks the whole log. `progress` hears each position.
     ///
+    /// As [`LogReader::verify_since`], from before the first event, and every page of the file.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read at all.
+    pub fn verify(&self, progress: impl FnMut(Position)) -> Result<LogReport, StorageError> {
+        self.verify_since(Position::START, progress)
+    }
+
+    /// Checks what stands behind a position that was checked before, at a cost that does not depend on what stands before
+    /// it: the row there and the last events of streams there are taken for right, and the file's pages are not read.
+    ///
     /// The check goes on from what a row says, so that one changed row is not blamed on all behind it. Where the digest,
     /// the chain or the version of a row was changed, the row behind it is named too.
     ///
     /// # Errors
     /// [`StorageError`] when the file cannot be read at all.
-    pub fn verify(&self, mut progress: impl FnMut(Position)) -> Result<LogReport, StorageError> {
+    pub fn verify_since(&self, since: Position, mut progress: impl FnMut(Position)) -> Result<LogReport, StorageError> {
         let mut report = LogReport::default();
         // One transaction: what is appended meanwhile is not half seen.
         let snapshot = self.connection().unchecked_transaction().map_err(|source| self.storage(&source))?;
-        if let Err(error) = self.check_file(&mut report) {
+        let is_whole = since == Position::START;
+        if let Err(error) = if is_whole { self.check_file(&mut report) } else { self.check_schema(&mut report) } {
             report.find("integrity", None, error.to_string());
         }
-        let mut walk = Walk::default();
-        let mut after = Position::START;
+        // No row has a greater position than SQLite's integers have.
+        let can_be = !is_whole && i64::try_from(since.0).is_ok();
+        let chain = if can_be { self.chain_at(since)? } else { None };
+        if !is_whole && chain.is_none() {
+            let head = self.head()?.position;
+            let detail = format!("it is not there to go on from; the log ends at {head}");
+            report.find("positions", Some(since), detail);
+        }
+        let mut walk = Walk { since, position: since, chain, ..Walk::default() };
+        let mut after = since;
         loop {
             let up_to = self.head()?.position;
             let mut last = after;
             let result = self.scan(&EventFilter::default(), after, up_to, Read::All, true, |raw| {
                 last = raw.position;
                 progress(last);
-                walk.step(self, &raw, &mut report);
+                walk.step(self, &raw, &mut report)?;
                 Ok(true)
             });
             match result {
@@ -124,15 +144,32 @@ impl LogReader {
         if let Some(position) = before_first {
             report.find("positions", None, format!("a row stands at position {position}, before the first"));
         }
+        self.check_schema(report)
+    }
+
+    fn check_schema(&self, report: &mut LogReport) -> Result<(), StorageError> {
         for difference in schema::differences(self.path(), self.connection())? {
             report.find("schema", None, difference);
         }
         Ok(())
     }
+
+    /// The last event of a stream up to and with a position, as the log has it.
+    fn last_before(&self, stream: &StreamName, position: Position) -> Result<Option<Last>, StorageError> {
+        self.query_optional(
+            "SELECT stream_version, digest FROM runtime_events
+             WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1) AND position <= ?2
+             ORDER BY stream_version DESC LIMIT 1",
+            (stream.as_str(), position.0),
+            |row| Ok(Last { version: StreamVersion(row.get(0)?), digest: Digest(row.get(1)?), lost: 0 }),
+        )
+    }
 }
 
 #[derive(Default)]
 struct Walk {
+    /// What is up to here is taken for right.
+    since: Position,
     position: Position,
     chain: Option<Digest>,
     streams: HashMap<StreamName, Last>,
@@ -154,12 +191,13 @@ impl Last {
 }
 
 impl Walk {
-    fn step(&mut self, reader: &LogReader, raw: &RawEvent, report: &mut LogReport) {
+    fn step(&mut self, reader: &LogReader, raw: &RawEvent, report: &mut LogReport) -> Result<(), StorageError> {
         let at = Some(raw.position);
         self.arrive(reader, raw.position, report);
         let Some(proof) = &raw.proof else {
-            return;
+            return Ok(());
         };
+        self.meet(reader, &raw.stream)?;
         self.check_stream(raw, proof, report);
         check_content(reader, raw, proof, report);
         if let Some(previous) = self.chain
@@ -171,6 +209,16 @@ impl Walk {
         if let Err(error) = reader.codec().decode_facts(raw.facts) {
             report.find("payloads", at, error.to_string());
         }
+        Ok(())
+    }
+
+    /// Looks up what a stream had before the walk began.
+    fn meet(&mut self, reader: &LogReader, stream: &StreamName) -> Result<(), StorageError> {
+        if self.since > Position::START && !self.streams.contains_key(stream) {
+            let last = reader.last_before(stream, self.since)?.unwrap_or(Last::NONE);
+            self.streams.insert(stream.clone(), last);
+        }
+        Ok(())
     }
 
     /// Counts a row, and the positions before it that are not there.
@@ -239,10 +287,11 @@ impl Walk {
     /// What the table of streams says against what the events say.
     fn check_streams(&self, reader: &LogReader, report: &mut LogReport) -> Result<(), StorageError> {
         for (name, recorded) in reader.stream_versions()? {
-            let last = StreamName::new(name.clone())
-                .ok()
-                .and_then(|name| self.streams.get(&name).copied())
-                .unwrap_or(Last::NONE);
+            let last = StreamName::new(name.clone()).ok().and_then(|name| self.streams.get(&name).copied());
+            // Of a stream that the walk did not meet nothing was looked at.
+            let Some(last) = last.or((self.since == Position::START).then_some(Last::NONE)) else {
+                continue;
+            };
             let found = last.version;
             // Its last events may be among those that could not be read.
             if found.0 < recorded && recorded - found.0 <= self.lost - last.lost {

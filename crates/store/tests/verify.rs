@@ -416,3 +416,53 @@ fn a_damaged_page_is_found() {
     assert_eq!(report.findings.len(), 1, "{report:#?}");
     assert!(["contents", "payloads"].contains(&report.findings[0].check), "{report:#?}");
 }
+
+#[test]
+fn what_is_checked_from_a_position_on_is_what_the_whole_check_says_of_it() {
+    let of_row = |change: &str| format!("UPDATE runtime_events SET {change} WHERE position = 6");
+    let changes = [
+        of_row("kind = 'x.other'"),
+        of_row("occurred_at = occurred_at + 1"),
+        of_row("content = (SELECT content FROM runtime_events WHERE position = 5)"),
+        of_row("salt = NULL"),
+        of_row("facts = x'0100000001'"),
+        of_row("digest = zeroblob(32)"),
+        of_row("chain = zeroblob(32)"),
+        of_row("stream_version = 33"),
+        of_row("session_key = (SELECT stream_key FROM streams WHERE name = 'run/r')"),
+        "DELETE FROM runtime_events WHERE position = 6".to_owned(),
+        "DELETE FROM runtime_events WHERE position = 10".to_owned(),
+        "SELECT 1".to_owned(),
+    ];
+    for change in changes {
+        let place = tampered(&change);
+        let whole = found(&place.verify());
+        for since in 1..=9 {
+            // A row that is not there cannot be gone on from.
+            if change.starts_with("DELETE") && change.ends_with(&format!("= {since}")) {
+                continue;
+            }
+            let report = place.reader().verify_since(Position(since), |_| {}).unwrap();
+            let of_rest = whole.iter().copied().filter(|(_, position)| *position > since).collect();
+            // The table of streams is asked for those streams alone that were met.
+            let is_of_tail = change.ends_with("= 10");
+            let met = |(check, _): &(&str, u64)| !(is_of_tail && *check == "versions");
+            let (found, of_rest): (BTreeSet<_>, BTreeSet<_>) = (found(&report), of_rest);
+            let [found, of_rest] = [found, of_rest].map(|all| all.into_iter().filter(met).collect::<BTreeSet<_>>());
+            assert_eq!(found, of_rest, "{change}, from {since}: {report:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_position_to_go_on_from_has_to_be_there() {
+    let place = ledger();
+    for (since, is_there) in [(1, true), (10, true), (11, false), (u64::MAX, false)] {
+        let report = place.reader().verify_since(Position(since), |_| {}).unwrap();
+        assert_eq!(report.findings.is_empty(), is_there, "{since}: {report:#?}");
+        assert_eq!(report.events, if since == 1 { 9 } else { 0 });
+    }
+    let report = tampered("DELETE FROM runtime_events WHERE position = 6");
+    let report = report.reader().verify_since(Position(6), |_| {}).unwrap();
+    assert_eq!(found(&report).first(), Some(&("positions", 6)), "{report:#?}");
+}

@@ -56,7 +56,7 @@ impl Backup {
         })?;
         bar.finish_and_clear();
         let checks = match self.verify {
-            true => check_log(&LogReader::open(&self.file)?)?,
+            true => check_log(&LogReader::open(&self.file)?, Position::START)?,
             false => Vec::new(),
         };
         let is_right = checks.iter().all(|check| check.ok);
