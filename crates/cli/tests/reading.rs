@@ -429,7 +429,7 @@ fn what_was_checked_before_is_not_checked_again_where_that_is_asked() {
     let lines = (1..=5).map(|number| format!(r#"{{"id":"e{number}","timestamp":1,"kind":"user.prompt","data":{{}}}}"#));
     let ran = run_with_input(
         &mut room.command(["ingest", "--format", "runtime", "--session", "s1"]),
-        &lines.collect::<Vec<_>>().join("\n"),
+        lines.collect::<Vec<_>>().join("\n"),
     );
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let checks = room.json(["verify", "--since", "3"]);
