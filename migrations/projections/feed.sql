@@ -90,7 +90,8 @@ CREATE TABLE feed_tellings_{generation} (
 CREATE TABLE feed_latest_tellings_{generation} (
     session_key INTEGER NOT NULL,
     chunk       INTEGER NOT NULL,
-    facts       BLOB NOT NULL, -- bincode: facts, and what was told of each
+    facts       BLOB NOT NULL, -- 16 bytes each
+    told        BLOB NOT NULL, -- bincode: what was told of each
     PRIMARY KEY (session_key, chunk)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX feed_events_{generation}_by_position ON feed_events_{generation} (position);

@@ -8,6 +8,7 @@
 //! alone.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use bincode::config;
 use rusqlite::{OptionalExtension, Params};
@@ -38,25 +39,33 @@ const OPEN_FACT_BYTES: usize = 192;
 /// The facts of one chunk, in the order of their first telling.
 type Chunk = Vec<(FactKey, Told)>;
 
+/// The same as it is stored.
+struct StoredChunk {
+    /// The keys, one behind the other.
+    facts: Vec<u8>,
+    /// What was told of each.
+    told: Vec<u8>,
+}
+
 /// What is known of one session's facts.
 pub(super) struct Tellings {
     session_key: i64,
-    /// The chunks as they are stored, by number; those that are open are not up to date here.
-    stored: BTreeMap<usize, Vec<u8>>,
+    /// Chunks as they are stored, by number, as far as they were looked into; the open ones are not up to date here.
+    stored: BTreeMap<usize, StoredChunk>,
     /// Chunks that are not written as they are now.
     open: BTreeMap<usize, Chunk>,
     /// The chunk that each fact stands in.
     places: HashMap<FactKey, usize>,
-    /// The number of the next new chunk.
-    next: usize,
-    /// Facts in the chunk before that one.
+    /// The number of the first chunk, and of the next new one.
+    chunks: Range<usize>,
+    /// Facts in the last chunk.
     in_last: usize,
     /// Whether the table has chunks whose facts went to the table by key.
     has_stale_chunks: bool,
     older: KeptRows<FactKey, Told>,
     /// Whether the table by key has facts of this session.
     has_older: bool,
-    /// Whether the chunks were read.
+    /// Whether the chunks' keys were read.
     is_loaded: bool,
 }
 
@@ -68,7 +77,7 @@ impl Tellings {
             stored: BTreeMap::new(),
             open: BTreeMap::new(),
             places: HashMap::new(),
-            next: 0,
+            chunks: 0..0,
             in_last: CHUNK,
             has_stale_chunks: false,
             older: KeptRows::default(),
@@ -85,25 +94,22 @@ impl Tellings {
     /// What was told of a fact.
     pub(super) fn get(&mut self, target: &Target<'_>, fact: FactKey) -> Result<Option<Told>, ProjectionError> {
         self.load(target)?;
+        let Some(place) = self.places.get(&fact).copied() else {
+            let load = || load_older(target, self.session_key, fact);
+            return if self.has_older { Ok(self.older.get(&fact, load)?.cloned()) } else { Ok(None) };
+        };
         let of = |chunk: &Chunk| chunk.iter().find(|(known, _)| *known == fact).map(|(_, told)| told.clone());
-        match self.places.get(&fact) {
-            Some(place) => match (self.open.get(place), self.stored.get(place)) {
-                (Some(chunk), _) => Ok(of(chunk)),
-                (None, Some(bytes)) => decoded(bytes).map(|chunk| of(&chunk)),
-                (None, None) => Ok(None),
-            },
-            None if self.has_older => {
-                Ok(self.older.get(&fact, || load_older(target, self.session_key, fact))?.cloned())
-            }
-            None => Ok(None),
+        match self.open.get(&place) {
+            Some(chunk) => Ok(of(chunk)),
+            None => Ok(of(&self.stored(target, place)?.decoded()?)),
         }
     }
 
     /// Says what was told of a fact.
     pub(super) fn put(&mut self, target: &Target<'_>, fact: FactKey, told: Told) -> Result<(), ProjectionError> {
         let is_known = self.get(target, fact)?.is_some();
-        if let Some(place) = self.places.get(&fact) {
-            let known = self.open(*place)?.iter_mut().find(|(known, _)| *known == fact);
+        if let Some(place) = self.places.get(&fact).copied() {
+            let known = self.open(target, place)?.iter_mut().find(|(known, _)| *known == fact);
             if let Some((_, known)) = known {
                 *known = told;
             }
@@ -111,10 +117,10 @@ impl Tellings {
             *self.older.change(&fact, || Ok(None))? = Some(told);
         } else {
             if self.in_last >= CHUNK {
-                self.begin_chunk()?;
+                self.begin_chunk(target)?;
             }
-            let place = self.next - 1;
-            self.open(place)?.push((fact, told));
+            let place = self.chunks.end - 1;
+            self.open(target, place)?.push((fact, told));
             self.in_last += 1;
             self.places.insert(fact, place);
         }
@@ -122,35 +128,50 @@ impl Tellings {
     }
 
     /// A chunk, to be changed.
-    fn open(&mut self, place: usize) -> Result<&mut Chunk, ProjectionError> {
-        let chunk = match (self.open.remove(&place), self.stored.get(&place)) {
-            (Some(chunk), _) => chunk,
-            (None, Some(bytes)) => decoded(bytes)?,
-            (None, None) => Chunk::new(),
+    fn open(&mut self, target: &Target<'_>, place: usize) -> Result<&mut Chunk, ProjectionError> {
+        let chunk = match self.open.remove(&place) {
+            Some(chunk) => chunk,
+            None => self.stored(target, place)?.decoded()?,
         };
         Ok(self.open.entry(place).or_insert(chunk))
     }
 
-    fn begin_chunk(&mut self) -> Result<(), ProjectionError> {
-        let first = self.first_chunk();
-        if self.next - first >= CHUNKS_MAX {
+    /// A chunk as it is stored.
+    fn stored(&mut self, target: &Target<'_>, place: usize) -> Result<&StoredChunk, ProjectionError> {
+        if !self.stored.contains_key(&place) {
+            let sql = format!("SELECT facts, told FROM {} WHERE session_key = ?1 AND chunk = ?2", target.table(CHUNKS));
+            let chunk = target
+                .connection
+                .prepare_cached(&sql)
+                .and_then(|mut statement| {
+                    statement.query_row((self.session_key, place), |row| {
+                        Ok(StoredChunk { facts: row.get(0)?, told: row.get(1)? })
+                    })
+                })
+                .map_err(|source| sqlite(target, NAME, &source))?;
+            self.stored.insert(place, chunk);
+        }
+        self.stored.get(&place).ok_or_else(|| damaged(&format!("chunk {place} is gone")))
+    }
+
+    fn begin_chunk(&mut self, target: &Target<'_>) -> Result<(), ProjectionError> {
+        if self.chunks.len() >= CHUNKS_MAX {
+            let first = self.chunks.start;
             for place in first..first + OLDEST {
-                for (fact, told) in std::mem::take(self.open(place)?) {
+                for (fact, told) in std::mem::take(self.open(target, place)?) {
                     self.places.remove(&fact);
                     *self.older.change(&fact, || Ok(None))? = Some(told);
                 }
                 self.open.remove(&place);
                 self.stored.remove(&place);
             }
+            self.chunks.start = first + OLDEST;
             (self.has_older, self.has_stale_chunks) = (true, true);
         }
-        (self.next, self.in_last) = (self.next + 1, 0);
+        self.open.insert(self.chunks.end, Chunk::new());
+        self.chunks.end += 1;
+        self.in_last = 0;
         Ok(())
-    }
-
-    fn first_chunk(&self) -> usize {
-        let first = |place: Option<&usize>| place.copied().unwrap_or(self.next);
-        first(self.stored.keys().next()).min(first(self.open.keys().next()))
     }
 
     /// Writes what changed, about `left` facts at the most; says whether that was all.
@@ -158,26 +179,26 @@ impl Tellings {
         let (session_key, table, chunks) = (self.session_key, target.table(TABLE), target.table(CHUNKS));
         if std::mem::take(&mut self.has_stale_chunks) {
             let remove = format!("DELETE FROM {chunks} WHERE session_key = ?1 AND chunk < ?2");
-            execute(target, &remove, (session_key, self.first_chunk()))?;
+            execute(target, &remove, (session_key, self.chunks.start))?;
         }
         let put = format!("INSERT OR REPLACE INTO {table} (session_key, fact, told) VALUES (?1, ?2, ?3)");
         let is_all = self
             .older
             .flush_in_order(left, |fact, told| execute(target, &put, (session_key, fact.0, encoded(told)?)))?;
-        let put = format!("INSERT OR REPLACE INTO {chunks} (session_key, chunk, facts) VALUES (?1, ?2, ?3)");
+        let put = format!("INSERT OR REPLACE INTO {chunks} (session_key, chunk, facts, told) VALUES (?1, ?2, ?3, ?4)");
         while is_all && *left > 0 {
             let Some((place, chunk)) = self.open.pop_first() else {
                 return Ok(true);
             };
-            let bytes = encoded(&chunk)?;
-            execute(target, &put, (session_key, place, &bytes))?;
+            let stored = StoredChunk::encoded(&chunk)?;
+            execute(target, &put, (session_key, place, &stored.facts, &stored.told))?;
             *left = left.saturating_sub(chunk.len());
-            self.stored.insert(place, bytes);
+            self.stored.insert(place, stored);
         }
         Ok(is_all && self.open.is_empty())
     }
 
-    /// Reads the chunks, once.
+    /// Reads the chunks' keys, once.
     fn load(&mut self, target: &Target<'_>) -> Result<(), ProjectionError> {
         if self.is_loaded {
             return Ok(());
@@ -187,14 +208,19 @@ impl Tellings {
         let mut statement = target.connection.prepare_cached(&sql).map_err(failed)?;
         let mut rows = statement.query([self.session_key]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            let (place, bytes): (usize, Vec<u8>) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
-            let chunk: Chunk = decoded(&bytes)?;
-            if chunk.is_empty() || chunk.len() > CHUNK {
-                return Err(damaged(&format!("chunk {place} has {} facts", chunk.len())));
+            let place: usize = row.get(0).map_err(failed)?;
+            let facts = row.get_ref(1).and_then(|facts| Ok(facts.as_blob()?)).map_err(failed)?;
+            let keys = keys_of(facts)?;
+            if self.places.is_empty() {
+                self.chunks = place..place;
+                self.places.reserve(CHUNKS_MAX * CHUNK);
             }
-            (self.next, self.in_last) = (place.saturating_add(1), chunk.len());
-            self.places.extend(chunk.into_iter().map(|(fact, _)| (fact, place)));
-            self.stored.insert(place, bytes);
+            if place != self.chunks.end {
+                return Err(damaged(&format!("chunk {} is gone", self.chunks.end)));
+            }
+            self.chunks.end = place.saturating_add(1);
+            self.in_last = keys.len();
+            self.places.extend(keys.map(|fact| (fact, place)));
         }
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE session_key = ?1)", target.table(TABLE));
         self.has_older = target
@@ -205,6 +231,31 @@ impl Tellings {
         self.is_loaded = true;
         Ok(())
     }
+}
+
+impl StoredChunk {
+    fn encoded(chunk: &Chunk) -> Result<Self, ProjectionError> {
+        let facts = chunk.iter().flat_map(|(fact, _)| fact.0).collect();
+        let told: Vec<&Told> = chunk.iter().map(|(_, told)| told).collect();
+        Ok(Self { facts, told: encoded(&told)? })
+    }
+
+    fn decoded(&self) -> Result<Chunk, ProjectionError> {
+        let (keys, told): (_, Vec<Told>) = (keys_of(&self.facts)?, decoded(&self.told)?);
+        if keys.len() != told.len() {
+            return Err(damaged(&format!("a chunk has {} facts, and {} were told", keys.len(), told.len())));
+        }
+        Ok(keys.zip(told).collect())
+    }
+}
+
+/// The keys that stand one behind the other.
+fn keys_of(facts: &[u8]) -> Result<impl ExactSizeIterator<Item = FactKey> + '_, ProjectionError> {
+    let (keys, rest) = facts.as_chunks::<16>();
+    if keys.is_empty() || keys.len() > CHUNK || !rest.is_empty() {
+        return Err(damaged(&format!("a chunk has {} bytes of keys", facts.len())));
+    }
+    Ok(keys.iter().map(|key| FactKey(*key)))
 }
 
 fn load_older(target: &Target<'_>, session_key: i64, fact: FactKey) -> Result<Option<Told>, ProjectionError> {
@@ -248,7 +299,9 @@ mod tests {
 
     const TABLES: &str = "
         CREATE TABLE feed_tellings_1 (session_key, fact BLOB, told BLOB, PRIMARY KEY (session_key, fact)) WITHOUT ROWID;
-        CREATE TABLE feed_latest_tellings_1 (session_key, chunk, facts BLOB, PRIMARY KEY (session_key, chunk)) WITHOUT ROWID;";
+        CREATE TABLE feed_latest_tellings_1 (
+            session_key, chunk, facts BLOB, told BLOB, PRIMARY KEY (session_key, chunk)
+        ) WITHOUT ROWID;";
     /// More than the chunks take, twice.
     const FACTS: u64 = 2 * (CHUNK * CHUNKS_MAX) as u64 + 777;
 
@@ -260,7 +313,7 @@ mod tests {
 
     fn rows(connection: &Connection) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
         let sql = "SELECT session_key, fact, told FROM feed_tellings_1
-                   UNION ALL SELECT chunk, x'', facts FROM feed_latest_tellings_1 ORDER BY 1, 2, 3";
+                   UNION ALL SELECT chunk, facts, told FROM feed_latest_tellings_1 ORDER BY 1, 2, 3";
         let mut statement = connection.prepare(sql).unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
         rows.collect::<rusqlite::Result<_>>().unwrap()
@@ -313,16 +366,38 @@ mod tests {
 
     #[test]
     fn a_damaged_chunk_is_an_error() {
-        let whole = |count: u64| encoded(&(0..count).map(|number| (fact(number), Told::default())).collect::<Chunk>());
-        let mut longer = whole(3).unwrap();
-        longer.push(7);
-        for bytes in [longer, whole(0).unwrap(), whole(33).unwrap(), whole(3).unwrap()[..20].to_vec(), vec![0xFF; 40]] {
+        let chunk = |count: u64| (0..count).map(|number| (fact(number), Told::default())).collect::<Chunk>();
+        let (three, none, many) = (chunk(3), chunk(0), chunk(33));
+        let [three, none, many] = [three, none, many].map(|chunk| StoredChunk::encoded(&chunk).unwrap());
+        let longer = [&three.told[..], &[7]].concat();
+        for (facts, told) in [
+            (&three.facts, &longer),
+            (&none.facts, &none.told),
+            (&many.facts, &many.told),
+            (&three.facts, &none.told),
+            (&three.facts[..40].to_vec(), &three.told),
+            (&three.facts, &vec![0xFF; 9]),
+        ] {
             let connection = Connection::open_in_memory().unwrap();
             connection.execute_batch(TABLES).unwrap();
-            connection.execute("INSERT INTO feed_latest_tellings_1 VALUES (3, 0, ?1)", [&bytes]).unwrap();
+            connection.execute("INSERT INTO feed_latest_tellings_1 VALUES (3, 0, ?1, ?2)", (facts, told)).unwrap();
             let target = Target { connection: &connection, generation: 1 };
             let found = Tellings::new(3, false).get(&target, fact(0));
-            assert!(matches!(found, Err(ProjectionError::Row { .. })), "{bytes:?}");
+            assert!(matches!(found, Err(ProjectionError::Row { .. })), "{facts:?} {told:?}");
         }
+    }
+
+    #[test]
+    fn a_chunk_that_is_gone_is_an_error() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        let chunk = StoredChunk::encoded(&vec![(fact(1), Told::default())]).unwrap();
+        for place in [4, 6] {
+            let row = (place, &chunk.facts, &chunk.told);
+            connection.execute("INSERT INTO feed_latest_tellings_1 VALUES (3, ?1, ?2, ?3)", row).unwrap();
+        }
+        let target = Target { connection: &connection, generation: 1 };
+        let found = Tellings::new(3, false).get(&target, fact(1));
+        assert!(matches!(found, Err(ProjectionError::Row { .. })));
     }
 }
