@@ -409,6 +409,7 @@ fn help_is_there_for_every_command_with_examples() {
         "export",
         "hook",
         "rebuild-projections",
+        "backup",
         "verify",
         "status",
     ];
