@@ -108,13 +108,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         };
     }
     if let Some(error) = cause.downcast_ref::<BackupError>() {
-        return match error {
-            BackupError::Exists { .. } | BackupError::Begun { .. } | BackupError::File { .. } => {
-                Some(Exit::CouldNotStart)
-            }
-            BackupError::Open(_) => Some(Exit::CouldNotStart),
-            BackupError::Storage(_) => Some(Exit::Failed),
-        };
+        return Some(match error {
+            BackupError::Storage(_) => Exit::Failed,
+            _ => Exit::CouldNotStart,
+        });
     }
     if let Some(error) = cause.downcast_ref::<ProjectionError>() {
         return Some(match error {

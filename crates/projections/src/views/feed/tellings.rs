@@ -107,13 +107,14 @@ impl Tellings {
 
     /// Says what was told of a fact.
     pub(super) fn put(&mut self, target: &Target<'_>, fact: FactKey, told: Told) -> Result<(), ProjectionError> {
-        let is_known = self.get(target, fact)?.is_some();
+        self.load(target)?;
+        let session_key = self.session_key;
         if let Some(place) = self.places.get(&fact).copied() {
             let known = self.open(target, place)?.iter_mut().find(|(known, _)| *known == fact);
             if let Some((_, known)) = known {
                 *known = told;
             }
-        } else if is_known {
+        } else if self.has_older && self.older.get(&fact, || load_older(target, session_key, fact))?.is_some() {
             *self.older.change(&fact, || Ok(None))? = Some(told);
         } else {
             if self.in_last >= CHUNK {
