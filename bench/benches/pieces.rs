@@ -7,10 +7,10 @@ mod events;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use runledger_events::{
-    Codec, Digest, EventId, Metadata, Position, RecordedEvent, RequestStatus, RuntimeEvent, SessionId, StreamName,
-    StreamVersion, TimestampMs, chain, commitment, event_digest,
+    Codec, Digest, EventId, Metadata, Position, RecordedEvent, RuntimeEvent, SessionId, StreamName, StreamVersion,
+    TimestampMs, chain, commitment, event_digest,
 };
-use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RequestFilter, RunFilter, Target, registered};
+use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RunFilter, Target, registered};
 use runledger_store::{
     EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, StreamAppend, SyncMode,
 };
@@ -171,6 +171,12 @@ fn query_last_feed_page(bencher: Bencher) {
 #[divan::bench]
 fn query_what_waits(bencher: Bencher) {
     let (_folder, queries) = queried();
-    let filter = RequestFilter { status: Some(RequestStatus::Pending), ..RequestFilter::default() };
+    let filter = events::waiting();
     bencher.bench_local(|| queries.permission_requests(&filter).expect("requests"));
+}
+
+#[divan::bench]
+fn query_context_of_a_request(bencher: Bencher) {
+    let (_folder, queries) = queried();
+    bencher.bench_local(|| events::context_of_pending(&queries).expect("a context"));
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use runledger_events::{Metadata, RunId, RuntimeEvent, SessionId, StreamName};
+use anyhow::Context as _;
+use runledger_events::{Metadata, RequestStatus, RunId, RuntimeEvent, SessionId, StreamName};
+use runledger_projections::{Queries, RequestFilter};
 use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
 
 /// Ledger sessions of a log.
@@ -12,6 +14,12 @@ const SESSIONS: u64 = 50;
 const BATCH: u64 = 1000;
 /// Every so many-th event is one of a workflow.
 const WORKFLOW_EVERY: u64 = 100;
+/// In every so many-th call somebody is asked for permission, and the run goes on.
+const ASKED_EVERY: u64 = 100;
+/// Questions that wait for an answer, however long the log is.
+pub(crate) const PENDING: usize = 10;
+/// The name of the call that the first of them is about.
+pub(crate) const PENDING_CALL: &str = "pending-0";
 
 /// A tool's result of about 425 bytes.
 pub(crate) fn json(number: u64) -> String {
@@ -56,6 +64,12 @@ pub(crate) fn mixed(number: u64, sessions: u64) -> anyhow::Result<StreamAppend> 
         ),
         1 => (
             "tool.pre",
+            format!(
+                r#"{{"tool_name":"Bash","tool_use_id":"toolu_{call:016x}","tool_input":{{"command":"cargo test -p runledger-store --test append -- case_{noise:08x}","description":"Runs the tests of the append path"}},"cwd":"/home/dev/work/runledger","permission_mode":"default"}}"#
+            ),
+        ),
+        2 if call.is_multiple_of(ASKED_EVERY) => (
+            "permission.request",
             format!(
                 r#"{{"tool_name":"Bash","tool_use_id":"toolu_{call:016x}","tool_input":{{"command":"cargo test -p runledger-store --test append -- case_{noise:08x}","description":"Runs the tests of the append path"}},"cwd":"/home/dev/work/runledger","permission_mode":"default"}}"#
             ),
@@ -120,6 +134,30 @@ fn workflow(number: u64, session: u64) -> anyhow::Result<StreamAppend> {
     Ok(StreamAppend { stream: StreamName::run(&run_id), expected: ExpectedVersion::Any, events })
 }
 
+/// A question that nobody answers.
+fn question(log: &EventLog, number: usize) -> anyhow::Result<StreamAppend> {
+    let json = format!(
+        r#"{{"id":"ask-{number}","timestamp":1760000000000,"kind":"relay.request","data":{{"request_id":"pending-{number}","log_id":"{}","event_id":"e-{number}","question":"permission","tool_name":"Bash","tool_use_id":"pending-{number}","fingerprint":"f","pattern":"Bash(git push)","mode":"defer","on_timeout":"deny","tool_input":{{"command":"git push"}},"cwd":"/home/dev/work/runledger"}}}}"#,
+        log.log_id()
+    );
+    let stream = StreamName::new(format!("request/pending-{number}"))?;
+    let events = vec![NewEvent::new(RuntimeEvent::from_json(&json)?, session(0)?.1)?];
+    Ok(StreamAppend { stream, expected: ExpectedVersion::Any, events })
+}
+
+/// What waits for an answer, as `runledger pending` asks for it.
+pub(crate) fn waiting() -> RequestFilter {
+    RequestFilter { status: Some(RequestStatus::Pending), ..RequestFilter::default() }
+}
+
+/// Asks for the context of a question, as `runledger context` does.
+pub(crate) fn context_of_pending(queries: &Queries) -> anyhow::Result<()> {
+    let named = queries.requests_named(PENDING_CALL)?;
+    let first = named.first().with_context(|| format!("{PENDING_CALL} is not there"))?;
+    queries.context(first.position)?.with_context(|| format!("{PENDING_CALL} has no context"))?;
+    Ok(())
+}
+
 /// A ledger with a log of this many events of all sorts, of fifty sessions.
 pub(crate) fn make_log(path: &Path, count: u64) -> anyhow::Result<Arc<EventLog>> {
     make_log_of(path, count, SESSIONS)
@@ -128,7 +166,8 @@ pub(crate) fn make_log(path: &Path, count: u64) -> anyhow::Result<Arc<EventLog>>
 /// The same, of so many sessions.
 pub(crate) fn make_log_of(path: &Path, count: u64, sessions: u64) -> anyhow::Result<Arc<EventLog>> {
     let log = Arc::new(EventLog::open(path)?);
-    let mut number = 0;
+    log.append_all((0..PENDING).map(|number| question(&log, number)).collect::<anyhow::Result<_>>()?)?;
+    let mut number = PENDING as u64;
     while number < count {
         let end = (number + BATCH).min(count);
         log.append_all((number..end).map(|number| mixed(number, sessions)).collect::<anyhow::Result<_>>()?)?;

@@ -24,6 +24,23 @@ impl Floor {
         }
     }
 
+    pub(crate) fn value(self) -> Option<f64> {
+        match self {
+            Self::None => None,
+            Self::Ratio(floor) | Self::RatioAtMost(floor) | Self::Value(floor) => Some(floor),
+        }
+    }
+
+    /// What the value is the floor of.
+    pub(crate) fn meaning(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Ratio(_) => Some("ratio at least"),
+            Self::RatioAtMost(_) => Some("ratio at most"),
+            Self::Value(_) => Some("median at most"),
+        }
+    }
+
     pub(crate) fn words(self) -> String {
         match self {
             Self::None => "–".to_owned(),

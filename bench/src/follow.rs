@@ -121,7 +121,8 @@ pub(crate) fn follow(
     let (mut busy, mut count) = (Duration::ZERO, 0);
     let lags = std::thread::scope(|scope| {
         let followed = follower.map(|follower| scope.spawn(|| project(path, follower, &is_seen)));
-        let looker = (models != Models::None).then(|| scope.spawn(|| look(path, models, &acknowledged, &is_over)));
+        // Without read models too, for what looking costs the writer.
+        let looker = scope.spawn(|| look(path, models, &acknowledged, &is_over));
         let appended = keep(pace, events, |events| {
             let began = Instant::now();
             let events: Vec<NewEvent> =
@@ -136,11 +137,11 @@ pub(crate) fn follow(
             Ok(())
         });
         is_over.store(true, Ordering::Release);
-        let lags = joined(looker).transpose();
+        let lags = joined(Some(looker)).transpose();
         is_seen.store(true, Ordering::Release);
         let followed = joined(followed).transpose();
         appended.and(followed)?;
-        Ok::<_, anyhow::Error>(lags?.unwrap_or_else(|| vec![0.0]))
+        Ok::<_, anyhow::Error>(lags?.unwrap_or_default())
     })?;
     if let Some(projector) = projector {
         projector.stop()?;
@@ -213,6 +214,9 @@ fn look(ledger: &Path, models: Models, acknowledged: &Acknowledged, is_over: &At
             {
                 lags.push(now.saturating_duration_since(at).as_secs_f64() * 1e3);
                 acknowledged.pop_front();
+            }
+            if models == Models::None {
+                acknowledged.clear();
             }
             if is_last && acknowledged.is_empty() {
                 return Ok(lags);

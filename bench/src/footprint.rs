@@ -18,7 +18,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     let count = context.sizes.memory;
     drop(make_log(&path, count)?);
     checkpoint(&path)?;
-    let settings = format!("{count} events of all sorts");
+    let settings = format!("{count} events of all sorts, once");
     let of_log = std::fs::metadata(&path)?.len() as f64 / count as f64;
     table.add(Figure::new("the log", "bytes/event", settings.clone()), of_log, None);
     // In a process of its own, whose memory is this work's alone.

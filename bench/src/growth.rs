@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use runledger_events::{RequestStatus, SessionId};
-use runledger_projections::{
-    FeedFilter, FeedPage, ProjectionError, Projections, Queries, RequestFilter, RunFilter, projections_path,
-};
+use runledger_events::SessionId;
+use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RunFilter, projections_path};
 use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
 
 use crate::Context;
-use crate::events::{checkpoint, event, make_log, session};
+use crate::events::{self, checkpoint, event, make_log, session};
 use crate::figure::{Figure, Floor};
 use crate::follow::{Models, Pace, follow};
 use crate::program;
@@ -103,10 +101,11 @@ fn measure(context: &Context, ledger: &mut Grown, runs: u64) -> anyhow::Result<V
 
     ledger.empty_wal()?;
     let settings = format!("median of {ASKED}, open connection");
-    let [latest, page, waiting] = queries(&ledger.path, runs)?;
+    let [latest, page, waiting, context_of] = queries(&ledger.path, runs)?;
     add("query: the latest runs", "ms", flat_time, format!("{runs} of them, {settings}"), latest);
     add("query: a session's last page of the feed", "ms", flat_time, settings.clone(), page);
-    add("query: what waits for an answer", "ms", flat_time, settings, waiting);
+    add("query: what waits for an answer", "ms", flat_time, settings.clone(), waiting);
+    add("query: the context of a request", "ms", flat_time, settings, context_of);
 
     if let Some(program) = &context.program {
         let hooks = program::hooks(program, &ledger.path, context.sizes.hooks)?;
@@ -144,21 +143,22 @@ impl Grown {
     }
 }
 
-/// Milliseconds of the latest runs, of a session's last page, and of what waits for an answer.
-fn queries(ledger: &Path, runs: u64) -> anyhow::Result<[f64; 3]> {
+/// Milliseconds of the latest runs, of a session's last page, of what waits for an answer, and of a request's context.
+fn queries(ledger: &Path, runs: u64) -> anyhow::Result<[f64; 4]> {
     let queries = Queries::open(ledger)?;
     let runs = RunFilter { limit: Some(usize::try_from(runs)?), ..RunFilter::default() };
     let of_session = FeedFilter { session: Some(SessionId::new("session-7")?), ..FeedFilter::default() };
-    let waiting = RequestFilter { status: Some(RequestStatus::Pending), ..RequestFilter::default() };
+    let waiting = events::waiting();
     Ok([
-        asked(|| queries.runs(&runs))?,
-        asked(|| queries.feed(&of_session, &FeedPage::Last, 50))?,
-        asked(|| queries.permission_requests(&waiting))?,
+        asked(|| Ok(queries.runs(&runs)?))?,
+        asked(|| Ok(queries.feed(&of_session, &FeedPage::Last, 50)?))?,
+        asked(|| Ok(queries.permission_requests(&waiting)?))?,
+        asked(|| events::context_of_pending(&queries))?,
     ])
 }
 
 /// The median of the milliseconds that it takes.
-fn asked<T>(mut ask: impl FnMut() -> Result<T, ProjectionError>) -> anyhow::Result<f64> {
+fn asked<T>(mut ask: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<f64> {
     let mut took = Vec::with_capacity(ASKED);
     for _ in 0..ASKED {
         let began = Instant::now();

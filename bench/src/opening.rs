@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use runledger_events::SessionId;
 use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, projections_path};
-use runledger_store::EventLog;
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
 
 use crate::Context;
-use crate::events::{checkpoint, make_log_of, mixed};
+use crate::events::{checkpoint, event, make_log_of, mixed, session};
 use crate::figure::Figure;
 use crate::table::{Table, median};
 
 const EVENTS: u64 = 50_000;
+/// Sessions beside it, each of one event.
+const OTHERS: u64 = 5_000;
 /// Openings in one repetition, of which the median counts.
 const OPENINGS: u64 = 5;
 /// The most that one may take.
@@ -21,11 +23,20 @@ const MS_MAX: f64 = 5.0;
 pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     let folder = tempfile::tempdir_in(&context.dir)?;
     let path = folder.path().join("ledger.db");
-    drop(make_log_of(&path, EVENTS, 1)?);
+    let log = make_log_of(&path, EVENTS, 1)?;
+    for others in (1..=OTHERS).collect::<Vec<_>>().chunks(500) {
+        let event_of = |number: &u64| {
+            let (stream, metadata) = session(*number)?;
+            let events = vec![NewEvent::new(event(*number)?, metadata)?];
+            Ok(StreamAppend { stream, expected: ExpectedVersion::Any, events })
+        };
+        log.append_all(others.iter().map(event_of).collect::<anyhow::Result<_>>()?)?;
+    }
+    drop(log);
     Projections::open(&path)?.catch_up()?;
     checkpoint(&path)?;
     checkpoint(&projections_path(&path))?;
-    let settings = format!("session of {EVENTS} events, new handles, {OPENINGS} openings");
+    let settings = format!("session of {EVENTS} events beside {OTHERS}, new handles, {OPENINGS} openings");
     let mut next = EVENTS;
     for _ in 0..context.repetitions {
         let (mut read, mut taken_up) = (Vec::new(), Vec::new());
@@ -47,8 +58,7 @@ fn read_side(ledger: &Path) -> anyhow::Result<f64> {
     let session = SessionId::new("session-0")?;
     let began = Instant::now();
     let queries = Queries::open(ledger)?;
-    let sessions = queries.sessions()?;
-    anyhow::ensure!(sessions.iter().any(|row| row.id == session), "the session is not there");
+    anyhow::ensure!(queries.session(&session)?.is_some(), "the session is not there");
     let filter = FeedFilter { session: Some(session), ..FeedFilter::default() };
     let page = queries.feed(&filter, &FeedPage::Last, 50)?;
     let took = began.elapsed().as_secs_f64() * 1e3;

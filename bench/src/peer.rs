@@ -1,13 +1,14 @@
 //! One peer: its program, what is asked of it, and the floors of what runledger has to be beside it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::Context as _;
 use runledger_store::{OpenOptions, SyncMode};
 use serde_json::Value;
 
 use crate::figure::Floor;
+use crate::table::Table;
 
 /// A peer's program, and the sync mode that both it and runledger have.
 #[derive(Debug, Clone)]
@@ -62,7 +63,7 @@ const SCRIPTS: Floors = Floors { appends: [SHOWN, None, None, SHOWN], size: SHOW
 
 impl Peer {
     /// The peers whose programs are in `programs` and work; of those left out it is said why.
-    pub(crate) fn found(programs: &Path, dir: &Path, events: &Path) -> anyhow::Result<Vec<Self>> {
+    pub(crate) fn found(programs: &Path, dir: &Path, events: &Path, table: &mut Table) -> anyhow::Result<Vec<Self>> {
         let full = SyncMode::Full;
         let one_connection = "it writes by one connection, which is its fastest, and has nothing that follows";
         let peers = [
@@ -76,7 +77,9 @@ impl Peer {
         for (name, program, sync, note, floors) in peers {
             let peer = Self { name, program: programs.join(program), sync, note, floors };
             match peer.reason_to_leave_out(dir, events)? {
-                Some(reason) => eprintln!("  {name} is left out: {reason}"),
+                // Those that are shown alone need not be installed.
+                Some(reason) if floors.rebuild.is_none() => eprintln!("  {name} is left out: {reason}"),
+                Some(reason) => table.leave_out(name, reason),
                 None => found.push(peer),
             }
         }
@@ -88,10 +91,10 @@ impl Peer {
             return Ok(Some(format!("{} is not there", self.program.display())));
         }
         let folder = tempfile::tempdir_in(dir)?;
-        let output = self.command("append", folder.path(), events, &[("--count", 1)]).output();
-        let output = output.with_context(|| self.program.display().to_string())?;
-        let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Ok((!output.status.success()).then_some(told))
+        Ok(match self.command("append", folder.path(), events, &[("--count", 1)]).output() {
+            Err(error) => Some(format!("{}: {error}", self.program.display())),
+            Ok(output) => (!output.status.success()).then(|| said(&output)),
+        })
     }
 
     fn command(&self, work: &str, dir: &Path, events: &Path, arguments: &[(&str, u64)]) -> Command {
@@ -109,8 +112,9 @@ impl Peer {
         let folder = tempfile::tempdir_in(dir)?;
         let output = self.command(work, folder.path(), events, arguments).output();
         let output = output.with_context(|| self.program.display().to_string())?;
-        anyhow::ensure!(output.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&output.stderr));
-        Ok(Told(serde_json::from_slice(&output.stdout)?))
+        anyhow::ensure!(output.status.success(), "{}: {}", self.name, said(&output));
+        let told = serde_json::from_slice(&output.stdout);
+        Ok(Told(told.with_context(|| format!("{} printed no JSON", self.program.display()))?))
     }
 
     pub(crate) fn sync_word(&self) -> &'static str {
@@ -130,6 +134,12 @@ impl Peer {
         let note = if self.note.is_empty() { String::new() } else { format!(": {}", self.note) };
         format!("{}, {work}; {}{note}", self.sync_word(), told.0["version"].as_str().unwrap_or(self.name))
     }
+}
+
+/// Why a program failed: its last words, else its status.
+fn said(output: &Output) -> String {
+    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if words.is_empty() { output.status.to_string() } else { words }
 }
 
 /// The line that a peer's program prints.

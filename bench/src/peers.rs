@@ -35,13 +35,13 @@ struct Beside<'a> {
 
 pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     let Some(programs) = &context.peers else {
-        eprintln!("  skipped: no --peers");
+        table.leave_out("peers", "no --peers");
         return Ok(());
     };
     let folder = tempfile::tempdir_in(&context.dir)?;
     let events = folder.path().join("events.jsonl");
     write_events(&events)?;
-    let peers = Peer::found(programs, &context.dir, &events)?;
+    let peers = Peer::found(programs, &context.dir, &events, table)?;
     let sizes = context.sizes;
     let filled = [sizes.batched, sizes.batched / 5].map(|count| (folder.path().join(format!("{count}.db")), count));
     if peers.iter().any(|peer| peer.floors.rebuild.is_some()) {

@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use runledger_projections::Projections;
+use runledger_store::LogReader;
 
 use crate::Context;
-use crate::events::{checkpoint, make_log};
+use crate::events::{PENDING_CALL, checkpoint, make_log};
 use crate::figure::Figure;
 use crate::table::{Table, percentile};
 
 pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     let Some(program) = &context.program else {
-        eprintln!("  skipped: no --program");
+        table.leave_out("program", "no --program");
         return Ok(());
     };
     let folder = tempfile::tempdir_in(&context.dir)?;
@@ -37,9 +38,12 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
         table.add(p50, percentile(&nothing, 0.5), None);
         let p99 = Figure::new("a process that does nothing: p99", "ms", settings);
         table.add(p99, percentile(&nothing, 0.99), None);
-        for (name, arguments) in
-            [("status", &["status"][..]), ("runs --limit 20", &["runs", "--limit", "20"]), ("pending", &["pending"])]
-        {
+        for (name, arguments) in [
+            ("status", &["status"][..]),
+            ("runs --limit 20", &["runs", "--limit", "20"]),
+            ("pending", &["pending"]),
+            ("context", &["context", PENDING_CALL]),
+        ] {
             let took = command(program, &path, arguments)?;
             let settings = format!("whole process, ledger of {count} events");
             table.add(Figure::new(name, "ms", settings), took, None);
@@ -50,7 +54,10 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
 
 /// Milliseconds of each call of the hook, as a harness makes it.
 pub(crate) fn hooks(program: &Path, ledger: &Path, count: u64) -> anyhow::Result<Vec<f64>> {
-    (0..count)
+    // It says nothing of a payload that it could only keep for later.
+    let reader = LogReader::open(ledger)?;
+    let before = reader.head()?.position;
+    let took = (0..count)
         .map(|number| {
             let payload = format!(
                 r#"{{"session_id":"hooked","transcript_path":"/t","cwd":"/work","hook_event_name":"PostToolUse","tool_name":"Bash","tool_use_id":"toolu_{number}","tool_input":{{"command":"cargo test"}},"tool_response":{{"stdout":"ok","stderr":""}}}}"#
@@ -71,7 +78,10 @@ pub(crate) fn hooks(program: &Path, ledger: &Path, count: u64) -> anyhow::Result
             anyhow::ensure!(status.success(), "the hook ended with {status}");
             Ok(began.elapsed().as_secs_f64() * 1e3)
         })
-        .collect()
+        .collect();
+    let recorded = reader.head()?.position.0.saturating_sub(before.0);
+    anyhow::ensure!(recorded == count, "{recorded} of {count} payloads of hooks are in the log");
+    took
 }
 
 fn nothing(count: u64) -> anyhow::Result<Vec<f64>> {

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use runledger_events::{KindFacts, Position, SessionId, WorkflowState};
-use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RequestFilter, RunFilter};
+use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RunFilter};
 use runledger_store::{EventFilter, LogReader, Read};
 
 use crate::Context;
-use crate::events::{checkpoint, make_log};
+use crate::events::{self, PENDING, checkpoint, make_log};
 use crate::figure::{Figure, Floor};
 use crate::raw;
 use crate::table::Table;
@@ -30,7 +30,8 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
         let two = raw::rows_per_second(&path, 2, count)?;
         table.add(Figure::new("bare SELECT, two connections", "rows/s", settings.clone()), two, None);
         let full = full_fold(&path, count)?;
-        let figure = Figure::new("fold of workflow_runs over every event", "events/s", settings.clone());
+        let figure =
+            Figure::new("fold of workflow_runs over every event", "events/s", format!("{settings}, one thread"));
         table.add(figure.against("bare SELECT", Floor::None), full, Some(one));
 
         let runs = rebuild(&path, &["workflow_runs"], count)?;
@@ -101,7 +102,9 @@ fn queries(path: &Path, settings: &str, table: &mut Table) -> anyhow::Result<()>
         Ok(())
     })?;
     timed("query: what waits for an answer", &mut || {
-        queries.permission_requests(&RequestFilter::default())?;
+        let waiting = queries.permission_requests(&events::waiting())?;
+        anyhow::ensure!(waiting.len() == PENDING, "{} requests wait, of {PENDING}", waiting.len());
         Ok(())
-    })
+    })?;
+    timed("query: the context of a request", &mut || events::context_of_pending(&queries))
 }

@@ -8,6 +8,8 @@ use crate::figure::Figure;
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
+    /// What was not measured, and why.
+    left_out: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -33,14 +35,23 @@ impl Table {
         row.ratios.extend(reference.map(|reference| value / reference));
     }
 
-    pub(crate) fn is_below_a_floor(&self) -> bool {
-        self.rows.iter().any(|row| !row.is_well())
+    /// Notes that rows are missing.
+    pub(crate) fn leave_out(&mut self, what: impl Into<String>, reason: impl Into<String>) {
+        self.left_out.push((what.into(), reason.into()));
+    }
+
+    /// Whether something was measured, no row is below its floor, and none that has one was left out.
+    pub(crate) fn is_all_well(&self) -> bool {
+        !self.rows.is_empty() && self.left_out.is_empty() && self.rows.iter().all(Row::is_well)
     }
 
     pub(crate) fn print(&self, as_json: bool) -> anyhow::Result<()> {
         if as_json {
             for row in &self.rows {
                 println!("{}", row.json());
+            }
+            for (what, reason) in &self.left_out {
+                println!("{}", json!({ "left_out": what, "reason": reason }));
             }
             return Ok(());
         }
@@ -55,7 +66,8 @@ impl Table {
                 number(min),
                 number(max),
                 row.figure.unit.to_owned(),
-                row.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
+                row.ratio()
+                    .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.*}", if ratio < 1.0 { 3 } else { 2 })),
                 row.figure.reference.unwrap_or("–").to_owned(),
                 row.figure.floor.words(),
                 if row.is_well() { String::new() } else { "BELOW".to_owned() },
@@ -68,6 +80,9 @@ impl Table {
             }
         }
         println!("{table}");
+        for (what, reason) in &self.left_out {
+            println!(" left out: {what}: {reason}");
+        }
         Ok(())
     }
 }
@@ -94,15 +109,21 @@ impl Row {
             "unit": self.figure.unit,
             "reference": self.figure.reference,
             "ratio": self.ratio(),
-            "floor": self.figure.floor.words(),
+            "floor": self.figure.floor.value(),
+            "floor_is": self.figure.floor.meaning(),
             "is_below": !self.is_well(),
             "settings": self.figure.settings,
         })
     }
 }
 
+/// The value in the middle, or the mean of the two that are.
 pub(crate) fn median(values: &[f64]) -> f64 {
-    percentile(values, 0.5)
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    if sorted.len().is_multiple_of(2) { f64::midpoint(at(middle.wrapping_sub(1)), at(middle)) } else { at(middle) }
 }
 
 /// The value that this part of them does not exceed.

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// How long one transaction may hold the lock, about. Others get it once that, and what came before it without a pause, is
-/// half as long; so nobody waits for longer than the 50 ms that are promised.
+/// How long one transaction is meant to hold the lock. Others get it once that, and what came before it without a pause, is
+/// half as long.
 const HELD_AIM: Duration = Duration::from_millis(20);
 /// How long they have to take it, longer than the live projector's step of waiting.
 const PAUSE: Duration = Duration::from_millis(3);
-/// Rows, or events, of one transaction, at the most.
-const COUNT_MAX: usize = 50_000;
+/// Rows, or events, of one transaction: rows of one table can cost ten times what those of the last one did, so that a
+/// longer one would come to 0.1 s before it is noticed.
+const COUNT: std::ops::RangeInclusive<usize> = 16..=8_000;
 
 /// The turns of one rebuild at the write lock.
 #[derive(Default)]
@@ -26,12 +27,9 @@ impl Pace {
             std::thread::sleep(PAUSE);
             self.held = Duration::ZERO;
         }
-        if took > HELD_AIM {
-            (count / 2).max(16)
-        } else if took < HELD_AIM / 2 {
-            count.saturating_mul(2).min(COUNT_MAX)
-        } else {
-            count
-        }
+        let aim = HELD_AIM.as_secs_f64() / took.as_secs_f64().max(f64::EPSILON);
+        // At most twice as many, as what comes next may cost more.
+        let next = (count as f64 * aim.min(2.0)) as usize;
+        next.clamp(*COUNT.start(), *COUNT.end())
     }
 }

@@ -192,7 +192,18 @@ impl Queries {
     pub fn sessions(&self) -> Result<Vec<Session>, ProjectionError> {
         let mut connection = self.connection()?;
         let snapshot = connection.transaction().map_err(|source| self.failed(sessions::NAME, &source))?;
-        sessions::select(&snapshot).map_err(|source| self.failed(sessions::NAME, &source))
+        sessions::select(&snapshot, None).map_err(|source| self.failed(sessions::NAME, &source))
+    }
+
+    /// One session with its adapter sessions, at a cost that does not depend on how many others there are.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn session(&self, id: &SessionId) -> Result<Option<Session>, ProjectionError> {
+        let mut connection = self.connection()?;
+        let snapshot = connection.transaction().map_err(|source| self.failed(sessions::NAME, &source))?;
+        let found = sessions::select(&snapshot, Some(id)).map_err(|source| self.failed(sessions::NAME, &source))?;
+        Ok(found.into_iter().next())
     }
 
     /// The ledger session that an adapter session is of: the one that told of it first.

@@ -148,6 +148,8 @@ fn a_session_costs_what_its_runs_cost() {
     let runs = queries.runs(&RunFilter::default()).unwrap();
     let sum = runs.iter().fold(Tokens::default(), |sum, run| sum.followed_by(run.tokens));
     let session = &queries.sessions().unwrap()[0];
+    assert_eq!(queries.session(&session.id).unwrap().as_ref(), Some(session));
+    assert_eq!(queries.session(&"another".parse().unwrap()).unwrap(), None);
     assert_eq!((session.tokens, session.runs), (sum, 3));
 }
 

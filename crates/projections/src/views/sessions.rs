@@ -354,19 +354,25 @@ pub(crate) fn select_home(connection: &Connection, id: &AdapterSessionId) -> rus
     found.map(|id| SessionId::new(id).map_err(|error| damaged(0, error))).transpose()
 }
 
-/// All sessions with their adapter sessions, read from the views, the latest first.
-pub(crate) fn select(connection: &Connection) -> rusqlite::Result<Vec<Session>> {
+/// One session, or all of them, with their adapter sessions, read from the views, the latest first.
+pub(crate) fn select(connection: &Connection, id: Option<&SessionId>) -> rusqlite::Result<Vec<Session>> {
     let mut adapters: HashMap<String, Vec<AdapterSession>> = HashMap::new();
+    let (condition, parameters) =
+        id.map_or(("", Vec::new()), |id| ("WHERE session_id = ?1", vec![id.as_str().to_owned()]));
+    let parameters = || rusqlite::params_from_iter(&parameters);
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {ADAPTER_COLUMNS}, {TOKEN_COLUMNS} FROM {ADAPTER_SESSIONS} ORDER BY first_position, adapter_session_id"
+        "SELECT {ADAPTER_COLUMNS}, {TOKEN_COLUMNS} FROM {ADAPTER_SESSIONS} {condition}
+         ORDER BY first_position, adapter_session_id"
     ))?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query(parameters())?;
     while let Some(row) = rows.next()? {
         adapters.entry(row.get(0)?).or_default().push(adapter_row(row)?.shown());
     }
     connection
-        .prepare_cached(&format!("SELECT {SESSION_COLUMNS}, {TOKEN_COLUMNS} FROM {NAME} ORDER BY last_position DESC"))?
-        .query_map([], |row| {
+        .prepare_cached(&format!(
+            "SELECT {SESSION_COLUMNS}, {TOKEN_COLUMNS} FROM {NAME} {condition} ORDER BY last_position DESC"
+        ))?
+        .query_map(parameters(), |row| {
             let row = session_row(row)?;
             let adapter_sessions = adapters.remove(row.id.as_str()).unwrap_or_default();
             let tokens = adapter_sessions.iter().fold(row.loose_tokens, |sum, adapter| sum.followed_by(adapter.tokens));

@@ -23,7 +23,7 @@ pub(crate) struct Compared {
 
 /// Compares all of a database's rows with the read models.
 pub(crate) fn compare(old: &OldDatabase, taken: &TakenOver, queries: &Queries) -> anyhow::Result<Compared> {
-    let session = queries.sessions()?.into_iter().find(|session| session.id == taken.session_id);
+    let session = queries.session(&taken.session_id)?;
     let session = session.with_context(|| format!("session {} is not in the read model", taken.session_id))?;
     let filter = RunFilter { session: Some(taken.session_id.clone()), ..RunFilter::default() };
     let found = queries.runs(&filter)?;
