@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use runledger_events::{Position, RuntimeEvent};
 use runledger_projections::{Projections, Projector};
-use runledger_store::{EventLog, ExpectedVersion, Follower, NewEvent, OpenOptions, StreamAppend, SyncMode};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, OpenOptions, StreamAppend, SyncMode};
 
 use crate::Context;
 use crate::events::{event, session};
@@ -43,7 +43,7 @@ impl Pace {
 pub(crate) enum Models {
     /// None: the log is appended to alone.
     None,
-    /// All of the release, kept by a [`Projector`].
+    /// All of the release.
     All,
     /// The one that the peers keep too.
     Streams,
@@ -111,16 +111,14 @@ pub(crate) fn follow(
     if models != Models::None {
         models.open(path)?.catch_up()?;
     }
-    let projector = (models == Models::All)
-        .then(|| anyhow::Ok(Projector::start(path, log.follow(Position::START)?)?))
+    let projector = (models != Models::None)
+        .then(|| anyhow::Ok(Projector::start_with(models.open(path)?, log.follow(Position::START)?)?))
         .transpose()?;
-    let follower = (models == Models::Streams).then(|| log.follow(Position::START)).transpose()?;
     let (stream, metadata) = session(1)?;
     let acknowledged = Acknowledged::default();
-    let (is_over, is_seen) = (AtomicBool::new(false), AtomicBool::new(false));
+    let is_over = AtomicBool::new(false);
     let (mut busy, mut count) = (Duration::ZERO, 0);
     let lags = std::thread::scope(|scope| {
-        let followed = follower.map(|follower| scope.spawn(|| project(path, follower, &is_seen)));
         // Without read models too, for what looking costs the writer.
         let looker = scope.spawn(|| look(path, models, &acknowledged, &is_over));
         let appended = keep(pace, events, |events| {
@@ -137,11 +135,9 @@ pub(crate) fn follow(
             Ok(())
         });
         is_over.store(true, Ordering::Release);
-        let lags = joined(Some(looker)).transpose();
-        is_seen.store(true, Ordering::Release);
-        let followed = joined(followed).transpose();
-        appended.and(followed)?;
-        Ok::<_, anyhow::Error>(lags?.unwrap_or_default())
+        let lags = looker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")));
+        appended?;
+        lags
     })?;
     if let Some(projector) = projector {
         projector.stop()?;
@@ -153,10 +149,6 @@ pub(crate) fn follow(
         max_ms: percentile(&lags, 1.0),
         per_second: count as f64 / busy.as_secs_f64(),
     })
-}
-
-fn joined<T>(thread: Option<std::thread::ScopedJoinHandle<'_, anyhow::Result<T>>>) -> Option<anyhow::Result<T>> {
-    thread.map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
 }
 
 /// Hands over the events in batches, each at its moment.
@@ -178,19 +170,6 @@ fn keep(
         append(next)?;
     }
     Ok(())
-}
-
-/// What a [`Projector`] does, for a read model of one's own.
-fn project(ledger: &Path, mut follower: Follower, is_over: &AtomicBool) -> anyhow::Result<()> {
-    let mut projections = streams::open(ledger)?;
-    loop {
-        let is_last = is_over.load(Ordering::Acquire);
-        let reached = projections.catch_up()?;
-        if is_last {
-            return Ok(());
-        }
-        follower.wait_beyond(reached, Duration::from_millis(50))?;
-    }
 }
 
 /// Looks every so often how far every read model is, as a query does that waits; milliseconds for each append.

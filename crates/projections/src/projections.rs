@@ -22,6 +22,7 @@ use crate::views::permission_requests::PermissionRequests;
 use crate::views::sessions::Sessions;
 use crate::views::workflow_iterations::WorkflowIterations;
 use crate::views::workflow_runs::WorkflowRuns;
+use runledger_store::WriteBack;
 
 /// Events in one batch, at the most.
 pub(crate) const BATCH_EVENTS_MAX: usize = 2048;
@@ -52,6 +53,7 @@ pub struct Projections {
     pub(crate) registered: Vec<Box<dyn Projection>>,
     /// Folds that go on with the next batch.
     pub(crate) kept: KeptFolds,
+    pub(crate) write_back: WriteBack,
 }
 
 /// The folds of the last batch: good as long as nobody else has written to the file since.
@@ -122,7 +124,8 @@ impl Projections {
         let reader = LogReader::open(&ledger)?;
         let path = file::projections_path(reader.path());
         let connection = file::open_writable(&path)?;
-        Ok(Self { path, reader, connection, registered, kept: KeptFolds::default() })
+        let write_back = WriteBack::new(&path);
+        Ok(Self { path, reader, connection, registered, kept: KeptFolds::default(), write_back })
     }
 
     /// The log behind them.
@@ -280,7 +283,7 @@ impl Projections {
         scanned_to: Position,
         chain: Digest,
     ) -> Result<bool, ProjectionError> {
-        let Self { path, connection, registered, kept, .. } = self;
+        let Self { path, connection, registered, kept, write_back, .. } = self;
         let failed = |doing: &'static str| {
             let path = &*path;
             move |source: rusqlite::Error| StorageError::sqlite(path, doing, &source)
@@ -312,6 +315,7 @@ impl Projections {
         }
         transaction.commit().map_err(failed("committing"))?;
         kept.folds.extend(folds.into_iter().filter(|(_, kept)| kept.fold.kept_bytes() <= KEPT_BYTES_MAX));
+        write_back.look(connection);
         Ok(true)
     }
 

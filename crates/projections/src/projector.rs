@@ -1,6 +1,6 @@
 //! The projector: the thread that keeps the read models of a ledger current.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -30,13 +30,22 @@ impl Projector {
     /// # Errors
     /// [`ProjectionError`] when the files cannot be opened, or the thread not started.
     pub fn start(ledger: &Path, follower: Follower) -> Result<Self, ProjectionError> {
-        let projections = Projections::open(ledger)?;
+        Self::start_with(Projections::open(ledger)?, follower)
+    }
+
+    /// Starts a projector of read models of one's own choice ([`Projections::open_with`]); `follower` follows the same
+    /// ledger.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the thread cannot be started.
+    pub fn start_with(projections: Projections, follower: Follower) -> Result<Self, ProjectionError> {
+        let path = projections.path.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("runledger-projector".to_owned())
             .spawn(move || run(projections, follower, &stopped))
-            .map_err(|source| ProjectionError::File { path: PathBuf::from(ledger), source })?;
+            .map_err(|source| ProjectionError::File { path, source })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 

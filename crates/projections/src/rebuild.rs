@@ -24,6 +24,7 @@ use crate::pace::Pace;
 use crate::projection::{Fold, Projection, Target};
 use crate::projections::{BATCH_EVENTS_MAX, Projections, read_of, take_of_its_kinds};
 use crate::read_ahead::read_ahead;
+use runledger_store::WriteBack;
 
 /// Bytes that a fold may keep before it writes, about.
 pub(crate) const FOLD_BYTES_MAX: usize = 48 << 20;
@@ -294,8 +295,8 @@ impl Projections {
         let names: Vec<&str> = indexes.iter().map(|index| self.registered[*index].name()).collect();
         let names = names.join(", ");
         let bytes_max = FOLD_BYTES_MAX / all.len();
-        let mut pace = Pace::default();
-        let Self { path, reader, connection, registered, .. } = self;
+        let Self { path, reader, connection, registered, write_back, .. } = self;
+        let mut writer = Writer { connection, path, doing: "filling a rebuild", pace: Pace::default(), write_back };
         loop {
             let head = reader.head()?.position;
             let told = |position| RebuildProgress { projection: &names, position, head };
@@ -307,9 +308,9 @@ impl Projections {
             read_ahead(reader.path(), &filter, (position, head), read, |batch| {
                 for hidden in &mut *all {
                     let projection = registered[hidden.index].as_ref();
-                    hidden.take(connection, path, projection, &batch, &mut pace)?;
+                    hidden.take(&mut writer, projection, &batch)?;
                     if hidden.fold.kept_bytes() > bytes_max {
-                        hidden.flush(connection, path, &mut pace)?;
+                        hidden.flush(&mut writer)?;
                         if hidden.fold.kept_bytes() > bytes_max / 2 {
                             hidden.fold = projection.fold();
                         }
@@ -320,7 +321,7 @@ impl Projections {
                 Ok(())
             })?;
         }
-        all.iter_mut().try_for_each(|hidden| hidden.flush(connection, path, &mut pace))?;
+        all.iter_mut().try_for_each(|hidden| hidden.flush(&mut writer))?;
         let chain = self.chain_at(position)?;
         all.iter_mut().for_each(|hidden| hidden.chain = chain);
         Ok(())
@@ -449,17 +450,19 @@ impl Projections {
 
     /// Removes the tables of generations that nobody reads and nobody builds; call it under the lock.
     fn remove_leftovers(&mut self) -> Result<(), ProjectionError> {
-        let path = &self.path;
-        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "removing leftovers", &source);
-        let mut pace = Pace::default();
-        for table in self.leftover_tables().map_err(failed)? {
+        const DOING: &str = "removing leftovers";
+        let leftovers = self.leftover_tables().map_err(|source| self.failed(DOING, &source))?;
+        let Self { path, connection, write_back, .. } = self;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, DOING, &source);
+        let mut writer = Writer { connection, path, doing: DOING, pace: Pace::default(), write_back };
+        for table in leftovers {
             // What a search index stores goes like any rows: dropped in one step, that of a million events holds the
             // write lock for 0.3 s.
-            for stored in shadow_tables(&self.connection, &table).map_err(failed)? {
-                remove_rows(&self.connection, &stored, &mut pace).map_err(failed)?;
+            for stored in shadow_tables(writer.connection, &table).map_err(failed)? {
+                writer.remove_rows(&stored)?;
             }
-            remove_rows(&self.connection, &table, &mut pace).map_err(failed)?;
-            self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}")).map_err(failed)?;
+            writer.remove_rows(&table)?;
+            writer.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}")).map_err(failed)?;
         }
         self.connection.execute("DELETE FROM rebuilds", []).map_err(failed)?;
         Ok(())
@@ -508,13 +511,10 @@ impl Hidden {
     /// Takes a batch, in short transactions where the fold writes as it goes.
     fn take(
         &mut self,
-        connection: &mut Connection,
-        path: &Path,
+        writer: &mut Writer<'_>,
         projection: &dyn Projection,
         batch: &Batch,
-        pace: &mut Pace,
     ) -> Result<(), ProjectionError> {
-        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
         let is_writing = self.fold.writes_as_it_takes();
         let kinds = projection.kinds();
         let events: Vec<&RecordedEvent> = batch.events.iter().filter(|event| kinds.takes(&event.kind)).collect();
@@ -523,14 +523,12 @@ impl Hidden {
         while !events.is_empty() {
             let slice = if is_writing { self.slice.min(events.len()) } else { events.len() };
             let (slice, rest) = events.split_at(slice);
-            let behavior = if is_writing { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
-            let began = Instant::now();
-            let transaction = connection.transaction_with_behavior(behavior).map_err(failed)?;
-            let target = Target { connection: &transaction, generation: self.generation };
-            self.fold.take(&target, slice)?;
-            transaction.commit().map_err(failed)?;
+            let (fold, generation) = (&mut self.fold, self.generation);
+            let take = |connection: &Connection| fold.take(&Target { connection, generation }, slice);
             if is_writing {
-                self.slice = pace.next(self.slice, began);
+                self.slice = writer.write(self.slice, take)?.1;
+            } else {
+                writer.read(take)?;
             }
             events = rest;
         }
@@ -539,19 +537,73 @@ impl Hidden {
     }
 
     /// Writes what the fold keeps, in short transactions.
-    fn flush(&mut self, connection: &mut Connection, path: &Path, pace: &mut Pace) -> Result<(), ProjectionError> {
-        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "filling a rebuild", &source);
+    fn flush(&mut self, writer: &mut Writer<'_>) -> Result<(), ProjectionError> {
         loop {
-            let began = Instant::now();
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-            let target = Target { connection: &transaction, generation: self.generation };
-            let is_all = self.fold.flush(&target, self.rows)?;
-            transaction.commit().map_err(failed)?;
-            self.rows = pace.next(self.rows, began);
+            let (fold, generation, rows) = (&mut self.fold, self.generation, self.rows);
+            let (is_all, next) =
+                writer.write(rows, |connection| fold.flush(&Target { connection, generation }, rows))?;
+            self.rows = next;
             if is_all {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Who fills hidden tables, or empties old ones: the connection, and how it leaves room for others.
+struct Writer<'a> {
+    connection: &'a mut Connection,
+    path: &'a Path,
+    doing: &'static str,
+    pace: Pace,
+    write_back: &'a mut WriteBack,
+}
+
+impl Writer<'_> {
+    /// Writes so many rows, or events, in a transaction; with what it gives, how many the next one should write.
+    fn write<T>(
+        &mut self,
+        count: usize,
+        write: impl FnOnce(&Connection) -> Result<T, ProjectionError>,
+    ) -> Result<(T, usize), ProjectionError> {
+        let (path, doing) = (self.path, self.doing);
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, doing, &source);
+        let began = Instant::now();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let written = write(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        self.write_back.look(self.connection);
+        Ok((written, self.pace.next(count, began)))
+    }
+
+    /// Reads in a transaction.
+    fn read<T>(&mut self, read: impl FnOnce(&Connection) -> Result<T, ProjectionError>) -> Result<T, ProjectionError> {
+        let (path, doing) = (self.path, self.doing);
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, doing, &source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(failed)?;
+        let taken = read(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(taken)
+    }
+
+    /// Removes a table's rows, but for the last few thousand; none of a virtual table, whose rows its shadow tables have.
+    fn remove_rows(&mut self, table: &str) -> Result<(), ProjectionError> {
+        let (path, doing) = (self.path, self.doing);
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, doing, &source);
+        let key = key_of(self.connection, table).map_err(failed)?;
+        let mut rows = REMOVED_ROWS;
+        while !key.is_empty() {
+            // With their indexes: to drop one of a million rows first would hold the write lock for 0.3 s.
+            let sql = format!(
+                "DELETE FROM {table} WHERE ({key}) <= (SELECT {key} FROM {table} ORDER BY {key} LIMIT 1 OFFSET {rows})"
+            );
+            let (removed, next) = self.write(rows, |connection| Ok(connection.execute(&sql, []).map_err(failed)?))?;
+            if removed == 0 {
+                break;
+            }
+            rows = next;
+        }
+        Ok(())
     }
 }
 
@@ -560,25 +612,6 @@ fn count_rows(connection: &Connection, projection: &dyn Projection, generation: 
         let sql = format!("SELECT count(*) FROM {}_{generation}", table.name);
         connection.query_row(&sql, [], |row| row.get::<_, u64>(0)).map(|count| rows + count)
     })
-}
-
-/// Removes a table's rows in short transactions, but for the last few thousand; none of a virtual table, whose rows its
-/// shadow tables have.
-fn remove_rows(connection: &Connection, table: &str, pace: &mut Pace) -> rusqlite::Result<()> {
-    let key = key_of(connection, table)?;
-    let mut rows = REMOVED_ROWS;
-    while !key.is_empty() {
-        let began = Instant::now();
-        // With their indexes: to drop one of a million rows first would hold the write lock for 0.3 s.
-        let sql = format!(
-            "DELETE FROM {table} WHERE ({key}) <= (SELECT {key} FROM {table} ORDER BY {key} LIMIT 1 OFFSET {rows})"
-        );
-        if connection.execute(&sql, [])? == 0 {
-            break;
-        }
-        rows = pace.next(rows, began);
-    }
-    Ok(())
 }
 
 /// The tables that a virtual table keeps what it has in; none where it is none.

@@ -21,6 +21,7 @@ use crate::log::Listeners;
 use crate::new_event::Receipt;
 use crate::seal::SealedAppend;
 use crate::write::{AppendTransaction, Heads};
+use crate::write_back::WriteBack;
 
 /// Requests in one transaction, at the most.
 const BATCH_REQUESTS_MAX: usize = 512;
@@ -193,6 +194,7 @@ pub(crate) struct Writer {
     heads: Heads,
     listeners: Listeners,
     wal_pages: u32,
+    write_back: WriteBack,
 }
 
 impl Writer {
@@ -203,7 +205,8 @@ impl Writer {
         listeners: Listeners,
         wal_pages: u32,
     ) -> Self {
-        Self { path, log_id, connection, heads: Heads::default(), listeners, wal_pages }
+        let write_back = WriteBack::new(&path);
+        Self { path, log_id, connection, heads: Heads::default(), listeners, wal_pages, write_back }
     }
 
     /// Writes the requests in one transaction; an answer for each.
@@ -237,6 +240,7 @@ impl Writer {
         }
         if append.finish(&transaction)? {
             transaction.commit().map_err(storage("committing"))?;
+            self.write_back.look(&self.connection);
         }
         Ok(results)
     }

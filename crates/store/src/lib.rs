@@ -35,6 +35,7 @@ mod spool;
 pub mod sqlite;
 mod verify;
 mod write;
+mod write_back;
 
 /// The facts, for those who link this crate alone.
 pub use runledger_events as events;
@@ -50,3 +51,4 @@ pub use new_event::{NewEvent, Receipt, StreamAppend};
 pub use reader::{Batch, EventFilter, Head, LogReader, Read};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
 pub use verify::{LogFinding, LogReport};
+pub use write_back::WriteBack;
