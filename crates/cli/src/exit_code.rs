@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use runledger_events::{IdError, RunStatus};
 use runledger_projections::ProjectionError;
-use runledger_store::{AppendError, BackupError, OpenError, ReadError, StorageError};
+use runledger_store::{AppendError, BackupError, OpenError, ReadError, RedactError, SealError, StorageError};
 use runledger_workflow::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 
 use crate::output::OutputError;
@@ -113,6 +113,22 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             _ => Exit::CouldNotStart,
         });
     }
+    if let Some(error) = cause.downcast_ref::<RedactError>() {
+        return Some(match error {
+            RedactError::NoEvent { .. } => Exit::No,
+            RedactError::Event { .. } | RedactError::NewEvent(_) => Exit::Usage,
+            RedactError::Open(_) => Exit::CouldNotStart,
+            RedactError::Append(_) | RedactError::Storage(_) => Exit::Failed,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<SealError>() {
+        return Some(match error {
+            SealError::Key { .. } | SealError::Open(_) => Exit::CouldNotStart,
+            SealError::Random { .. } | SealError::Event { .. } | SealError::Append(_) | SealError::Storage(_) => {
+                Exit::Failed
+            }
+        });
+    }
     if let Some(error) = cause.downcast_ref::<ProjectionError>() {
         return Some(match error {
             ProjectionError::Open(_)
@@ -121,7 +137,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             | ProjectionError::NewerProjection { .. }
             | ProjectionError::NotBuilt { .. }
             | ProjectionError::File { .. } => Exit::CouldNotStart,
-            ProjectionError::NoRun { .. } => Exit::No,
+            ProjectionError::NoRun { .. } | ProjectionError::Unreadable { .. } => Exit::No,
             ProjectionError::Unknown { .. } => Exit::Usage,
             _ => Exit::Failed,
         });

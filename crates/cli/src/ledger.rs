@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use runledger_events::RunId;
-use runledger_projections::{Iteration, Projections, Queries, Run, RunMatch};
+use runledger_projections::{Iteration, ParkedStream, Projections, Queries, Run, RunMatch};
 use runledger_store::{EventLog, LogReader};
 
 use crate::exit_code::{No, Usage};
+use crate::output::message;
+use crate::render;
 use crate::spools::Spools;
 
 /// The ledger that the command line, the environment or the default names.
@@ -64,7 +66,15 @@ impl LedgerArg {
     pub(crate) fn queries(&self) -> anyhow::Result<Queries> {
         let mut projections = self.projections()?;
         projections.catch_up().context("bringing the read models up to date")?;
-        Ok(Queries::open(self.path()?)?)
+        let queries = Queries::open(self.path()?)?;
+        let parked = queries.parked()?;
+        if let Some(first) = parked.first() {
+            let ParkedStream { stream, position, .. } = first;
+            message(&render::plain(&format!(
+                "something is missing here: {stream} cannot be read from position {position} on; see `runledger status`"
+            )));
+        }
+        Ok(queries)
     }
 }
 

@@ -56,7 +56,7 @@ fn what_was_acknowledged_is_there_after_a_kill_at_any_moment() {
     let workflow = room.write("w.json", workflow.to_string()).display().to_string();
     let mut random = Random(0x5eed_0001);
     let mut acknowledged = HashSet::new();
-    let mut killed = HashSet::new();
+    let (mut killed, mut seen) = (HashSet::new(), HashSet::new());
     for round in 0..10 {
         let (lines, then) = (random.below(40), Duration::from_micros(random.below(15_000)));
         for line in exec_until_killed(&room, &workflow, lines, then) {
@@ -81,8 +81,9 @@ fn what_was_acknowledged_is_there_after_a_kill_at_any_moment() {
         let lost: Vec<_> = acknowledged.difference(&there).collect();
         assert!(lost.is_empty(), "round {round}: {lost:?}");
         for run in runs.iter().filter(|run| run["workflow_name"] == "endless") {
-            // The command that comes next, in the round before, has said that its runner is gone.
-            let is_latest = killed.contains(text(run, "/id"));
+            // The command that comes next, in the round before, has said that its runner is gone. A runner may be killed
+            // between its first append and the line that tells of it.
+            let is_latest = seen.insert(text(run, "/id").to_owned());
             let (status, owner_alive) =
                 if is_latest { ("running", json!(false)) } else { ("interrupted", Value::Null) };
             let state = (&run["status"], &run["ended_at"], &run["owner_alive"]);

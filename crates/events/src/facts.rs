@@ -225,7 +225,7 @@ impl Facts {
                 hook_event_name: text("hook_event_name"),
                 source_event_name: text("source_event_name"),
             },
-            K::CwdChanged | K::FileChanged | K::Other(_) => KindFacts::None,
+            K::CwdChanged | K::FileChanged | K::LedgerRedacted | K::LedgerSealed | K::Other(_) => KindFacts::None,
             K::Decision => KindFacts::Decision(DecisionFacts::read(data)?),
             K::WorkflowStart => KindFacts::WorkflowStart(Box::new(workflow_data(kind, data_json)?)),
             K::WorkflowTransition => KindFacts::WorkflowTransition(workflow_data(kind, data_json)?),

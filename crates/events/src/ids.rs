@@ -190,6 +190,16 @@ impl StreamName {
         Self::new(format!("{RULES_PREFIX}{}", workflow_name.unwrap_or_default()))
     }
 
+    /// The stream of what was erased, and why.
+    pub fn redactions() -> Self {
+        Self("ledger/redactions".into())
+    }
+
+    /// The stream of the log's seals.
+    pub fn seals() -> Self {
+        Self("ledger/seals".into())
+    }
+
     /// The question whose stream this is, if it is one.
     pub fn request_id(&self) -> Option<RequestId> {
         self.0.strip_prefix(REQUEST_PREFIX).and_then(|id| RequestId::new(id).ok())

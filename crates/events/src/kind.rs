@@ -1,4 +1,4 @@
-//! The kinds of event: 33 that harnesses tell, four of the workflow runner, decisions, questions and timers, and any other
+//! The kinds of event: 33 that harnesses tell, four of the workflow runner, decisions, questions, timers and what was done to the ledger, and any other
 //! by its name.
 
 use std::fmt;
@@ -123,6 +123,10 @@ kinds! {
     TimerScheduled = "timer.scheduled",
     /// That moment came.
     TimerFired = "timer.fired",
+    /// The content of events was erased.
+    LedgerRedacted = "ledger.redacted",
+    /// Somebody signed the log's head.
+    LedgerSealed = "ledger.sealed",
 }
 
 impl EventKind {

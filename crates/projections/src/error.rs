@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runledger_events::{Position, RunId};
+use runledger_events::{Position, RunId, StreamName};
 use runledger_store::{OpenError, ReadError, StorageError};
 
 use crate::file::is_projections_path;
@@ -98,6 +98,22 @@ pub enum ProjectionError {
     NoRun {
         /// The run.
         run: RunId,
+    },
+    /// An event that a read model needs cannot be read. Nothing was replaced.
+    #[error(
+        "read model {projection} needs position {position} of stream {stream}, which cannot be read: {cause}; \
+         nothing was replaced. `verify` tells more; a newer program may read it; `rebuild-projections --park` leaves the \
+         stream out from there on"
+    )]
+    Unreadable {
+        /// The read model.
+        projection: &'static str,
+        /// The stream.
+        stream: StreamName,
+        /// Where the event stands.
+        position: Position,
+        /// Why.
+        cause: String,
     },
     /// A file or lock beside the ledger cannot be used.
     #[error("{path}: {source}")]

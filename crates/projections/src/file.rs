@@ -21,7 +21,8 @@ const APPLICATION_ID: i64 = 0x524C_4450;
 /// The schema version of the projector's own tables.
 ///
 /// - 1: release 0.1.
-const NEWEST: i64 = 1;
+/// - 2: parked streams, and how far erased texts were cleared.
+const NEWEST: i64 = 2;
 
 /// Pages of the write-ahead log from which on they are written back: a page that changes often is then written once.
 const WAL_PAGES: u32 = 4000;
@@ -29,8 +30,12 @@ const WAL_PAGES: u32 = 4000;
 /// How long a transaction waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-static MIGRATIONS: LazyLock<Migrations<'static>> =
-    LazyLock::new(|| Migrations::new(vec![M::up(include_str!("../../../migrations/projections/0001_projector.sql"))]));
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+    Migrations::new(vec![
+        M::up(include_str!("../../../migrations/projections/0001_projector.sql")),
+        M::up(include_str!("../../../migrations/projections/0002_parked.sql")),
+    ])
+});
 
 /// What stands behind a ledger's name in that of its projections' file.
 const SUFFIX: &str = ".projections";

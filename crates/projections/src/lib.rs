@@ -17,12 +17,14 @@
 
 mod as_of;
 mod checkpoint;
+mod clear;
 mod compare;
 mod error;
 mod feed_queries;
 mod file;
 mod objects;
 mod pace;
+mod parked;
 mod projection;
 mod projections;
 mod projector;
@@ -43,6 +45,7 @@ pub use error::ProjectionError;
 pub use feed_queries::{FeedCursor, FeedFilter, FeedPage, SessionFeed};
 pub use file::projections_path;
 pub use objects::{AdapterSession, Iteration, Run, RunTimer, Session};
+pub use parked::ParkedStream;
 pub use projection::{Fold, Kinds, Projection, Table, Target};
 pub use projections::{Projections, registered};
 pub use projector::Projector;

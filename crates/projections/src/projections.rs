@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{Digest, EventKind, Position, RecordedEvent};
-use runledger_store::{EventFilter, LogReader, Read, StorageError, sqlite};
+use runledger_store::{Batch, EventFilter, LogReader, Read, StorageError, sqlite};
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::ProjectionError;
 use crate::file;
+use crate::parked::{self, Parked, ParkedStream};
 use crate::projection::{Fold, Kinds, Projection, Target};
 use crate::views::feed::Feed;
 use crate::views::feed_search::FeedSearch;
@@ -54,6 +55,8 @@ pub struct Projections {
     /// Folds that go on with the next batch.
     pub(crate) kept: KeptFolds,
     pub(crate) write_back: WriteBack,
+    /// Whether this handle has looked if what was parked can be read by now.
+    has_tried_parked: bool,
 }
 
 /// The folds of the last batch: good as long as nobody else has written to the file since.
@@ -69,6 +72,7 @@ struct KeptFold {
     generation: i64,
     position: Position,
     fold: Box<dyn Fold>,
+    parked: Parked,
 }
 
 impl KeptFolds {
@@ -78,11 +82,23 @@ impl KeptFolds {
     }
 
     /// The fold that has come to this checkpoint, or one that knows nothing yet.
-    fn take(&mut self, index: usize, projection: &dyn Projection, checkpoint: &Checkpoint) -> Box<dyn Fold> {
-        self.folds
-            .remove(&index)
-            .filter(|kept| (kept.generation, kept.position) == (checkpoint.generation, checkpoint.position))
-            .map_or_else(|| projection.fold(), |kept| kept.fold)
+    fn take(
+        &mut self,
+        index: usize,
+        projection: &dyn Projection,
+        checkpoint: &Checkpoint,
+        connection: &Connection,
+    ) -> rusqlite::Result<KeptFold> {
+        let kept = self.folds.remove(&index);
+        match kept.filter(|kept| (kept.generation, kept.position) == (checkpoint.generation, checkpoint.position)) {
+            Some(kept) => Ok(kept),
+            None => Ok(KeptFold {
+                generation: checkpoint.generation,
+                position: checkpoint.position,
+                fold: projection.fold(),
+                parked: Parked::load(connection, projection.name(), checkpoint.generation)?,
+            }),
+        }
     }
 }
 
@@ -125,7 +141,15 @@ impl Projections {
         let path = file::projections_path(reader.path());
         let connection = file::open_writable(&path)?;
         let write_back = WriteBack::new(&path);
-        Ok(Self { path, reader, connection, registered, kept: KeptFolds::default(), write_back })
+        Ok(Self {
+            path,
+            reader,
+            connection,
+            registered,
+            kept: KeptFolds::default(),
+            write_back,
+            has_tried_parked: false,
+        })
     }
 
     /// The log behind them.
@@ -140,13 +164,18 @@ impl Projections {
 
     /// Brings every read model to where the log's head is now, and says where that is.
     ///
-    /// A read model that was never built, is of an older version, or does not fit the log is built anew.
+    /// A read model that was never built, is of an older version, does not fit the log, or has read what was erased since,
+    /// is built anew. A stream with an event that cannot be read is left out from there on ([`ParkedStream`]).
     ///
     /// # Errors
     /// [`ProjectionError`]; what was applied before stays.
     pub fn catch_up(&mut self) -> Result<Position, ProjectionError> {
         let wanted = self.reader.head()?.position;
         while self.step(wanted)? == Step::Goes {}
+        if let Err(error) = self.clear_erased() {
+            // Whoever had it erased is told; the next one to project tries again.
+            tracing::warn!(%error, "texts that were erased in the log may still be in the file of the read models");
+        }
         Ok(wanted)
     }
 
@@ -162,6 +191,10 @@ impl Projections {
     fn step(&mut self, wanted: Position) -> Result<Step, ProjectionError> {
         let mut behind: Vec<(usize, Checkpoint)> = Vec::new();
         let mut unfit: Vec<(usize, Option<Checkpoint>)> = Vec::new();
+        // In this order: what is erased from now on is told of behind this head.
+        let head = self.reader.head()?.position;
+        let redaction = self.reader.last_redaction()?.unwrap_or_default();
+        let readable = self.parked_that_can_be_read()?;
         // Most often all stand at the same place, which is looked up once.
         let mut fitting: Option<(Position, Digest)> = None;
         for (index, found) in self.checkpoints()?.into_iter().enumerate() {
@@ -177,6 +210,8 @@ impl Projections {
                 }
                 Some(found)
                     if found.version == ours
+                        && (found.position >= redaction || found.position == Position::START)
+                        && !readable.iter().any(|parked| parked.projection == name)
                         && found.log_id == *self.reader.log_id()
                         && (fitting == Some((found.position, found.chain)) || self.fits(&found)?) =>
                 {
@@ -187,6 +222,7 @@ impl Projections {
                     if found
                         .as_ref()
                         .is_some_and(|found| found.version == ours && found.log_id == *self.reader.log_id())
+                        && found.as_ref().is_some_and(|found| !self.fits(found).unwrap_or(true))
                     {
                         tracing::warn!(
                             projection = name,
@@ -207,7 +243,6 @@ impl Projections {
         if lowest >= wanted {
             return Ok(Step::There);
         }
-        let head = self.reader.head()?.position;
         if lowest >= head {
             return Ok(Step::There);
         }
@@ -215,9 +250,10 @@ impl Projections {
         let filter =
             EventFilter { kinds: self.kinds(behind.iter().map(|(index, _)| *index)), ..EventFilter::default() };
         let content_kinds = self.content_kinds(behind.iter().map(|(index, _)| *index));
-        let batch = self.reader.read(&filter, lowest, head, BATCH_EVENTS_MAX, read_of(content_kinds.as_deref()))?;
+        let read = read_of(content_kinds.as_deref());
+        let batch = self.reader.read_readable(&filter, lowest, head, BATCH_EVENTS_MAX, read)?;
         let chain = self.chain_at(batch.scanned_to)?;
-        let is_applied = self.apply(&behind, &batch.events, batch.scanned_to, chain)?;
+        let is_applied = self.apply(&behind, &batch, chain)?;
         let are_all = behind.len() == self.registered.len();
         Ok(if is_applied && are_all && batch.scanned_to >= wanted { Step::There } else { Step::Goes })
     }
@@ -244,6 +280,25 @@ impl Projections {
         })
     }
 
+    /// Parked streams whose event can be read by now, by an upgraded program or a mended log: looked at once.
+    fn parked_that_can_be_read(&mut self) -> Result<Vec<ParkedStream>, ProjectionError> {
+        if std::mem::replace(&mut self.has_tried_parked, true) {
+            return Ok(Vec::new());
+        }
+        let parked =
+            parked::select(&self.connection).map_err(|source| self.failed("reading what is parked", &source))?;
+        let can_be_read = |parked: &ParkedStream| {
+            let Ok(index) = self.index_of(&parked.projection) else {
+                return false;
+            };
+            let before = Position(parked.position.0.saturating_sub(1));
+            let read = self.registered[index].reads();
+            let found = self.reader.read(&EventFilter::default(), before, parked.position, 1, read);
+            found.is_ok_and(|batch| !batch.events.is_empty())
+        };
+        Ok(parked.into_iter().filter(can_be_read).collect())
+    }
+
     /// The kinds that some of these read; `None` for all.
     pub(crate) fn kinds(&self, indexes: impl Iterator<Item = usize>) -> Option<Vec<EventKind>> {
         let mut kinds: Vec<EventKind> = Vec::new();
@@ -264,25 +319,15 @@ impl Projections {
     pub(crate) fn content_kinds(&self, indexes: impl Iterator<Item = usize>) -> Option<Vec<EventKind>> {
         let mut kinds: Vec<EventKind> = Vec::new();
         for index in indexes {
-            let projection = &self.registered[index];
-            let of_one = match (projection.reads(), projection.kinds()) {
-                (Read::Facts, _) => &[],
-                (Read::ContentOf(kinds), _) | (Read::All, Kinds::Only(kinds)) => kinds,
-                (Read::All, Kinds::All) => return None,
-            };
+            let of_one = parked::content_kinds_of(self.registered[index].as_ref())?;
             kinds.extend(of_one.iter().filter(|kind| !kinds.contains(kind)).cloned().collect::<Vec<_>>());
         }
         Some(kinds)
     }
 
     /// Applies a batch to those at the same position; false, and nothing is changed, when another process was quicker.
-    fn apply(
-        &mut self,
-        behind: &[(usize, Checkpoint)],
-        events: &[RecordedEvent],
-        scanned_to: Position,
-        chain: Digest,
-    ) -> Result<bool, ProjectionError> {
+    fn apply(&mut self, behind: &[(usize, Checkpoint)], batch: &Batch, chain: Digest) -> Result<bool, ProjectionError> {
+        let scanned_to = batch.scanned_to;
         let Self { path, connection, registered, kept, write_back, .. } = self;
         let failed = |doing: &'static str| {
             let path = &*path;
@@ -308,10 +353,15 @@ impl Projections {
                 return Ok(false);
             }
             let target = Target { connection: &transaction, generation: checkpoint.generation };
-            let mut fold = kept.take(*index, projection, checkpoint);
-            take_of_its_kinds(projection, fold.as_mut(), &target, events)?;
-            fold.flush(&target, usize::MAX)?;
-            folds.push((*index, KeptFold { generation: checkpoint.generation, position: scanned_to, fold }));
+            let mut kept =
+                kept.take(*index, projection, checkpoint, &transaction).map_err(failed("reading what is parked"))?;
+            let events = kept.parked.taken(projection, batch);
+            if !events.is_empty() {
+                kept.fold.take(&target, &events)?;
+            }
+            kept.fold.flush(&target, usize::MAX)?;
+            kept.parked.store(&transaction, projection.name(), checkpoint.generation).map_err(failed("parking"))?;
+            folds.push((*index, KeptFold { position: scanned_to, ..kept }));
         }
         transaction.commit().map_err(failed("committing"))?;
         kept.folds.extend(folds.into_iter().filter(|(_, kept)| kept.fold.kept_bytes() <= KEPT_BYTES_MAX));

@@ -15,6 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::ProjectionError;
 use crate::file;
 use crate::objects::{Iteration, Run, Session};
+use crate::parked::{self, ParkedStream};
 use crate::projections::registered;
 use crate::views::{sessions, workflow_iterations, workflow_runs};
 
@@ -234,6 +235,18 @@ impl Queries {
                 })
             })
             .collect()
+    }
+
+    /// The streams that read models leave out, because of an event that cannot be read.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the file cannot be read.
+    pub fn parked(&self) -> Result<Vec<ParkedStream>, ProjectionError> {
+        let connection = self.connection()?;
+        let failed = |source: rusqlite::Error| self.failed("parked_streams", &source);
+        // A file that nobody has projected into since an upgrade has no such table yet.
+        let is_there = connection.table_exists(None, "parked_streams").map_err(failed)?;
+        if is_there { parked::select(&connection).map_err(failed) } else { Ok(Vec::new()) }
     }
 
     /// Waits until every read model has applied `position` of this ledger's log: to read what one wrote.

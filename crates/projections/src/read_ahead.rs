@@ -117,7 +117,7 @@ fn read_parts(log: &Path, filter: &EventFilter, read: Read<'_>, rest: &Mutex<Res
         };
         let mut events = 0;
         while after < up_to {
-            let batch = match reader.read(filter, after, up_to, BATCH_EVENTS, read) {
+            let batch = match reader.read_readable(filter, after, up_to, BATCH_EVENTS, read) {
                 Ok(batch) if batch.scanned_to > after => batch,
                 Ok(_) => return batches.send(Err(ended_early(log, up_to).into())),
                 Err(error) => return batches.send(Err(error.into())),

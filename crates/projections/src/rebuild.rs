@@ -21,6 +21,7 @@ use crate::checkpoint::Checkpoint;
 use crate::compare;
 use crate::error::ProjectionError;
 use crate::pace::Pace;
+use crate::parked::Parked;
 use crate::projection::{Fold, Projection, Target};
 use crate::projections::{BATCH_EVENTS_MAX, Projections, read_of, take_of_its_kinds};
 use crate::read_ahead::read_ahead;
@@ -73,6 +74,23 @@ struct Compared {
     is_apart: bool,
 }
 
+/// What comes of an event that a read model needs and that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unreadable {
+    /// The rebuild ends with an error.
+    Refuse,
+    /// Its stream is left out from there on.
+    Park,
+}
+
+/// How one rebuild reads the log.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// Where the log ended when it began.
+    began_at: Position,
+    unreadable: Unreadable,
+}
+
 /// A generation that nobody reads yet.
 struct Hidden {
     /// The place of its read model in the list.
@@ -82,6 +100,7 @@ struct Hidden {
     chain: Digest,
     events: u64,
     fold: Box<dyn Fold>,
+    parked: Parked,
     /// Events, and rows, of one transaction, adapted to how long the last one took.
     slice: usize,
     rows: usize,
@@ -91,7 +110,8 @@ impl Projections {
     /// Builds a read model anew from the whole log.
     ///
     /// # Errors
-    /// [`ProjectionError`]; the old rows stay as they were.
+    /// [`ProjectionError`]; the old rows stay as they were. [`ProjectionError::Unreadable`] names the first event that it
+    /// needs and cannot read.
     pub fn rebuild(
         &mut self,
         projection: &str,
@@ -100,23 +120,45 @@ impl Projections {
         let index = self.index_of(projection)?;
         let _lock = self.lock_rebuilds()?;
         // One for each that was asked for.
-        Ok(self.rebuild_locked(&[index], progress)?.swap_remove(0))
+        Ok(self.rebuild_locked(&[index], Unreadable::Refuse, progress)?.swap_remove(0))
     }
 
     /// Builds several read models anew in one pass over the log; each takes the old one's place in a step of its own.
     ///
     /// # Errors
-    /// [`ProjectionError`]; those that are not built yet stay as they were.
+    /// As [`Projections::rebuild`]; those that are not built yet stay as they were.
     pub fn rebuild_together(
         &mut self,
         projections: &[&str],
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<Vec<Rebuilt>, ProjectionError> {
+        self.rebuild_named(projections, Unreadable::Refuse, progress)
+    }
+
+    /// The same, where a stream with an event that cannot be read is left out from there on
+    /// ([`ParkedStream`](crate::ParkedStream)).
+    ///
+    /// # Errors
+    /// As [`Projections::rebuild_together`], unreadable events apart.
+    pub fn rebuild_readable(
+        &mut self,
+        projections: &[&str],
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<Vec<Rebuilt>, ProjectionError> {
+        self.rebuild_named(projections, Unreadable::Park, progress)
+    }
+
+    fn rebuild_named(
+        &mut self,
+        projections: &[&str],
+        unreadable: Unreadable,
         progress: &mut dyn FnMut(RebuildProgress<'_>),
     ) -> Result<Vec<Rebuilt>, ProjectionError> {
         let mut indexes = projections.iter().map(|name| self.index_of(name)).collect::<Result<Vec<_>, _>>()?;
         let mut seen = HashSet::new();
         indexes.retain(|index| seen.insert(*index));
         let _lock = self.lock_rebuilds()?;
-        self.rebuild_locked(&indexes, progress)
+        self.rebuild_locked(&indexes, unreadable, progress)
     }
 
     /// Builds read models anew that were found missing, outdated or of another log, unless another process just did.
@@ -131,7 +173,7 @@ impl Projections {
                 indexes.push(index);
             }
         }
-        self.rebuild_locked(&indexes, &mut |_| {})?;
+        self.rebuild_locked(&indexes, Unreadable::Park, &mut |_| {})?;
         for index in indexes {
             let name = self.registered[index].name();
             // Built from the log as it is, it fits; else the log is changing under its readers, and no rebuild will
@@ -207,9 +249,26 @@ impl Projections {
     fn rebuild_locked(
         &mut self,
         indexes: &[usize],
+        unreadable: Unreadable,
         progress: &mut dyn FnMut(RebuildProgress<'_>),
     ) -> Result<Vec<Rebuilt>, ProjectionError> {
+        // Each erasure while it goes on has it begin anew: what it has read may have been erased.
+        loop {
+            if let Some(rebuilt) = self.rebuild_unless_erased(indexes, unreadable, progress)? {
+                return Ok(rebuilt);
+            }
+        }
+    }
+
+    /// `None`, and nothing more is switched, when something was erased meanwhile.
+    fn rebuild_unless_erased(
+        &mut self,
+        indexes: &[usize],
+        unreadable: Unreadable,
+        progress: &mut dyn FnMut(RebuildProgress<'_>),
+    ) -> Result<Option<Vec<Rebuilt>>, ProjectionError> {
         let began = Instant::now();
+        let reading = Reading { began_at: self.reader.head()?.position, unreadable };
         for index in indexes {
             let (name, ours) = (self.registered[*index].name(), self.registered[*index].version());
             if let Some(found) = self.checkpoint(name)?.map(|found| found.version).filter(|found| *found > ours) {
@@ -218,13 +277,17 @@ impl Projections {
         }
         self.remove_leftovers()?;
         let mut all = indexes.iter().map(|index| self.begin(*index)).collect::<Result<Vec<_>, _>>()?;
-        self.fill(&mut all, progress)?;
+        if !self.fill(&mut all, reading, progress)? {
+            return Ok(None);
+        }
         let mut rebuilt = Vec::new();
         for mut hidden in all {
             let mut tries = 0;
             let changed = loop {
                 // The others took their time.
-                self.fill(std::slice::from_mut(&mut hidden), progress)?;
+                if !self.fill(std::slice::from_mut(&mut hidden), reading, progress)? {
+                    return Ok(None);
+                }
                 self.advance_old(hidden.index)?;
                 tries += 1;
                 let is_last_try = tries > COMPARISONS_MAX;
@@ -248,7 +311,7 @@ impl Projections {
         for rebuilt in &mut rebuilt {
             rebuilt.seconds = began.elapsed().as_secs_f64();
         }
-        Ok(rebuilt)
+        Ok(Some(rebuilt))
     }
 
     /// Makes the hidden generation's tables.
@@ -274,21 +337,23 @@ impl Projections {
             chain,
             events: 0,
             fold: projection.fold(),
+            parked: Parked::default(),
             slice: SWITCH_EVENTS_MAX,
             rows: ROWS_FIRST,
         })
     }
 
     /// Fills hidden tables up to the head, all from the same position on: two threads read and decode, this one folds
-    /// and writes.
+    /// and writes. False when something was erased since the rebuild began.
     fn fill(
         &mut self,
         all: &mut [Hidden],
+        reading: Reading,
         progress: &mut dyn FnMut(RebuildProgress<'_>),
-    ) -> Result<(), ProjectionError> {
+    ) -> Result<bool, ProjectionError> {
         let indexes: Vec<usize> = all.iter().map(|hidden| hidden.index).collect();
         let Some(mut position) = all.iter().map(|hidden| hidden.position).min() else {
-            return Ok(());
+            return Ok(true);
         };
         let filter = EventFilter { kinds: self.kinds(indexes.iter().copied()), ..EventFilter::default() };
         let content_kinds = self.content_kinds(indexes.iter().copied());
@@ -298,7 +363,11 @@ impl Projections {
         let Self { path, reader, connection, registered, write_back, .. } = self;
         let mut writer = Writer { connection, path, doing: "filling a rebuild", pace: Pace::default(), write_back };
         loop {
+            // In this order: what is erased from now on is told of behind this head.
             let head = reader.head()?.position;
+            if reader.last_redaction()?.is_some_and(|redaction| redaction > reading.began_at) {
+                return Ok(false);
+            }
             let told = |position| RebuildProgress { projection: &names, position, head };
             progress(told(position));
             if position >= head {
@@ -309,6 +378,16 @@ impl Projections {
                 for hidden in &mut *all {
                     let projection = registered[hidden.index].as_ref();
                     hidden.take(&mut writer, projection, &batch)?;
+                    if let (Unreadable::Refuse, Some((stream, at, cause))) =
+                        (reading.unreadable, hidden.parked.first_new())
+                    {
+                        return Err(ProjectionError::Unreadable {
+                            projection: projection.name(),
+                            stream: stream.clone(),
+                            position: *at,
+                            cause: cause.clone(),
+                        });
+                    }
                     if hidden.fold.kept_bytes() > bytes_max {
                         hidden.flush(&mut writer)?;
                         if hidden.fold.kept_bytes() > bytes_max / 2 {
@@ -324,12 +403,12 @@ impl Projections {
         all.iter_mut().try_for_each(|hidden| hidden.flush(&mut writer))?;
         let chain = self.chain_at(position)?;
         all.iter_mut().for_each(|hidden| hidden.chain = chain);
-        Ok(())
+        Ok(true)
     }
 
-    fn read(&self, index: usize, after: Position, up_to: Position) -> Result<runledger_store::Batch, ProjectionError> {
+    fn read(&self, index: usize, after: Position, up_to: Position) -> Result<Batch, ProjectionError> {
         let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
-        Ok(self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, self.registered[index].reads())?)
+        Ok(self.reader.read_readable(&filter, after, up_to, BATCH_EVENTS_MAX, self.registered[index].reads())?)
     }
 
     /// Brings the old generation to the head too, where it is one that counts, so that the two can be compared.
@@ -344,6 +423,10 @@ impl Projections {
             if old.version != projection.version() || !self.fits(&old)? || old.position >= head {
                 return Ok(());
             }
+            // It has read what was erased since, and must not pass for one that has not.
+            if self.reader.last_redaction()?.is_some_and(|redaction| redaction > old.position) {
+                return Ok(());
+            }
             let batch = self.read(index, old.position, head)?;
             let chain = self.chain_at(batch.scanned_to)?;
             let path = &self.path;
@@ -356,10 +439,13 @@ impl Projections {
                     fold.1 = projection.fold();
                 }
                 // Rows that cannot be folded further, because somebody damaged them, are no reason to keep them.
-                let taken = take_of_its_kinds(projection, fold.1.as_mut(), &target, &batch.events);
+                let mut parked = Parked::load(&transaction, projection.name(), old.generation).map_err(failed)?;
+                let events = parked.taken(projection, &batch);
+                let taken = fold.1.take(&target, &events);
                 if taken.and_then(|()| fold.1.flush(&target, usize::MAX)).is_err() {
                     return Ok(());
                 }
+                parked.store(&transaction, projection.name(), old.generation).map_err(failed)?;
                 transaction.commit().map_err(failed)?;
                 fold.0 = batch.scanned_to;
             }
@@ -417,13 +503,21 @@ impl Projections {
             && self.reader.chain_at(old.position)? == Some(old.chain)
         {
             let filter = EventFilter { kinds, ..EventFilter::default() };
-            let batch =
-                self.reader.read(&filter, hidden.position, old.position, SWITCH_EVENTS_MAX, projection.reads())?;
+            let batch = self.reader.read_readable(
+                &filter,
+                hidden.position,
+                old.position,
+                SWITCH_EVENTS_MAX,
+                projection.reads(),
+            )?;
             if batch.scanned_to < old.position {
                 return Ok(None);
             }
             let target = Target { connection: &transaction, generation: hidden.generation };
-            take_of_its_kinds(projection, hidden.fold.as_mut(), &target, &batch.events)?;
+            let events = hidden.parked.taken(projection, &batch);
+            if !events.is_empty() {
+                hidden.fold.take(&target, &events)?;
+            }
             hidden.fold.flush(&target, usize::MAX)?;
             hidden.position = old.position;
             hidden.chain = old.chain;
@@ -437,6 +531,7 @@ impl Projections {
             chain: hidden.chain,
         };
         checkpoint.store(&transaction, name).map_err(failed)?;
+        hidden.parked.store(&transaction, name, hidden.generation).map_err(failed)?;
         transaction.execute_batch(&projection.create_views(hidden.generation)).map_err(failed)?;
         transaction.execute("DELETE FROM rebuilds WHERE generation = ?1", [hidden.generation]).map_err(failed)?;
         transaction.commit().map_err(failed)?;
@@ -464,7 +559,13 @@ impl Projections {
             writer.remove_rows(&table)?;
             writer.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}")).map_err(failed)?;
         }
-        self.connection.execute("DELETE FROM rebuilds", []).map_err(failed)?;
+        self.connection
+            .execute_batch(
+                "DELETE FROM rebuilds;
+                 DELETE FROM parked_streams WHERE (projection, generation) NOT IN
+                     (SELECT projection, generation FROM checkpoints)",
+            )
+            .map_err(failed)?;
         Ok(())
     }
 
@@ -516,8 +617,7 @@ impl Hidden {
         batch: &Batch,
     ) -> Result<(), ProjectionError> {
         let is_writing = self.fold.writes_as_it_takes();
-        let kinds = projection.kinds();
-        let events: Vec<&RecordedEvent> = batch.events.iter().filter(|event| kinds.takes(&event.kind)).collect();
+        let events: Vec<&RecordedEvent> = self.parked.taken(projection, batch);
         self.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
         let mut events = &events[..];
         while !events.is_empty() {

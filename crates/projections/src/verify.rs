@@ -7,8 +7,9 @@ use crate::checkpoint::Checkpoint;
 use crate::compare::{self, Difference};
 use crate::error::ProjectionError;
 use crate::file;
+use crate::parked::Parked;
 use crate::projection::{Projection, Target};
-use crate::projections::{BATCH_EVENTS_MAX, Projections, take_of_its_kinds};
+use crate::projections::{BATCH_EVENTS_MAX, Projections};
 use crate::rebuild::FOLD_BYTES_MAX;
 
 /// Differing rows that are told one by one; the rest is counted.
@@ -126,10 +127,13 @@ impl Projections {
             .map_err(|source| self.failed("making tables to compare with", &source))?;
         let filter = EventFilter { kinds: self.kinds(std::iter::once(index)), ..EventFilter::default() };
         let mut after = Position::START;
-        let mut fold = projection.fold();
+        let (mut fold, mut parked) = (projection.fold(), Parked::default());
         while after < up_to {
-            let batch = self.reader.read(&filter, after, up_to, BATCH_EVENTS_MAX, projection.reads())?;
-            take_of_its_kinds(projection, fold.as_mut(), target, &batch.events)?;
+            let batch = self.reader.read_readable(&filter, after, up_to, BATCH_EVENTS_MAX, projection.reads())?;
+            let events = parked.taken(projection, &batch);
+            if !events.is_empty() {
+                fold.take(target, &events)?;
+            }
             after = batch.scanned_to;
             if fold.kept_bytes() > FOLD_BYTES_MAX {
                 fold.flush(target, usize::MAX)?;

@@ -321,13 +321,13 @@ fn a_newer_file_is_refused_and_not_touched() {
     let ledger = mixed_ledger(50, 14);
     drop(caught_up(&ledger.path));
     let connection = sqlite(&ledger.path);
-    connection.execute_batch("PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    connection.execute_batch("PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     drop(connection);
     let path = projections_path(&ledger.path);
     let before = std::fs::read(&path).unwrap();
     // When and then
     for result in [Projections::open(&ledger.path).map(|_| ()), Queries::open(&ledger.path).map(|_| ())] {
-        assert!(matches!(result, Err(ProjectionError::NewerFile { found: 2, newest: 1, .. })), "{result:?}");
+        assert!(matches!(result, Err(ProjectionError::NewerFile { found: 3, newest: 2, .. })), "{result:?}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 }

@@ -239,6 +239,69 @@ pub enum AppendError {
     Storage(#[from] StorageError),
 }
 
+/// Why nothing was erased.
+#[derive(Debug, thiserror::Error)]
+pub enum RedactError {
+    /// There is no such event.
+    #[error("there is no event at position {position}; the log ends at {head}")]
+    NoEvent {
+        /// What was asked for.
+        position: Position,
+        /// The log's end.
+        head: Position,
+    },
+    /// The event that tells of it cannot be made of what was given.
+    #[error("what is told of the erasure makes no event: {detail}; give another reason")]
+    Event {
+        /// Why.
+        detail: String,
+    },
+    /// The event that tells of it is too large.
+    #[error(transparent)]
+    NewEvent(#[from] NewEventError),
+    /// It was not appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// SQLite refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why the log's head was not signed. Nothing was appended.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// A key's text is none.
+    #[error("this is no key: one line that begins with {expected}; `seal --init` makes a pair")]
+    Key {
+        /// What its text begins with.
+        expected: &'static str,
+    },
+    /// The system gives no random bytes.
+    #[error("no random bytes for a new key: {detail}; try again")]
+    Random {
+        /// Why.
+        detail: String,
+    },
+    /// The event cannot be made.
+    #[error("the signed head makes no event: {detail}")]
+    Event {
+        /// Why.
+        detail: String,
+    },
+    /// It was not appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

@@ -82,7 +82,7 @@ impl Follower {
             }
             self.data_version = Some(data_version);
             if !self.wait(deadline)? {
-                return Ok(Batch { events: Vec::new(), scanned_to: self.after });
+                return Ok(Batch { scanned_to: self.after, ..Batch::default() });
             }
         }
     }

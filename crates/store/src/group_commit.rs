@@ -181,6 +181,11 @@ fn bytes_of(appends: &[SealedAppend]) -> usize {
     appends.iter().map(SealedAppend::bytes).sum()
 }
 
+/// Tells the process's listeners of a commit.
+pub(crate) fn notify(listeners: &Listeners) {
+    lock(listeners).retain(|listener| !matches!(listener.try_send(()), Err(TrySendError::Disconnected(()))));
+}
+
 /// What is behind these locks is whole at every step; the writer's own panic is told by its lead.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -246,7 +251,7 @@ impl Writer {
     }
 
     fn notify(&self) {
-        lock(&self.listeners).retain(|listener| !matches!(listener.try_send(()), Err(TrySendError::Disconnected(()))));
+        notify(&self.listeners);
     }
 }
 

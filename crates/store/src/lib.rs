@@ -28,9 +28,11 @@ mod lookups;
 mod names;
 mod new_event;
 mod reader;
+mod redact;
 mod row;
 mod schema;
 mod seal;
+mod signed_head;
 mod spool;
 pub mod sqlite;
 mod verify;
@@ -42,13 +44,19 @@ pub use runledger_events as events;
 pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use backup::Copied;
-pub use error::{AppendError, BackupError, NewEventError, OpenError, ReadError, StorageError, WrongExpectedVersion};
+pub use error::{
+    AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, SealError, StorageError,
+    WrongExpectedVersion,
+};
 pub use expected_version::ExpectedVersion;
 pub use exported::{ExportedError, new_event_from_exported};
 pub use follow::Follower;
 pub use log::{EventLog, OpenOptions, SyncMode};
 pub use new_event::{NewEvent, Receipt, StreamAppend};
 pub use reader::{Batch, EventFilter, Head, LogReader, Read};
+pub use redact::{Erase, Redacted};
+pub use row::Unreadable;
+pub use signed_head::{SealFinding, SealKey, SealPublicKey, SignedHead};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
 pub use verify::{LogFinding, LogReport};
 pub use write_back::WriteBack;

@@ -135,6 +135,11 @@ impl EventLog {
         self.group.append(seal(&self.path, appends)?)
     }
 
+    /// Tells who follows in this process of a commit of another connection.
+    pub(crate) fn tell_listeners(&self) {
+        crate::group_commit::notify(&self.listeners);
+    }
+
     /// A reader of the same file.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::connection;
 use crate::error::{OpenError, ReadError, StorageError};
 use crate::follow::Follower;
 use crate::names::{NamedStream, Names};
-use crate::row::{Proof, RawEvent};
+use crate::row::{Proof, RawEvent, Unreadable};
 
 /// Bytes of content in one answer, about, at the most; a single larger event is still one answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
@@ -57,10 +57,12 @@ impl Read<'_> {
 }
 
 /// Events, and how far the log was searched for them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// In the order of the log.
     pub events: Vec<RecordedEvent>,
+    /// Payloads that do not decode, in the same order; none unless [`LogReader::read_readable`] was asked.
+    pub unreadable: Vec<Unreadable>,
     /// Every event up to and with this position that the filter takes was in this answer, or in one before.
     pub scanned_to: Position,
 }
@@ -226,24 +228,50 @@ impl LogReader {
         limit: usize,
         read: Read<'_>,
     ) -> Result<Batch, ReadError> {
+        self.read_with(filter, (after, up_to), limit, read, |raw| Ok((Some(raw.decode(&self.codec)?), None)))
+    }
+
+    /// The same, where payloads that do not decode are told beside the events that do.
+    ///
+    /// # Errors
+    /// [`ReadError`] names the position whose row is damaged beyond its payloads.
+    pub fn read_readable(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+        read: Read<'_>,
+    ) -> Result<Batch, ReadError> {
+        self.read_with(filter, (after, up_to), limit, read, |raw| Ok(raw.decode_readable(&self.codec)))
+    }
+
+    fn read_with(
+        &self,
+        filter: &EventFilter,
+        (after, up_to): (Position, Position),
+        limit: usize,
+        read: Read<'_>,
+        decode: impl Fn(RawEvent<'_>) -> Result<(Option<RecordedEvent>, Option<Unreadable>), ReadError>,
+    ) -> Result<Batch, ReadError> {
         let mut bytes = 0;
-        let mut events = Vec::new();
-        let mut is_cut = false;
         // Beyond the head nothing can be searched yet: what comes there later has to be in a later answer.
         let up_to = up_to.min(self.head()?.position).max(after);
+        let mut batch = Batch { scanned_to: up_to, ..Batch::default() };
         self.scan(filter, after, up_to, read, false, |raw| {
-            let event = raw.decode(&self.codec)?;
+            let position = raw.position;
+            let (event, unreadable) = decode(raw)?;
             // What it takes in memory, which may be far more than it takes in the file.
-            bytes += event.content.json().map_or(0, str::len);
-            events.push(event);
-            is_cut = events.len() >= limit || bytes >= ANSWER_BYTES_MAX;
+            bytes += event.as_ref().and_then(|event| event.content.json()).map_or(0, str::len);
+            batch.events.extend(event);
+            batch.unreadable.extend(unreadable);
+            let is_cut = batch.events.len() + batch.unreadable.len() >= limit || bytes >= ANSWER_BYTES_MAX;
+            if is_cut {
+                batch.scanned_to = position;
+            }
             Ok(!is_cut)
         })?;
-        let scanned_to = match events.last() {
-            Some(last) if is_cut => last.position,
-            _ => up_to,
-        };
-        Ok(Batch { events, scanned_to })
+        Ok(batch)
     }
 
     /// The events with this id, in all streams or in those of one session.

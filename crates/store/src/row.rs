@@ -1,8 +1,8 @@
 //! A row of the log as it is stored, and the event in it.
 
 use runledger_events::{
-    Codec, Content, Digest, EventId, EventKind, Metadata, Position, RecordedEvent, Salt, StreamName, StreamVersion,
-    TimestampMs,
+    Codec, CodecError, Content, Digest, EventId, EventKind, Metadata, PayloadPart, Position, RecordedEvent, Salt,
+    StreamName, StreamVersion, TimestampMs,
 };
 
 use crate::error::ReadError;
@@ -25,6 +25,21 @@ pub(crate) struct RawEvent<'row> {
     pub(crate) content_was_read: bool,
 }
 
+/// A payload that does not decode: it was damaged, or a newer program wrote it.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Where it stands.
+    pub position: Position,
+    /// Its stream.
+    pub stream: StreamName,
+    /// Its event's kind.
+    pub kind: EventKind,
+    /// Which of the two. Without facts there is no event; without content there is one whose content was not read.
+    pub part: PayloadPart,
+    /// What is wrong with it.
+    pub source: CodecError,
+}
+
 /// What ties the row to its stream and its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Proof {
@@ -38,15 +53,34 @@ impl RawEvent<'_> {
     /// Decodes the payloads that were read.
     pub(crate) fn decode(self, codec: &Codec) -> Result<RecordedEvent, ReadError> {
         let position = self.position;
-        let payload = |source| ReadError::Payload { position, source };
-        let facts = codec.decode_facts(self.facts).map_err(payload)?;
-        let content = match self.content {
-            Some(content) => Content::Json(codec.decode_content(content).map_err(payload)?),
-            None if self.content_was_read => Content::Erased,
-            None => Content::NotRead,
+        match self.decode_readable(codec) {
+            (Some(event), None) => Ok(event),
+            (_, Some(Unreadable { source, .. })) => Err(ReadError::Payload { position, source }),
+            (None, None) => Err(ReadError::Column { position, column: "facts" }),
+        }
+    }
+
+    /// The event, as far as it can be read, and what of it cannot.
+    pub(crate) fn decode_readable(self, codec: &Codec) -> (Option<RecordedEvent>, Option<Unreadable>) {
+        let unreadable = |part, source| Unreadable {
+            position: self.position,
+            stream: self.stream.clone(),
+            kind: self.kind.clone(),
+            part,
+            source,
         };
-        Ok(RecordedEvent {
-            position,
+        let facts = match codec.decode_facts(self.facts) {
+            Ok(facts) => facts,
+            Err(source) => return (None, Some(unreadable(PayloadPart::Facts, source))),
+        };
+        let (content, unreadable) = match self.content.map(|content| codec.decode_content(content)) {
+            Some(Ok(json)) => (Content::Json(json), None),
+            Some(Err(source)) => (Content::NotRead, Some(unreadable(PayloadPart::Content, source))),
+            None if self.content_was_read => (Content::Erased, None),
+            None => (Content::NotRead, None),
+        };
+        let event = RecordedEvent {
+            position: self.position,
             stream: self.stream,
             stream_version: self.stream_version,
             id: self.id,
@@ -56,6 +90,7 @@ impl RawEvent<'_> {
             metadata: self.metadata,
             facts,
             content,
-        })
+        };
+        (Some(event), unreadable)
     }
 }

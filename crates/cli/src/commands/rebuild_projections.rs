@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use runledger_events::Position;
-use runledger_projections::Rebuilt;
+use runledger_projections::{RebuildProgress, Rebuilt};
 
 use crate::exit_code::Exit;
 use crate::ledger::{LedgerArg, one_run};
@@ -26,6 +26,9 @@ pub(crate) struct RebuildProjections {
     /// The rows of this run alone
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
+    /// Leave streams out from an event on that cannot be read, where the rebuild would stop at it
+    #[arg(long, conflicts_with = "run")]
+    park: bool,
     /// Compare the result with another fold of the log; exit with 1 where it differs
     #[arg(long)]
     verify: bool,
@@ -48,10 +51,14 @@ impl RebuildProjections {
         } else {
             let told = if let [name] = names[..] { name.to_owned() } else { format!("{} read models", names.len()) };
             let bar = bar(&told, projections.reader().head()?.position);
-            let result = projections.rebuild_together(&names, &mut |progress| {
+            let mut progress = |progress: RebuildProgress<'_>| {
                 bar.set_length(progress.head.0);
                 bar.set_position(progress.position.0);
-            });
+            };
+            let result = match self.park {
+                true => projections.rebuild_readable(&names, &mut progress),
+                false => projections.rebuild_together(&names, &mut progress),
+            };
             bar.finish_and_clear();
             result.with_context(|| format!("rebuilding {}", names.join(", ")))?
         };

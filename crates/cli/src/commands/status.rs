@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use runledger_events::Position;
-use runledger_projections::{ProjectionError, Queries, projections_path};
+use runledger_projections::{ParkedStream, ProjectionError, Queries, projections_path};
 use serde::Serialize;
 
 use crate::exit_code::Exit;
@@ -31,6 +31,8 @@ struct StatusObject {
     sizes: Sizes,
     projections_path: String,
     checkpoints: Vec<CheckpointObject>,
+    /// Streams that read models leave out.
+    parked: Vec<ParkedStream>,
 }
 
 /// Bytes; none for a file that is not there.
@@ -63,6 +65,7 @@ impl Status {
         let head = reader.head()?.position;
         let (spooled, rejected) = Spools::of(reader.path()).bytes();
         let projections = projections_path(&path);
+        let (checkpoints, parked) = read_models(&path, head)?;
         let status = StatusObject {
             path: path.display().to_string(),
             log_id: reader.log_id().to_string(),
@@ -79,7 +82,8 @@ impl Status {
                 spool_rejected: Some(rejected).filter(|bytes| *bytes > 0),
             },
             projections_path: projections.display().to_string(),
-            checkpoints: checkpoints(&path, head)?,
+            checkpoints,
+            parked,
         };
         if output.is_json() {
             output.json(&status)?;
@@ -90,14 +94,14 @@ impl Status {
     }
 }
 
-fn checkpoints(ledger: &Path, head: Position) -> anyhow::Result<Vec<CheckpointObject>> {
-    let found = match Queries::open(ledger) {
-        Ok(queries) => queries.status()?,
+fn read_models(ledger: &Path, head: Position) -> anyhow::Result<(Vec<CheckpointObject>, Vec<ParkedStream>)> {
+    let (found, parked) = match Queries::open(ledger) {
+        Ok(queries) => (queries.status()?, queries.parked()?),
         // Not built yet, which is no fault.
-        Err(ProjectionError::NotBuilt { .. }) => Vec::new(),
+        Err(ProjectionError::NotBuilt { .. }) => Default::default(),
         Err(error) => return Err(error.into()),
     };
-    Ok(found
+    let checkpoints = found
         .into_iter()
         .map(|found| CheckpointObject {
             lag: found.position.map(|position| head.0.saturating_sub(position.0)),
@@ -107,7 +111,8 @@ fn checkpoints(ledger: &Path, head: Position) -> anyhow::Result<Vec<CheckpointOb
             program_version: found.program_version,
             generation: found.generation,
         })
-        .collect())
+        .collect();
+    Ok((checkpoints, parked))
 }
 
 fn size(path: &Path, suffix: &str) -> Option<u64> {
@@ -149,6 +154,16 @@ impl StatusObject {
                 checkpoint.generation.map_or_else(|| "–".to_owned(), |generation| generation.to_string()),
             ]);
         }
-        render::lines(&table, output.is_terminal()).iter().try_for_each(|line| output.line(line))
+        render::lines(&table, output.is_terminal()).iter().try_for_each(|line| output.line(line))?;
+        for parked in &self.parked {
+            let ParkedStream { projection, stream, position, cause } = parked;
+            output.line(&render::plain(&format!(
+                "PARKED  {projection} leaves {stream} out from position {position} on, which cannot be read: {cause}"
+            )))?;
+        }
+        if !self.parked.is_empty() {
+            output.line("`verify` tells more; a program that can read it takes the stream up again by itself")?;
+        }
+        Ok(())
     }
 }

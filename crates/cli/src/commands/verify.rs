@@ -1,13 +1,15 @@
 //! `verify`: checks the log itself, and compares every read model with a fresh fold of it.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use runledger_events::Position;
 use runledger_projections::{Projections, Verified};
-use runledger_store::{LogReader, LogReport};
+use runledger_store::{LogReader, LogReport, SealFinding, SealPublicKey, SignedHead};
 use serde::Serialize;
 
 use crate::commands::rebuild_projections::bar;
-use crate::exit_code::Exit;
+use crate::exit_code::{CouldNotStart, Exit, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::Output;
 use crate::render;
@@ -18,12 +20,19 @@ use crate::render;
   runledger verify
   runledger verify --json | jq 'select(.ok | not)'
   runledger verify --since 120000
+  runledger verify --seals seals.jsonl --key PUBLIC-KEY
 
 Exit status: 0 when all is well, 1 when something differs")]
 pub(crate) struct Verify {
     /// Check the log behind this position alone, which was checked before; read models are not compared
     #[arg(long, value_name = "POSITION")]
     since: Option<u64>,
+    /// Check the log against the seals in this file too, one a line, as `seal --json` prints them; - for standard input
+    #[arg(long, value_name = "FILE")]
+    seals: Option<PathBuf>,
+    /// The public key that the seals have to be signed with: the key, or a file that has it
+    #[arg(long, value_name = "KEY|FILE")]
+    key: Option<String>,
 }
 
 /// One check, and what it came to.
@@ -37,7 +46,13 @@ pub(crate) struct Check {
 impl Verify {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let reader = ledger.open_for_reading()?;
+        let key = self.key.as_deref().map(public_key).transpose()?;
+        let held = self.seals.as_deref().map(read_seals).transpose()?;
         let mut checks = check_log(&reader, Position(self.since.unwrap_or(0)))?;
+        checks.push(check_seals("log seals", &reader, reader.seals()?, key)?);
+        if let Some(held) = held {
+            checks.push(check_seals("seals held", &reader, held.into_iter().map(Ok).collect(), key)?);
+        }
         if self.since.is_none() {
             checks.extend(check_projections(ledger));
         }
@@ -99,6 +114,67 @@ pub(crate) fn check_log(reader: &LogReader, since: Position) -> anyhow::Result<V
         }
     }
     Ok(checks)
+}
+
+/// The key that was given, or that stands in the file that was named.
+fn public_key(text: &str) -> anyhow::Result<SealPublicKey> {
+    let given = SealPublicKey::parse(text).or_else(|error| match std::fs::read_to_string(text) {
+        Ok(content) => SealPublicKey::parse(&content),
+        Err(_) => Err(error),
+    });
+    given.map_err(|error| Usage(format!("--key {text}: {error}")).into())
+}
+
+/// The seals that somebody has kept.
+fn read_seals(file: &Path) -> anyhow::Result<Vec<SignedHead>> {
+    let text =
+        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    let name = file.display();
+    let text = text.map_err(|error| CouldNotStart(format!("{name}: the seals cannot be read: {error}")))?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let seals: Vec<SignedHead> = lines
+        .map(|(number, line)| {
+            serde_json::from_str(line).map_err(|error| {
+                Usage(format!("{name}, line {number}: this is no seal: {error}; `seal --json` prints them"))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    if seals.is_empty() {
+        return Err(Usage(format!("{name}: there is no seal in it; `seal --json` prints them")).into());
+    }
+    Ok(seals)
+}
+
+/// All seals in one check: the first one that does not fit says where the log was changed at the latest.
+fn check_seals(
+    name: &str,
+    reader: &LogReader,
+    seals: Vec<Result<SignedHead, SealFinding>>,
+    key: Option<SealPublicKey>,
+) -> anyhow::Result<Check> {
+    let count = seals.len();
+    let mut wrong = Vec::new();
+    let mut last = Position::START;
+    for seal in seals {
+        let finding = match seal {
+            Ok(seal) => {
+                last = last.max(seal.position);
+                reader.check_seal(&seal, key)?
+            }
+            Err(finding) => Some(finding),
+        };
+        wrong.extend(finding.map(|SealFinding { position, detail }| match position {
+            Some(position) => format!("seal of position {position}: {detail}"),
+            None => detail,
+        }));
+    }
+    let detail = match wrong.as_slice() {
+        [] if count == 0 => None,
+        [] => Some(format!("{} fit, the last one of position {last}", render::count(count as u64))),
+        [one] => Some(one.clone()),
+        [first, rest @ ..] => Some(format!("{first}; and {} more do not fit", render::count(rest.len() as u64))),
+    };
+    Ok(Check { check: name.to_owned(), ok: wrong.is_empty(), detail })
 }
 
 /// What is found of the log is told in any case, so what is wrong here is a finding too.

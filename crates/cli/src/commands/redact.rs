@@ -1,0 +1,142 @@
+//! `redact`: erases what events say, in the log and in everything that is made of it.
+
+use clap::Args;
+use runledger_events::{EventId, Position, SessionId};
+use runledger_store::{Erase, EventLog};
+use runledger_workflow::current_user;
+use serde::Serialize;
+
+use crate::exit_code::{Exit, No, Usage};
+use crate::ledger::LedgerArg;
+use crate::output::{Output, message};
+use crate::render;
+use crate::spools::Spools;
+
+/// Erase what events say, from the log and from the read models
+///
+/// Content and salt of the events are erased, and the read models built anew without them; an event says who had that done,
+/// when and why. Positions, facts (kinds, times, names of tools, figures), digests and the chain stay, and verify. Both files
+/// are written anew, which takes as much space again for a while; who wants to append waits, hooks spool. Copies that
+/// somebody made - backups, exports, the harness's own transcripts - are not touched.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger redact --event 4711 --reason 'a password in the output'
+  runledger redact --session 0199… --reason 'the customer asked for it'
+
+Exit status: 0 when nothing of it is left in the ledger's files; 1 when there is no such event or session, or when
+something is left, because others read all the while: the same command again clears it")]
+pub(crate) struct Redact {
+    /// This event, by its position or its id; several times for several
+    #[arg(long, value_name = "POSITION|ID", required_unless_present = "session", conflicts_with = "session")]
+    event: Vec<String>,
+    /// Every event of this ledger session, its runs and questions included
+    #[arg(long, value_name = "ID")]
+    session: Option<SessionId>,
+    /// Why: it stands in the log from now on
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct RedactObject {
+    /// Events whose content is gone now, and was there before.
+    events: u64,
+    /// The event that says so; none where nothing was left to erase.
+    position: Option<Position>,
+    /// Whether nothing is left in the log's files.
+    log_cleared: bool,
+    /// Whether nothing is left in the read models' files.
+    projections_cleared: bool,
+}
+
+impl Redact {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        if self.reason.trim().is_empty() {
+            return Err(Usage("the reason is empty; it is all that will be left to tell".to_owned()).into());
+        }
+        // A ledger that is missing is not made; what hooks have spooled is taken in first, as it may be of the session.
+        drop(ledger.open_for_reading()?);
+        let log = ledger.open_for_writing()?;
+        let erase = match &self.session {
+            Some(session) => Erase::Session(session.clone()),
+            None => Erase::Events(self.positions(&log)?),
+        };
+        let redacted = log.redact(&erase, &self.reason, &current_user())?;
+        if redacted.receipt.is_none() && self.session.as_ref().is_some_and(|session| !is_known(&log, session)) {
+            let session = self.session.iter().map(ToString::to_string).collect::<String>();
+            return Err(No(format!("there is no session {session}; `runledger sessions` lists them")).into());
+        }
+        let mut projections = ledger.projections()?;
+        projections.catch_up()?;
+        let told = RedactObject {
+            events: redacted.events,
+            position: redacted.receipt.map(|receipt| receipt.position),
+            log_cleared: redacted.is_settled,
+            projections_cleared: projections.clear_erased()?,
+        };
+        if output.is_json() {
+            output.json(&told)?;
+        } else {
+            tell(&told, output)?;
+        }
+        let (_, rejected) = Spools::of(log.path()).bytes();
+        if rejected > 0 {
+            message(&format!(
+                "{} of what hooks gave could not be made events of; it was not looked through: see `runledger status`",
+                render::bytes(rejected)
+            ));
+        }
+        Ok(if told.log_cleared && told.projections_cleared { Exit::Done } else { Exit::No })
+    }
+
+    fn positions(&self, log: &EventLog) -> anyhow::Result<Vec<Position>> {
+        let reader = log.reader()?;
+        let mut positions = Vec::new();
+        for named in &self.event {
+            if let Ok(position) = named.parse() {
+                positions.push(Position(position));
+                continue;
+            }
+            let found = reader.find(&EventId::new(named.as_str())?, None)?;
+            match found.as_slice() {
+                [] => return Err(No(format!("there is no event {named}; `runledger events` lists them")).into()),
+                [one] => positions.push(one.position),
+                several => {
+                    let at: Vec<String> = several.iter().map(|event| event.position.to_string()).collect();
+                    let at = at.join(", ");
+                    return Err(Usage(format!("{named} fits events at positions {at}; name one of these")).into());
+                }
+            }
+        }
+        Ok(positions)
+    }
+}
+
+/// Whether the log has an event of the session at all.
+fn is_known(log: &EventLog, session: &SessionId) -> bool {
+    use runledger_store::{EventFilter, Read};
+    let filter = EventFilter { session: Some(session.clone()), ..EventFilter::default() };
+    let of_session = |reader: runledger_store::LogReader| {
+        let head = reader.head().ok()?.position;
+        reader.read_readable(&filter, Position::START, head, 1, Read::Facts).ok()
+    };
+    log.reader().ok().and_then(of_session).is_some_and(|batch| batch.events.len() + batch.unreadable.len() > 0)
+}
+
+fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
+    match told.position {
+        Some(position) => output.line(&format!(
+            "erased what {} said; position {position} tells who and why",
+            if told.events == 1 { "1 event".to_owned() } else { format!("{} events", render::count(told.events)) }
+        ))?,
+        None => output.line("nothing is left to erase")?,
+    }
+    for (is_cleared, file) in [(told.log_cleared, "the log"), (told.projections_cleared, "the read models")] {
+        if !is_cleared {
+            message(&format!(
+                "somebody reads {file}: its write-ahead log still has the text; run the same command again"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Erasing the content of events: the text goes from the log's file and from its write-ahead log, and an event says who
+//! had it erased, and why. Rows, digests and chain stay.
+//!
+//! Invariants: the event and what it tells of are one transaction; what was erased is never put back (the schema's guard).
+//! The file is written anew then, without what its pages keep of rows that were moved or shortened.
+
+use std::time::Duration;
+
+use runledger_events::{EventKind, Metadata, Position, RuntimeEvent, SessionId, StreamName};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use crate::connection::open_writable;
+use crate::error::{RedactError, StorageError};
+use crate::expected_version::ExpectedVersion;
+use crate::log::{EventLog, OpenOptions};
+use crate::new_event::{NewEvent, Receipt, StreamAppend};
+use crate::reader::LogReader;
+use crate::seal::seal;
+use crate::write::{AppendTransaction, Heads};
+
+/// How long others are waited for, who read what the write-ahead log holds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Positions that the event names one by one.
+const NAMED_MAX: usize = 1000;
+
+/// What is to be erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Erase {
+    /// The content of these events.
+    Events(Vec<Position>),
+    /// The content of every event of a session, those of its runs and questions among them.
+    Session(SessionId),
+}
+
+/// What was erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redacted {
+    /// The event that says so; none where there was nothing left to erase.
+    pub receipt: Option<Receipt>,
+    /// Events whose content is gone now, and was there before.
+    pub events: u64,
+    /// Whether the text is gone from the write-ahead log too. Where somebody reads all the while it is not yet: redact the
+    /// same again later.
+    pub is_settled: bool,
+}
+
+impl EventLog {
+    /// Erases the content of events, and appends a `ledger.redacted` event to [`StreamName::redactions`] that says who had it erased and
+    /// why. Facts, digests and the chain stay, and verify. The file is written anew, so for that long nobody else can append,
+    /// and as much space again is needed on the disk.
+    ///
+    /// # Errors
+    /// [`RedactError`]; nothing was erased, unless it is of settling the write-ahead log: then it can be done again.
+    ///
+    /// Source: docs/decisions/0023-erasure.md
+    pub fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
+        let path = self.path();
+        let options = OpenOptions { create: false, ..OpenOptions::default() };
+        let mut connection = open_writable(path, &options)?;
+        let failed = |source: rusqlite::Error| StorageError::sqlite(path, "erasing", &source);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let mut positions: Vec<u64> = match erase {
+            Erase::Events(positions) => positions.iter().map(|position| position.0).collect(),
+            Erase::Session(session) => of_session(&transaction, session).map_err(failed)?,
+        };
+        let last = last_position(&transaction).map_err(failed)?;
+        if let Some(beyond) = positions.iter().find(|position| !(1..=last).contains(*position)) {
+            return Err(RedactError::NoEvent { position: Position(*beyond), head: Position(last) });
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        let positions = with_content(&transaction, &positions).map_err(failed)?;
+        let mut receipt = None;
+        if positions.is_empty() {
+            transaction.commit().map_err(failed)?;
+        } else {
+            let mut erased = transaction
+                .prepare("UPDATE runtime_events SET content = NULL, salt = NULL WHERE position = ?1")
+                .map_err(failed)?;
+            positions.iter().try_for_each(|position| erased.execute([*position]).map(drop)).map_err(failed)?;
+            drop(erased);
+            let event = told(erase, &positions, reason, by)?;
+            let append =
+                StreamAppend { stream: StreamName::redactions(), expected: ExpectedVersion::Any, events: vec![event] };
+            let mut heads = Heads::default();
+            let mut appending = AppendTransaction::begin(path, self.log_id(), &transaction, &mut heads)?;
+            receipt = appending.append(&transaction, seal(path, vec![append])?)?.pop();
+            appending.finish(&transaction)?;
+            transaction.commit().map_err(failed)?;
+            self.tell_listeners();
+        }
+        let is_settled = settle(&connection).map_err(failed)?;
+        Ok(Redacted { receipt, events: positions.len() as u64, is_settled })
+    }
+}
+
+impl LogReader {
+    /// Where the last event stands that tells of an erasure, if there is one.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn last_redaction(&self) -> Result<Option<Position>, StorageError> {
+        self.query_optional(
+            "SELECT position FROM runtime_events
+             WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1)
+             ORDER BY stream_version DESC LIMIT 1",
+            [StreamName::redactions().as_str()],
+            |row| Ok(Position(row.get(0)?)),
+        )
+    }
+}
+
+/// Every event of a session, whatever stream it stands in.
+fn of_session(connection: &Connection, session: &SessionId) -> rusqlite::Result<Vec<u64>> {
+    connection
+        .prepare(
+            "SELECT position FROM runtime_events
+             WHERE session_key = (SELECT stream_key FROM streams WHERE name = ?1)
+                OR stream_key = (SELECT stream_key FROM streams WHERE name = ?1)",
+        )?
+        .query_map([StreamName::session(session).as_str()], |row| row.get(0))?
+        .collect()
+}
+
+fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT coalesce(max(position), 0) FROM runtime_events", [], |row| row.get(0))
+}
+
+/// Those of the events that have something to erase.
+fn with_content(connection: &Connection, positions: &[u64]) -> rusqlite::Result<Vec<u64>> {
+    let mut has_content =
+        connection.prepare("SELECT content IS NOT NULL OR salt IS NOT NULL FROM runtime_events WHERE position = ?1")?;
+    let mut found = Vec::new();
+    for position in positions {
+        if has_content.query_row([*position], |row| row.get(0)).optional()?.unwrap_or_default() {
+            found.push(*position);
+        }
+    }
+    Ok(found)
+}
+
+/// The event that tells of it. It names positions, never what stood there.
+fn told(erase: &Erase, positions: &[u64], reason: &str, by: &str) -> Result<NewEvent, RedactError> {
+    let session = match erase {
+        Erase::Events(_) => None,
+        Erase::Session(session) => Some(session.as_str()),
+    };
+    let named = &positions[..positions.len().min(NAMED_MAX)];
+    let data = serde_json::json!({
+        "reason": reason,
+        "by": by,
+        "session_id": session,
+        "events": positions.len(),
+        "first_position": positions.first(),
+        "last_position": positions.last(),
+        "positions": named,
+    });
+    let json = serde_json::json!({ "kind": EventKind::LedgerRedacted.as_str(), "data": data }).to_string();
+    let event = RuntimeEvent::from_json(&json).map_err(|source| RedactError::Event { detail: source.to_string() })?;
+    Ok(NewEvent::new(event, Metadata::default())?)
+}
+
+/// Writes the file anew from its rows, then the write-ahead log into it, and empties that, with the pages in it that still
+/// have the text; false where somebody reads them all the while.
+///
+/// `secure_delete` would not do: a page keeps copies of rows that were moved to another one when the tree grew, years ago.
+fn settle(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.busy_timeout(PATIENCE)?;
+    connection.execute_batch("VACUUM")?;
+    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(!is_busy)
+}
