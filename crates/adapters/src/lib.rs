@@ -34,6 +34,7 @@ mod error;
 mod hook;
 mod line_adapter;
 mod line_names;
+mod secrets;
 mod told;
 
 pub use claude_stream::{ClaudeOutcome, ClaudeStream};
@@ -43,3 +44,4 @@ pub use codex_rollout::CodexRollout;
 pub use error::AdapterError;
 pub use hook::{HookLines, hook_event};
 pub use line_adapter::LineAdapter;
+pub use secrets::redact_secrets;

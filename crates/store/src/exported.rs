@@ -72,13 +72,15 @@ struct Exported<'a> {
 }
 
 impl LogReader {
-    /// Hands each event, as a line of JSON without its line break, to `take`, in the order of the log.
+    /// Hands each event, as a line of JSON without its line break, to `take`, in the order of the log; without content, as
+    /// of events that were erased, where only facts may be handed on.
     ///
     /// # Errors
     /// [`ReadError`], or what `take` fails with.
     pub fn export<E: From<ReadError>>(
         &self,
         session: Option<&SessionId>,
+        with_content: bool,
         mut take: impl FnMut(&str) -> Result<(), E>,
     ) -> Result<u64, E> {
         let filter = EventFilter { session: session.cloned(), ..EventFilter::default() };
@@ -86,6 +88,7 @@ impl LogReader {
         let mut failed = None;
         let up_to = self.head().map_err(ReadError::from)?.position;
         self.scan(&filter, Position::START, up_to, Read::All, true, |raw| {
+            let raw = if with_content { raw } else { raw.without_content() };
             let line = exported_line(self.codec(), &raw)?;
             match take(&line) {
                 Ok(()) => events += 1,

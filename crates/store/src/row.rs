@@ -50,6 +50,15 @@ pub(crate) struct Proof {
 }
 
 impl RawEvent<'_> {
+    /// The same row as it would be, had its content been erased.
+    pub(crate) fn without_content(mut self) -> Self {
+        self.content = None;
+        if let Some(proof) = &mut self.proof {
+            proof.salt = None;
+        }
+        self
+    }
+
     /// Decodes the payloads that were read.
     pub(crate) fn decode(self, codec: &Codec) -> Result<RecordedEvent, ReadError> {
         let position = self.position;

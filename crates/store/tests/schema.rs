@@ -181,7 +181,7 @@ fn exported(reader: &LogReader) -> String {
         lines.push('\n');
         Ok(())
     };
-    reader.export(None, take).unwrap();
+    reader.export(None, true, take).unwrap();
     lines
 }
 

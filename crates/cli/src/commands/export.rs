@@ -11,17 +11,26 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   runledger export > log.jsonl
-  runledger export | runledger --db copy.db ingest --format runtime")]
+  runledger export | runledger --db copy.db ingest --format runtime
+  runledger export --session s1 --share > for-others.jsonl")]
 pub(crate) struct Export {
     /// Events of this session alone
     #[arg(long, value_name = "ID")]
     session: Option<SessionId>,
+    /// For others to see: facts alone - kinds, times, names of tools, figures, digests - without what was said or done; it
+    /// can be taken in and verified as events that were erased
+    #[arg(long)]
+    share: bool,
+    /// With what was said and done too, after all
+    #[arg(long, requires = "share")]
+    with_content: bool,
 }
 
 impl Export {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let reader = ledger.open_for_reading()?;
-        reader.export::<anyhow::Error>(self.session.as_ref(), |line| output.line(line))?;
+        let with_content = !self.share || self.with_content;
+        reader.export::<anyhow::Error>(self.session.as_ref(), with_content, |line| output.line(line))?;
         Ok(Exit::Done)
     }
 }

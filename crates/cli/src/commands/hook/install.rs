@@ -74,6 +74,7 @@ const CODEX_EVENTS: [&str; 13] = [
 
 /// The option of `hook` that makes its own failures a denial.
 const FAIL_CLOSED: &str = "--fail-closed";
+const REDACT_SECRETS: &str = "--redact-secrets";
 
 /// Whose settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -149,19 +150,24 @@ impl Target {
   runledger hook install
   runledger hook install --project --dry-run
   runledger hook install --harness codex
-  runledger hook install --fail-closed")]
+  runledger hook install --fail-closed
+  runledger hook install --redact-secrets")]
 pub(crate) struct Install {
     #[command(flatten)]
     target: Target,
     /// Deny a tool where the hook cannot tell what the rules say of it
     #[arg(long)]
     fail_closed: bool,
+    /// Have every hook take well-known keys and tokens out of what it records
+    #[arg(long)]
+    redact_secrets: bool,
 }
 
 impl Install {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let file = self.target.file()?;
-        let recording = command(ledger)?;
+        let plain = command(ledger)?;
+        let recording = if self.redact_secrets { format!("{plain} {REDACT_SECRETS}") } else { plain };
         let deciding = if self.fail_closed { format!("{recording} {FAIL_CLOSED}") } else { recording.clone() };
         let commands = Commands { recording, deciding };
         let new = with_entries(file.text(), &self.target.harness.observed(&commands), &is_own)
@@ -221,7 +227,11 @@ pub(crate) fn own_program(command: &str) -> Option<(PathBuf, Option<PathBuf>)> {
     };
     let is_ours = program.file_stem().is_some_and(|name| name == "runledger")
         || std::env::current_exe().is_ok_and(|own| own == program);
-    (is_ours && matches!(rest, ["hook"] | ["hook", FAIL_CLOSED])).then(|| (program.to_owned(), ledger))
+    let is_hook = match rest {
+        ["hook", options @ ..] => options.iter().all(|option| [FAIL_CLOSED, REDACT_SECRETS].contains(option)),
+        _ => false,
+    };
+    (is_ours && is_hook).then(|| (program.to_owned(), ledger))
 }
 
 /// The words of a plain command, or nothing where it is more than that.
@@ -265,6 +275,8 @@ mod tests {
             words.extend(ledger.into_iter().flat_map(|ledger| ["--db".to_owned(), quoted(ledger)]));
             words.push("hook".to_owned());
             let expected = Some((PathBuf::from(program), ledger.map(PathBuf::from)));
+            assert_eq!(own_program(&words.join(" ")), expected, "{words:?}");
+            words.push(REDACT_SECRETS.to_owned());
             assert_eq!(own_program(&words.join(" ")), expected, "{words:?}");
             words.push(FAIL_CLOSED.to_owned());
             assert_eq!(own_program(&words.join(" ")), expected, "{words:?}");

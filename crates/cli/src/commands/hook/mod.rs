@@ -38,6 +38,9 @@ pub(crate) struct Hook {
     /// Deny a tool where it cannot be told what the rules say of it; `install --fail-closed` writes this
     #[arg(long)]
     fail_closed: bool,
+    /// Take well-known keys and tokens out of the payload before anything else is done with it; `install` writes this too
+    #[arg(long, env = "RUNLEDGER_REDACT_SECRETS", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    redact_secrets: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -57,9 +60,9 @@ impl Hook {
     /// Takes one payload. Nothing that goes wrong is a failure: it is said on standard error.
     pub(crate) fn take_payload(&self, ledger: &LedgerArg) {
         if !self.fail_closed {
-            return record::record(ledger, false);
+            return record::record(ledger, false, self.redact_secrets);
         }
-        let take = std::panic::AssertUnwindSafe(|| record::record(ledger, true));
+        let take = std::panic::AssertUnwindSafe(|| record::record(ledger, true, self.redact_secrets));
         if std::panic::catch_unwind(take).is_err() {
             record::deny_unknown("it panicked", call::Asking::PreToolUse, true);
         }

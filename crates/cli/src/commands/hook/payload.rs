@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use runledger_adapters::hook_event;
+use runledger_adapters::{hook_event, redact_secrets};
 use runledger_events::{EventId, RunId, RuntimeEvent, SessionId, Source, TimestampMs};
 use runledger_store::SpoolRecord;
 use serde::Serialize;
@@ -30,7 +30,7 @@ impl Payload {
     ///
     /// # Errors
     /// The system's, when it cannot be read.
-    pub(crate) fn read(mut input: impl Read) -> std::io::Result<Self> {
+    pub(crate) fn read(mut input: impl Read, redacts_secrets: bool) -> std::io::Result<Self> {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let mut bytes = Vec::with_capacity(16 << 10);
         input.by_ref().take(PAYLOAD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
@@ -40,8 +40,10 @@ impl Payload {
             let reason =
                 format!("a payload of {length} bytes is too long: {PAYLOAD_BYTES_MAX} are taken; its begin is kept");
             bytes.truncate(KEPT_BYTES_MAX);
+            let bytes = if redacts_secrets { without_secrets(&bytes) } else { bytes };
             return Ok(Self::Unusable { bytes, reason });
         }
+        let bytes = if redacts_secrets { without_secrets(&bytes) } else { bytes };
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         // A name that the ledger does not take names nothing; the harness's own session is there still.
         let session_id = variable("RUNLEDGER_SESSION").and_then(|id| SessionId::new(id).ok());
@@ -100,4 +102,9 @@ fn unknown_event(payload: &str, name: &str, now: TimestampMs) -> Result<RuntimeE
     let event = Unknown { id, timestamp: now, kind: "unknown", data, hook_name: "hook", payload };
     let json = serde_json::to_string(&event).map_err(|error| error.to_string())?;
     RuntimeEvent::from_json(&json).map_err(|error| error.to_string())
+}
+/// What is no UTF-8 is kept aside as text then: secrets are found in nothing else.
+fn without_secrets(bytes: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(bytes);
+    redact_secrets(&text).into_owned().into_bytes()
 }

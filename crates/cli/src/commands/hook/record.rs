@@ -31,14 +31,15 @@ const WAL_PAGES: u32 = 2000;
 
 /// Reads a payload and records it, and answers it where rules say so; whatever fails is one line on standard error.
 ///
-/// `fails_closed`: where it fails so that rules cannot be kept, the call is denied.
-pub(crate) fn record(ledger: &LedgerArg, fails_closed: bool) {
+/// `fails_closed`: where it fails so that rules cannot be kept, the call is denied. `redacts_secrets`: rules see what is
+/// recorded, without its secrets, so that the log shows what they decided upon.
+pub(crate) fn record(ledger: &LedgerArg, fails_closed: bool, redacts_secrets: bool) {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
         message("runledger hook takes a payload on standard input, as a harness gives it; `hook install` sets that up");
     }
     let unknown = |why: &str| failed(why, Asking::PreToolUse, fails_closed);
-    let payload = match Payload::read(stdin.lock()) {
+    let payload = match Payload::read(stdin.lock(), redacts_secrets) {
         Ok(payload) => payload,
         Err(error) => return unknown(&format!("standard input cannot be read: {error}; the payload is lost")),
     };

@@ -59,6 +59,9 @@ pub(crate) struct Ingest {
     /// Print {line, position} for each line once it is durable
     #[arg(long)]
     ack: bool,
+    /// Take well-known keys and tokens out of every line before anything else is done with it
+    #[arg(long, env = "RUNLEDGER_REDACT_SECRETS", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    redact_secrets: bool,
     /// The longest line taken, in bytes
     #[arg(long, value_name = "N", default_value_t = 16 << 20)]
     line_bytes_max: usize,
@@ -123,7 +126,7 @@ impl Ingest {
         let session = SessionArg::id(self.session.as_ref());
         let is_harness = !matches!(self.format, Format::Runtime);
         let homes = Homes::open(ledger, is_harness && session.is_none());
-        let mut intake = Intake::new(ledger.open_for_writing()?, session, homes)?;
+        let mut intake = Intake::new(ledger.open_for_writing()?, session, homes, self.redact_secrets)?;
         let mut report = Report::default();
         let taken = if self.files.is_empty() {
             self.take_input("-", 0, Box::new(std::io::stdin()), &mut intake, &mut report, output)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runledger_adapters::LineAdapter;
+use runledger_adapters::{LineAdapter, redact_secrets};
 use runledger_events::{
     EventId, EventKind, KindFacts, Metadata, RuntimeEvent, SessionId, StreamName, StreamVersion, content_digest,
 };
@@ -46,6 +46,8 @@ pub(crate) struct Intake {
     reader: LogReader,
     session: Option<SessionId>,
     homes: Homes,
+    /// Whether secrets are taken out of every line.
+    redacts_secrets: bool,
     /// What translates the lines of the file at hand; none for RuntimeEvents as they are.
     adapter: Option<Box<dyn LineAdapter>>,
     /// The session that the file at hand named last.
@@ -57,13 +59,19 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(log: EventLog, session: Option<SessionId>, homes: Homes) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        log: EventLog,
+        session: Option<SessionId>,
+        homes: Homes,
+        redacts_secrets: bool,
+    ) -> anyhow::Result<Self> {
         let reader = log.reader()?;
         Ok(Self {
             log,
             reader,
             session,
             homes,
+            redacts_secrets,
             adapter: None,
             named: None,
             held: Vec::new(),
@@ -83,6 +91,7 @@ impl Intake {
         let mut answers = Answers::new();
         for (number, line) in batch {
             let line = match line {
+                Line::Text(line) if self.redacts_secrets => redact_secrets(&line).into_owned(),
                 Line::Text(line) => line,
                 Line::Bad(reason) => {
                     reject(&mut answers, number, reason);

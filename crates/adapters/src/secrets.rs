@@ -1,0 +1,139 @@
+//! Well-known secrets in a text: keys and tokens whose form tells what they are. Each is replaced by a word that says what
+//! stood there.
+//!
+//! This finds forms, not secrets: a password that looks like a word stays. The text may be JSON, and stays JSON: what is
+//! taken out has no quotes and no escapes but the line breaks of a PEM block, and what is put in has none either.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
+/// Names, and the forms that have them. A name is that of a group in one expression, so that a text is gone through once.
+///
+/// None asks for a word to begin where it does: in JSON text the letter of an escaped line break may stand before it.
+///
+/// Source: the issuers' own descriptions of their tokens' forms, and the rules of gitleaks and of GitHub's secret scanning.
+const FORMS: [(&str, &str); 16] = [
+    ("anthropic_key", r"sk-ant-[A-Za-z0-9_-]{20,}"),
+    ("openai_key", r"sk-[A-Za-z0-9]{32,}|sk-(?:proj|svcacct|admin)-[A-Za-z0-9_-]{32,}"),
+    ("github_token", r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}"),
+    ("gitlab_token", r"gl(?:pat|ptt|dt|rt|soat)-[A-Za-z0-9_-]{20,}"),
+    ("aws_access_key_id", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}"),
+    ("aws_secret_key", r"(?i-u:aws_?secret(?:_?access)?_?key)[\\\x22' ]{0,4}[=:][\\\x22' ]{0,4}[A-Za-z0-9/+]{40}"),
+    ("google_key", r"AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}"),
+    ("slack_token", r"xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"),
+    ("stripe_key", r"[rs]k_(?:live|test)_[A-Za-z0-9]{20,}"),
+    ("npm_token", r"npm_[A-Za-z0-9]{36}"),
+    ("pypi_token", r"pypi-[A-Za-z0-9_-]{50,}"),
+    ("crates_token", r"cio[A-Za-z0-9]{32}"),
+    ("jwt", r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+    ("bearer", r"(?i-u:bearer)[ ]+[A-Za-z0-9._~+/-]{20,}=*"),
+    ("url_password", r"[a-z][a-z0-9+.-]{1,20}://[A-Za-z0-9._%+-]{1,64}:[A-Za-z0-9._%+!$&*~-]{3,}@"),
+    (
+        "private_key",
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[A-Za-z0-9+/=:, \\\r\n-]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\z|\x22)",
+    ),
+];
+
+static EXPRESSION: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let forms: Vec<String> = FORMS.iter().map(|(name, form)| format!("(?P<{name}>{form})")).collect();
+    // A test holds that it compiles.
+    Regex::new(&forms.join("|")).ok()
+});
+
+/// The text with `[redacted:NAME]` in the place of each secret.
+pub fn redact_secrets(text: &str) -> Cow<'_, str> {
+    match &*EXPRESSION {
+        Some(expression) => expression.replace_all(text, replacement),
+        None => Cow::Borrowed(text),
+    }
+}
+
+fn replacement(captures: &Captures<'_>) -> String {
+    let name = FORMS.iter().map(|(name, _)| *name).find(|name| captures.name(name).is_some()).unwrap_or("secret");
+    let whole = captures.get(0).map_or("", |whole| whole.as_str());
+    let word = format!("[redacted:{name}]");
+    match name {
+        // The address stays, and the quote that ended an unfinished block.
+        "url_password" => whole.split_once("://").map_or(word.clone(), |(scheme, _)| format!("{scheme}://{word}@")),
+        "private_key" if whole.ends_with('"') => word + "\"",
+        _ => word,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+
+    /// Made-up secrets, put together here so that no scanner takes this file for one that leaks.
+    fn made_up(name: &str) -> String {
+        let letters = |count: usize| "aB3dE6gH9".chars().cycle().take(count).collect::<String>();
+        let capitals = |count: usize| "ABCDEFG234567".chars().cycle().take(count).collect::<String>();
+        match name {
+            "anthropic_key" => format!("sk-{}-{}", "ant", letters(40)),
+            "openai_key" => format!("sk-{}-{}", "proj", letters(48)),
+            "github_token" => format!("gh{}_{}", "p", letters(36)),
+            "gitlab_token" => format!("gl{}-{}", "pat", letters(20)),
+            "aws_access_key_id" => format!("AK{}{}", "IA", capitals(16)),
+            "aws_secret_key" => format!("AWS_SECRET_ACCESS_KEY={}", letters(40)),
+            "google_key" => format!("AI{}{}", "za", letters(35)),
+            "slack_token" => format!("xo{}-{}", "xb", letters(24)),
+            "stripe_key" => format!("sk_{}_{}", "live", letters(24)),
+            "npm_token" => format!("np{}_{}", "m", letters(36)),
+            "pypi_token" => format!("py{}-{}", "pi", letters(60)),
+            "crates_token" => format!("ci{}{}", "o", letters(32)),
+            "jwt" => format!("ey{0}{1}.ey{0}{1}.{1}", "J", letters(20)),
+            "bearer" => format!("Bearer {}", letters(30)),
+            "url_password" => "postgres://app:hunter22@db".to_owned(),
+            "private_key" => {
+                format!("-----BEGIN RSA {0} KEY-----\\n{1}\\n{1}=\\n-----END RSA {0} KEY-----", "PRIVATE", letters(64))
+            }
+            name => panic!("no example of {name}"),
+        }
+    }
+
+    #[test]
+    fn every_form_is_found_in_json_which_stays_json_and_says_what_stood_there() {
+        assert!(EXPRESSION.is_some());
+        for (name, _) in FORMS {
+            let secret = made_up(name);
+            let json = format!(r#"{{"a":"before {secret} after","b":["{secret}"],"c":1}}"#);
+            let redacted = redact_secrets(&json);
+            let value: serde_json::Value =
+                serde_json::from_str(&redacted).unwrap_or_else(|error| panic!("{name}: {error}: {redacted}"));
+            let text = value["a"].as_str().unwrap();
+            assert!(text.contains(&format!("[redacted:{name}]")), "{name}: {text}");
+            assert!(text.starts_with("before ") && text.ends_with(" after"), "{name}: {text}");
+            assert!(!redacted.contains(&secret), "{name}");
+            assert_eq!(redact_secrets(&redacted), redacted, "{name}: twice is once");
+        }
+    }
+
+    #[test]
+    fn a_block_that_was_cut_off_is_taken_out_up_to_its_text_s_end() {
+        let begin = format!("-----BEGIN {} KEY-----", "PRIVATE");
+        let json = format!(r#"{{"a":"{begin}\nabc","b":2}}"#);
+        assert_eq!(redact_secrets(&json), r#"{"a":"[redacted:private_key]","b":2}"#);
+        assert_eq!(redact_secrets(&format!("{begin}\nabc")), "[redacted:private_key]");
+    }
+
+    #[test]
+    fn what_only_looks_alike_stays() {
+        for text in [
+            "sk-short",
+            "ghp_abc",
+            "task-list-of-everything-that-is-to-be-done",
+            "https://example.org/a:b@c",
+            "https://user@example.org/",
+            "bearer of bad news",
+            "commit 0123456789abcdef0123456789abcdef01234567",
+            "AKIA is a prefix",
+            "-----BEGIN CERTIFICATE-----\\nabc\\n-----END CERTIFICATE-----",
+        ] {
+            assert_eq!(redact_secrets(text), text);
+        }
+    }
+}
