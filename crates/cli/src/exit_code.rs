@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use runledger_events::{IdError, RunStatus};
 use runledger_projections::ProjectionError;
-use runledger_store::{AppendError, BackupError, OpenError, ReadError, RedactError, SealError, StorageError};
+use runledger_store::{
+    AppendError, BackupError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,
+};
 use runledger_workflow::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 
 use crate::output::OutputError;
@@ -112,6 +114,14 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             BackupError::Storage(_) => Exit::Failed,
             _ => Exit::CouldNotStart,
         });
+    }
+    if let Some(error) = cause.downcast_ref::<RestoreError>() {
+        return match error {
+            RestoreError::OtherLog { .. } | RestoreError::Newer { .. } | RestoreError::Apart { .. } => Some(Exit::No),
+            RestoreError::Backup(error) => of_cause(error),
+            RestoreError::Open(_) => Some(Exit::CouldNotStart),
+            RestoreError::Storage(_) => Some(Exit::Failed),
+        };
     }
     if let Some(error) = cause.downcast_ref::<RedactError>() {
         return Some(match error {

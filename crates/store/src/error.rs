@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use runledger_events::{CodecError, EventId, IdError, Position, StreamName, StreamVersion};
+use runledger_events::{CodecError, EventId, IdError, LogId, Position, StreamName, StreamVersion};
 
 use crate::expected_version::ExpectedVersion;
 
@@ -235,6 +235,52 @@ pub enum AppendError {
         position: Position,
     },
     /// SQLite refused; the outcome is unknown, read before you try again (or append the same ids again).
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a backup was not put in a ledger's place. What is there stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is a log of another ledger.
+    #[error("{path}: this is another log, {log_id}; move it away, or name another place with --db")]
+    OtherLog {
+        /// The file.
+        path: PathBuf,
+        /// Its log.
+        log_id: LogId,
+    },
+    /// The log there goes on where the backup ends.
+    #[error(
+        "{path}: the log there goes on to position {head}, the backup ends at {of_backup}: what is newer would be lost; \
+         move the ledger away, with its -wal, if that is what you want"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Where its log ends.
+        head: Position,
+        /// Where the backup ends.
+        of_backup: Position,
+    },
+    /// The log there is not the beginning of the backup's.
+    #[error(
+        "{path}: the log there, up to position {head}, is not what the backup has up to there; `verify` both, and move \
+         the wrong one away"
+    )]
+    Apart {
+        /// The file.
+        path: PathBuf,
+        /// Where its log ends.
+        head: Position,
+    },
+    /// There was none, and the copy cannot be made.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A file cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Reading or writing failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

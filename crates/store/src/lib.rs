@@ -29,6 +29,7 @@ mod names;
 mod new_event;
 mod reader;
 mod redact;
+mod restore;
 mod row;
 mod schema;
 mod seal;
@@ -45,7 +46,7 @@ pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use backup::Copied;
 pub use error::{
-    AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, SealError, StorageError,
+    AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,
     WrongExpectedVersion,
 };
 pub use expected_version::ExpectedVersion;
@@ -55,6 +56,7 @@ pub use log::{EventLog, OpenOptions, SyncMode};
 pub use new_event::{NewEvent, Receipt, StreamAppend};
 pub use reader::{Batch, EventFilter, Head, LogReader, Read};
 pub use redact::{Erase, Redacted};
+pub use restore::Restored;
 pub use row::Unreadable;
 pub use signed_head::{SealFinding, SealKey, SealPublicKey, SignedHead};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};

@@ -16,6 +16,7 @@ pub(crate) mod ingest;
 pub(crate) mod pending;
 pub(crate) mod rebuild_projections;
 pub(crate) mod redact;
+pub(crate) mod restore;
 pub(crate) mod resume;
 pub(crate) mod rules;
 pub(crate) mod run_tree;
