@@ -2,9 +2,9 @@
 //!
 //! Model: what was synced is on the disk. Of what was done to a file since its last sync any part may be, in any order, and
 //! a write may be torn: some of its sectors are new, others are not. A file's length may have grown without the bytes, and
-//! then holds zeros or noise there. Bytes outside of a write are not touched by it (SQLite's powersafe overwrite). A file's
-//! name is on the disk once the file was synced, as SQLite syncs the folder with it. After a failed sync, what it was about
-//! may be on the disk or not, whatever is synced later: Linux takes such pages for written.
+//! then holds zeros or noise there. Bytes outside of a write are not touched by it (SQLite's powersafe overwrite). With the
+//! first sync of a new file SQLite syncs its folder: then it is on the disk which files there are. After a failed sync, what
+//! it was about may be on the disk or not, whatever is synced later: Linux takes such pages for written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,8 +32,19 @@ impl Image {
             let file = files.entry(suffix.clone()).or_default();
             match change {
                 Change::Found(bytes) => file.on_disk = Some(bytes.clone()),
-                Change::Synced => file.sync(),
-                Change::SyncFailed => file.settle(random),
+                Change::Synced => {
+                    let syncs_folder = file.is_new();
+                    file.sync();
+                    if syncs_folder {
+                        files.values_mut().for_each(File::sync_name);
+                    }
+                }
+                Change::SyncFailed => {
+                    let created = file.pending.iter().copied().find(|change| **change == Change::Created);
+                    file.settle(random);
+                    // Its folder was not synced, and is with the next one.
+                    file.pending.extend(created.filter(|_| file.on_disk.is_none()));
+                }
                 Change::Deleted { is_synced: true } => {
                     file.pending.clear();
                     file.on_disk = None;
@@ -78,6 +89,23 @@ impl<'a> File<'a> {
     fn sync(&mut self) {
         for change in std::mem::take(&mut self.pending) {
             self.apply(change);
+        }
+    }
+
+    /// Whether its name is not yet sure to be on the disk.
+    fn is_new(&self) -> bool {
+        self.pending.contains(&&Change::Created)
+    }
+
+    /// Whether it is there is on the disk; what is in it is not.
+    fn sync_name(&mut self) {
+        if let Some(deleted) = self.pending.iter().rposition(|change| matches!(change, Change::Deleted { .. })) {
+            self.pending.drain(..=deleted);
+            self.on_disk = None;
+        }
+        if self.is_new() {
+            self.on_disk.get_or_insert_default();
+            self.pending.retain(|change| **change != Change::Created);
         }
     }
 
@@ -230,6 +258,14 @@ mod tests {
         assert!(unsure.contains(&None) && unsure.contains(&Some(vec![1])));
         let gone = left(&[entry(Change::Found(vec![1])), entry(Change::Deleted { is_synced: true })]);
         assert!(gone.iter().all(Option::is_none));
+        let another = |change| Entry { suffix: "-wal".into(), change };
+        let with_another = [
+            entry(Change::Found(vec![1])),
+            entry(Change::Deleted { is_synced: false }),
+            another(Change::Created),
+            another(Change::Synced),
+        ];
+        assert!(left(&with_another).iter().all(Option::is_none), "the folder was synced with the other one");
     }
 
     #[test]

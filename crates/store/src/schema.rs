@@ -77,21 +77,38 @@ pub(crate) fn look_at_header(path: &Path, busy_timeout: Duration) -> Result<Look
     let settled = |found| Ok(Looked { found, _probe: None });
     let header = match read_past_sqlite(path, || header(path)) {
         Some(header) => header.map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })?,
-        None => {
-            let probe = open_probe(path, busy_timeout)?;
-            return Ok(Looked { found: look(path, &probe)?, _probe: Some(probe) });
-        }
+        None => return look_by_probe(path, busy_timeout),
     };
     match header {
         None => settled(Found::Missing),
         Some(Header::Empty) => settled(Found::Empty),
+        Some(Header::NoDatabase) if rolls_back_to_nothing(path) => settled(Found::Empty),
         Some(Header::NoDatabase) => Err(OpenError::NoDatabase { path: path.to_owned() }),
-        Some(Header::Database { application_id: 0, version: 0 }) => {
-            let probe = open_probe(path, busy_timeout)?;
-            Ok(Looked { found: look(path, &probe)?, _probe: Some(probe) })
-        }
+        Some(Header::Database { application_id: 0, version: 0 }) => look_by_probe(path, busy_timeout),
         Some(Header::Database { application_id, version }) => settled(judge(path, application_id, version, true)?),
     }
+}
+
+/// Looks at the file over a connection that cannot write. Such a one cannot roll back either.
+fn look_by_probe(path: &Path, busy_timeout: Duration) -> Result<Looked, OpenError> {
+    if rolls_back_to_nothing(path) {
+        return Ok(Looked { found: Found::Empty, _probe: None });
+    }
+    let probe = open_probe(path, busy_timeout)?;
+    Ok(Looked { found: look(path, &probe)?, _probe: Some(probe) })
+}
+
+/// Whether a rollback journal stands beside the file that was begun when the file was empty: whoever made it is at it, or
+/// came to its end there, and SQLite empties the file for the next one that writes.
+fn rolls_back_to_nothing(path: &Path) -> bool {
+    const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    // SQLite has no locks on a journal that closing it could give up.
+    let mut header = [0; 20];
+    let is_read = std::fs::File::open(journal).and_then(|mut file| file.read_exact(&mut header)).is_ok();
+    // <https://www.sqlite.org/fileformat.html>, "The Rollback Journal": pages that the database had stand at 16.
+    is_read && header.starts_with(&MAGIC) && header[16..] == [0; 4]
 }
 
 /// The files that this process has connected to. Closing any handle of a file gives up every lock that the process has on

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use runledger_events::{Position, RecordedEvent, StreamName};
-use runledger_store::{EventLog, ExpectedVersion, OpenOptions, StreamAppend, SyncMode};
+use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenError, OpenOptions, StreamAppend, SyncMode};
 use support::{Place, all, append_one, assert_dense, assert_verifies, prompt, stream};
 
 const CHILD: &str = "RUNLEDGER_CRASH_CHILD";
@@ -152,4 +152,28 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         }
     }
     assert!(acknowledged.len() > 100, "only {} acknowledgements", acknowledged.len());
+}
+
+/// Whoever makes a ledger turns write-ahead logging on first, in a transaction with a rollback journal.
+#[test]
+fn a_ledger_whose_making_was_cut_off_in_its_first_transaction_is_made_by_the_next_writer() {
+    for is_first_page_whole in [true, false] {
+        // Given
+        let place = Place::new();
+        place.sqlite().pragma_update(None, "journal_mode", "WAL").unwrap();
+        if !is_first_page_whole {
+            std::fs::write(place.path(), [0; 4096]).unwrap();
+        }
+        let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+        // No pages in it, a nonce, no pages to go back to, bytes of a sector, bytes of a page.
+        [0u32, 7, 0, 512, 4096].iter().for_each(|field| journal.extend(field.to_be_bytes()));
+        journal.resize(512, 0);
+        std::fs::write(place.folder().join("ledger.db-journal"), journal).unwrap();
+        // When a reader comes, then there is no ledger yet;
+        let error = LogReader::open(place.path()).unwrap_err();
+        assert!(matches!(error, OpenError::Missing { .. }), "{error}");
+        // a writer makes it.
+        append_one(&place.log(), "session/s1", prompt("e1", "x"));
+        assert_eq!(assert_verifies(&place.reader()).events, 1);
+    }
 }
