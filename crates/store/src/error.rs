@@ -18,12 +18,25 @@ pub enum StorageError {
         doing: &'static str,
     },
     /// The disk is full.
-    #[error("{path}: {doing}: the disk is full; free some space and try again")]
+    #[error("{path}: {doing}: the disk is full; what was stored before is kept; free some space and try again")]
     Full {
         /// The file.
         path: PathBuf,
         /// What was tried.
         doing: &'static str,
+    },
+    /// The system failed to read, write, sync or lock.
+    #[error(
+        "{path}: {doing}: the disk failed ({detail}); what was stored before is kept; check the disk and the space on \
+         it, and try again"
+    )]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What failed, and the code that SQLite has for it.
+        detail: String,
     },
     /// The file is damaged.
     #[error("{path}: {doing}: the file is damaged ({detail}); keep a copy, and restore it from a backup")]
@@ -69,6 +82,7 @@ impl StorageError {
         match source.sqlite_error_code() {
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy { path, doing },
             Some(Code::DiskFull) => Self::Full { path, doing },
+            Some(Code::SystemIoFailure) => Self::Io { path, doing, detail: io_failure(source) },
             Some(Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen) => Self::ReadOnly { path, doing },
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => {
                 Self::Damaged { path, doing, detail: source.to_string() }
@@ -76,6 +90,26 @@ impl StorageError {
             _ => Self::Sqlite { path, doing, detail: source.to_string() },
         }
     }
+}
+
+/// Which call to the system failed. SQLite's own words for all of them are "disk I/O error".
+fn io_failure(source: &rusqlite::Error) -> String {
+    use rusqlite::ffi;
+    let code = source.sqlite_error().map_or(ffi::SQLITE_IOERR, |error| error.extended_code);
+    let call = match code {
+        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => "a read",
+        ffi::SQLITE_IOERR_WRITE => "a write",
+        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => "a sync",
+        ffi::SQLITE_IOERR_TRUNCATE => "shortening a file",
+        ffi::SQLITE_IOERR_DELETE | ffi::SQLITE_IOERR_DELETE_NOENT => "removing a file",
+        ffi::SQLITE_IOERR_FSTAT => "asking for a file's length",
+        ffi::SQLITE_IOERR_LOCK | ffi::SQLITE_IOERR_RDLOCK | ffi::SQLITE_IOERR_UNLOCK | ffi::SQLITE_IOERR_SHMLOCK => {
+            "a lock"
+        }
+        ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP => "shared memory",
+        _ => "a call",
+    };
+    format!("{call}, SQLite's code {code}")
 }
 
 /// A copy of the log that could not be made. There is none; the log is as it was.

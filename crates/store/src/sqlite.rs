@@ -77,8 +77,11 @@ pub fn migrate(
             break Ok(());
         }
         if tries > 3 {
-            let detail = error.to_string();
-            break Err(StorageError::Sqlite { path: path.to_owned(), doing: "migrating the schema", detail });
+            let doing = "migrating the schema";
+            break Err(match error {
+                rusqlite_migration::Error::RusqliteError { err, .. } => StorageError::sqlite(path, doing, &err),
+                error => StorageError::Sqlite { path: path.to_owned(), doing, detail: error.to_string() },
+            });
         }
     };
     // A transaction that only reads must not take the write lock.
