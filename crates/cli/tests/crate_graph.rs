@@ -71,3 +71,10 @@ fn the_examples_of_each_half_link_that_half_alone() {
     assert_eq!(linked["runledger-example-writer"], names(&["events", "store"]));
     assert_eq!(linked["runledger-example-reader"], names(&["events", "projections", "store"]));
 }
+
+#[test]
+fn nothing_links_the_failing_disk_outside_of_its_tests() {
+    let linked = linked();
+    assert_eq!(linked["runledger-faultfs"], names(&[]));
+    assert!(linked.values().all(|linked| !linked.contains("runledger-faultfs")));
+}

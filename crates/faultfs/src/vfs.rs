@@ -1,4 +1,5 @@
-//! The VFS that SQLite calls: it hands everything on to the one that was the default before, and asks what is watched.
+//! The VFS that SQLite calls: it hands everything on to the one that was the default before, but for syncs of files that
+//! are watched, and asks the watch first.
 //!
 //! A file of ours is a [`Shim`] with the inner VFS's own file right behind it, in memory that SQLite gives: `szOsFile` says
 //! how much. Invariant: from a successful [`open`] to [`close`] the shim and the inner file are both initialized.
@@ -259,7 +260,7 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, length: sqlite3_int64) ->
 unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: SQLite calls with a file that `open` opened.
     match unsafe { watched(file) } {
-        Some(watched) => watched.sync(|| pass!(file, xSync, flags)),
+        Some(watched) => watched.sync(),
         None => pass!(file, xSync, flags),
     }
 }

@@ -224,9 +224,10 @@ impl WatchedFile {
         code
     }
 
-    pub(crate) fn sync(&self, sync: impl FnOnce() -> c_int) -> c_int {
+    /// Does not wait for the real disk: the machine goes on, and tests sync some ten thousand times.
+    pub(crate) fn sync(&self) -> c_int {
         let mut state = lock(&self.state);
-        let code = state.injected.strikes(Operation::Sync).unwrap_or_else(sync);
+        let code = state.injected.strikes(Operation::Sync).unwrap_or(SQLITE_OK);
         state.note(&self.suffix, if code == SQLITE_OK { Change::Synced } else { Change::SyncFailed });
         code
     }
