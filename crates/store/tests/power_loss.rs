@@ -97,6 +97,13 @@ struct Acknowledged {
     receipts: Vec<Receipt>,
 }
 
+/// An image that is not as it has to be.
+#[derive(Debug)]
+struct Failed {
+    problem: String,
+    image: Image,
+}
+
 /// What came of a plan.
 struct History {
     journal: Vec<Entry>,
@@ -153,7 +160,7 @@ impl History {
     }
 
     /// Loses the power that often, at moments and in ways that the seed gives; stops at the first image that fails.
-    fn lose_power(&self, images: usize, seed: u64) -> Result<(), String> {
+    fn lose_power(&self, images: usize, seed: u64) -> Result<(), Failed> {
         let mut random = Random::new(seed);
         for number in 0..images {
             let cut = random.below(self.journal.len() + 1);
@@ -162,14 +169,9 @@ impl History {
             let place = Place::new();
             image.write(&place.path()).unwrap();
             self.check(&place.path(), cut, reads_first).map_err(|problem| {
-                // As it was before it was opened.
-                let kept = tempfile::tempdir().unwrap().keep();
-                image.write(&kept.join("ledger.db")).unwrap();
                 let entries = self.journal.len();
-                format!(
-                    "seed {seed}, image {number}, cut after entry {cut} of {entries}, kept in {}: {problem}",
-                    kept.display()
-                )
+                let problem = format!("seed {seed}, image {number}, cut after entry {cut} of {entries}: {problem}");
+                Failed { problem, image }
             })?;
         }
         Ok(())
@@ -250,8 +252,17 @@ fn ensure(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
 /// Runs the plan and loses the power: so often, unless the environment says how often.
 fn survives(plan: &Plan, unless_told: usize) -> History {
     let history = History::of(plan);
-    history.lose_power(images(unless_told), seed()).unwrap_or_else(|problem| panic!("{problem}"));
+    assert_survives(&history, images(unless_told));
     history
+}
+
+fn assert_survives(history: &History, images: usize) {
+    if let Err(Failed { problem, image }) = history.lose_power(images, seed()) {
+        // As it was before it was opened.
+        let kept = tempfile::tempdir().unwrap().keep().join("ledger.db");
+        image.write(&kept).unwrap();
+        panic!("{problem}; the image is kept as {}", kept.display());
+    }
 }
 
 #[test]
@@ -282,13 +293,13 @@ fn nor_does_it_after_syncs_that_failed_whose_data_the_system_dropped() {
 fn a_ledger_that_is_being_made_is_made_again_or_whole() {
     let mut history = History::of(&Plan { appends: 0, ..SMALL });
     history.journal.truncate(history.opened);
-    history.lose_power(images(150), seed()).unwrap_or_else(|problem| panic!("{problem}"));
+    assert_survives(&history, images(150));
 }
 
 #[test]
 fn the_check_finds_what_an_append_that_does_not_wait_for_the_disk_loses() {
     let history = History::of(&Plan { sync: SyncMode::Normal, ..SMALL });
-    let problem = history.lose_power(200, seed()).expect_err("a loss");
+    let Failed { problem, .. } = history.lose_power(200, seed()).expect_err("a loss");
     assert!(problem.contains("was acknowledged, and is lost"), "{problem}");
 }
 
@@ -300,6 +311,6 @@ fn the_check_finds_what_a_disk_loses_that_lies_about_its_syncs() {
             entry.change = Change::SyncFailed;
         }
     }
-    let problem = history.lose_power(200, seed()).expect_err("a loss");
+    let Failed { problem, .. } = history.lose_power(200, seed()).expect_err("a loss");
     assert!(problem.contains("lost") || problem.contains("damaged"), "{problem}");
 }
