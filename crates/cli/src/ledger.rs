@@ -62,11 +62,16 @@ impl LedgerArg {
         Ok(path)
     }
 
-    /// The read models, brought to the log's head.
-    pub(crate) fn queries(&self) -> anyhow::Result<Queries> {
+    /// The read models, brought to the log's head, without a word on what they leave out.
+    pub(crate) fn queries_quietly(&self) -> anyhow::Result<Queries> {
         let mut projections = self.projections()?;
         projections.catch_up().context("bringing the read models up to date")?;
-        let queries = Queries::open(self.path()?)?;
+        Ok(Queries::open(self.path()?)?)
+    }
+
+    /// The read models, brought to the log's head; says what they leave out.
+    pub(crate) fn queries(&self) -> anyhow::Result<Queries> {
+        let queries = self.queries_quietly()?;
         let parked = queries.parked()?;
         if let Some(first) = parked.first() {
             let ParkedStream { stream, position, .. } = first;

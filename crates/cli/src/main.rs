@@ -3,6 +3,7 @@
 mod commands;
 mod exit_code;
 mod ledger;
+mod modes;
 mod narrator;
 mod output;
 mod render;
@@ -62,6 +63,7 @@ enum Command {
     RebuildProjections(commands::rebuild_projections::RebuildProjections),
     Verify(commands::verify::Verify),
     Status(commands::status::Status),
+    Doctor(commands::doctor::Doctor),
 }
 
 fn main() -> ExitCode {
@@ -133,5 +135,6 @@ fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Re
         Command::RebuildProjections(command) => command.run(ledger, output),
         Command::Verify(command) => command.run(ledger, output),
         Command::Status(command) => command.run(ledger, output),
+        Command::Doctor(command) => command.run(ledger, output),
     }
 }

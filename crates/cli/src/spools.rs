@@ -65,6 +65,11 @@ impl Spools {
         std::iter::once(&self.beside).chain(&self.elsewhere)
     }
 
+    /// The folders that are there.
+    pub(crate) fn places(&self) -> Vec<PathBuf> {
+        self.all().map(|spool| spool.folder().to_owned()).filter(|folder| folder.is_dir()).collect()
+    }
+
     /// Whether no event waits in any that can be looked at.
     pub(crate) fn is_empty(&self) -> bool {
         self.all().all(is_empty)

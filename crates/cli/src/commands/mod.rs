@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod cancel;
 pub(crate) mod context;
 pub(crate) mod decide;
+pub(crate) mod doctor;
 pub(crate) mod drive;
 pub(crate) mod events;
 pub(crate) mod exec;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
+use crate::modes::{Loose, looser};
 use crate::output::Output;
 use crate::render;
 use crate::spools::Spools;
@@ -33,6 +34,8 @@ struct StatusObject {
     checkpoints: Vec<CheckpointObject>,
     /// Streams that read models leave out.
     parked: Vec<ParkedStream>,
+    /// Files and folders that others may look into.
+    loose_modes: Vec<Loose>,
 }
 
 /// Bytes; none for a file that is not there.
@@ -84,6 +87,7 @@ impl Status {
             projections_path: projections.display().to_string(),
             checkpoints,
             parked,
+            loose_modes: looser(reader.path(), &Spools::of(reader.path()).places()),
         };
         if output.is_json() {
             output.json(&status)?;
@@ -137,6 +141,9 @@ impl StatusObject {
         if self.sizes.spool.or(self.sizes.spool_rejected).is_some() {
             let (waiting, rejected) = (bytes(self.sizes.spool), bytes(self.sizes.spool_rejected));
             output.line(&format!("{:<12}  {waiting} wait to be taken in, {rejected} rejected", "spool"))?;
+        }
+        for Loose { path, mode, wanted } in &self.loose_modes {
+            output.line(&format!("{:<12}  {path} has {mode}, others may look into it; {wanted} would do", "mode"))?;
         }
         output.line("")?;
         if self.checkpoints.is_empty() {

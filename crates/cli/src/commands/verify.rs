@@ -38,9 +38,9 @@ pub(crate) struct Verify {
 /// One check, and what it came to.
 #[derive(Serialize)]
 pub(crate) struct Check {
-    check: String,
+    pub(crate) check: String,
     pub(crate) ok: bool,
-    detail: Option<String>,
+    pub(crate) detail: Option<String>,
 }
 
 impl Verify {
@@ -116,6 +116,13 @@ pub(crate) fn check_log(reader: &LogReader, since: Position) -> anyhow::Result<V
     Ok(checks)
 }
 
+/// The log from its beginning, and every read model.
+pub(crate) fn check_all(ledger: &LedgerArg, reader: &LogReader) -> anyhow::Result<Vec<Check>> {
+    let mut checks = check_log(reader, Position::START)?;
+    checks.extend(check_projections(ledger));
+    Ok(checks)
+}
+
 /// The key that was given, or that stands in the file that was named.
 fn public_key(text: &str) -> anyhow::Result<SealPublicKey> {
     let given = SealPublicKey::parse(text).or_else(|error| match std::fs::read_to_string(text) {
@@ -146,7 +153,7 @@ fn read_seals(file: &Path) -> anyhow::Result<Vec<SignedHead>> {
 }
 
 /// All seals in one check: the first one that does not fit says where the log was changed at the latest.
-fn check_seals(
+pub(crate) fn check_seals(
     name: &str,
     reader: &LogReader,
     seals: Vec<Result<SignedHead, SealFinding>>,

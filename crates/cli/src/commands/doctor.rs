@@ -1,0 +1,285 @@
+//! `doctor`: everything that can be checked of a ledger and of where it stands, and what to do about what is found.
+
+use std::path::Path;
+
+use anyhow::Context;
+use clap::Args;
+use runledger_events::{RequestStatus, RunStatus};
+use runledger_projections::{ParkedStream, Projections, RequestFilter, Run, RunFilter, projections_path};
+use runledger_store::LogReader;
+use runledger_workflow::is_alive;
+use serde::Serialize;
+
+use crate::commands::verify::{check_all, check_seals};
+use crate::exit_code::Exit;
+use crate::ledger::LedgerArg;
+use crate::modes::looser;
+use crate::output::Output;
+use crate::render;
+use crate::spools::Spools;
+
+/// Check the ledger and where it stands, and say what to do about what is found
+///
+/// All that `verify` checks, and: who may read the files, what they stand on, how much room there is, what waits to be taken in,
+/// what cannot be read, runs and questions that were forgotten, what was erased and is not cleared yet, seals.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  runledger doctor
+  runledger doctor --json | jq 'select(.state != \"ok\")'
+
+Exit status: 0 when nothing is wrong, whatever it advises; 1 when something is")]
+pub(crate) struct Doctor {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    /// Nothing is wrong, but something should be done.
+    Advice,
+    Wrong,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: String,
+    state: State,
+    detail: Option<String>,
+    /// What to do; none where all is well.
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &str, detail: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), state: State::Ok, detail: Some(detail.into()), advice: None }
+    }
+
+    fn advice(check: &str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { state: State::Advice, advice: Some(advice.into()), ..Self::ok(check, detail) }
+    }
+
+    fn wrong(check: &str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { state: State::Wrong, ..Self::advice(check, detail, advice) }
+    }
+}
+
+impl Doctor {
+    pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let path = std::path::absolute(ledger.path()?)?;
+        let reader = ledger.open_for_reading()?;
+        let mut findings = vec![modes(&path), place(&path), room(&path), spool(&path)];
+        findings.extend(checks(ledger, &reader)?);
+        findings.push(seals(&reader)?);
+        // What cannot be projected was told just now.
+        if let Ok(mut projections) = ledger.projections() {
+            findings.push(erased(&mut projections));
+        }
+        if let Ok(queries) = ledger.queries_quietly() {
+            findings.push(parked(&queries.parked()?));
+            findings.push(forgotten_runs(&queries.runs(&RunFilter::default())?));
+            let pending = RequestFilter { status: Some(RequestStatus::Pending), ..RequestFilter::default() };
+            findings.push(questions(queries.permission_requests(&pending)?.len()));
+        }
+        for finding in &findings {
+            if output.is_json() {
+                output.json(finding)?;
+            } else {
+                tell(finding, output)?;
+            }
+        }
+        let is_wrong = findings.iter().any(|finding| finding.state == State::Wrong);
+        Ok(if is_wrong { Exit::No } else { Exit::Done })
+    }
+}
+
+fn tell(finding: &Finding, output: &mut Output) -> anyhow::Result<()> {
+    let mark = match finding.state {
+        State::Ok => "ok    ",
+        State::Advice => "advice",
+        State::Wrong => "WRONG ",
+    };
+    let detail = finding.detail.as_deref().map(render::plain).unwrap_or_default();
+    output.line(format!("{mark}  {:<32}  {detail}", finding.check).trim_end())?;
+    if let Some(advice) = &finding.advice {
+        output.line(&format!("        → {}", render::plain(advice)))?;
+    }
+    Ok(())
+}
+
+/// What `verify` checks.
+fn checks(ledger: &LedgerArg, reader: &LogReader) -> anyhow::Result<Vec<Finding>> {
+    let checks = check_all(ledger, reader)?;
+    let found = checks.into_iter().map(|check| {
+        let advice = if check.check.starts_with("projection") {
+            "`runledger rebuild-projections` builds the read models again; nothing is lost with them"
+        } else {
+            "keep a copy of the ledger with its -wal as it is, compare with a backup (`runledger --db BACKUP verify`), and \
+             put that in its place (`runledger restore`)"
+        };
+        let advice = (!check.ok).then(|| advice.to_owned());
+        let state = if check.ok { State::Ok } else { State::Wrong };
+        Finding { check: check.check, state, detail: check.detail, advice }
+    });
+    Ok(found.collect())
+}
+
+/// Who may read it.
+fn modes(path: &Path) -> Finding {
+    let loose = looser(path, &Spools::of(path).places());
+    let Some(first) = loose.first() else {
+        return Finding::ok("file modes", "yours alone");
+    };
+    let commands: Vec<String> = loose.iter().map(|loose| format!("chmod {} '{}'", loose.wanted, loose.path)).collect();
+    let more = if loose.len() > 1 { format!(", and {} more", loose.len() - 1) } else { String::new() };
+    Finding::advice(
+        "file modes",
+        format!(
+            "others may look into {} ({}){more}: prompts, commands and their output stand in it",
+            first.path, first.mode
+        ),
+        commands.join("; "),
+    )
+}
+
+/// File systems of other hosts, by the numbers that Linux has for them: SQLite's write-ahead log needs shared memory.
+#[cfg(target_os = "linux")]
+const REMOTE: [(i64, &str); 6] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x0102_1997, "9P"),
+    (0x00c3_6400, "Ceph"),
+];
+
+/// What it stands on.
+#[cfg(target_os = "linux")]
+fn place(path: &Path) -> Finding {
+    let check = "file system";
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    match rustix::fs::statfs(folder) {
+        Err(error) => Finding::advice(check, format!("cannot be asked: {error}"), "look at it by hand: `df -T`"),
+        Ok(told) => match REMOTE.iter().find(|(number, _)| *number == told.f_type) {
+            None => Finding::ok(check, "of this host"),
+            Some((_, name)) => Finding::wrong(
+                check,
+                format!("the ledger is on {name}, where processes of several hosts would damage it"),
+                "move it to a disk of this host; `runledger backup` makes copies for elsewhere",
+            ),
+        },
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn place(_: &Path) -> Finding {
+    Finding::advice("file system", "not looked at on this system", "keep the ledger on a disk of this host")
+}
+
+/// Whether both files could be written anew, as erasing and rebuilding do.
+#[cfg(unix)]
+fn room(path: &Path) -> Finding {
+    let size = |path: &Path| std::fs::metadata(path).map(|file| file.len()).unwrap_or_default();
+    let needed = size(path) + size(&projections_path(path));
+    match rustix::fs::statvfs(path.parent().unwrap_or(Path::new("/"))) {
+        Err(error) => Finding::advice("room on the disk", format!("cannot be asked: {error}"), "look by hand: `df`"),
+        Ok(told) => {
+            let free = told.f_bavail.saturating_mul(told.f_frsize);
+            let detail = format!("{} free, {} used", render::bytes(free), render::bytes(needed));
+            if free > needed.max(64 << 20) {
+                Finding::ok("room on the disk", detail)
+            } else {
+                let advice = "free some space: a rebuild and `redact` write files anew beside the old ones";
+                Finding::advice("room on the disk", detail, advice)
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn room(_: &Path) -> Finding {
+    Finding::advice("room on the disk", "not looked at on this system", "look by hand")
+}
+
+/// What hooks have left for the next command, which this one was.
+fn spool(path: &Path) -> Finding {
+    let spools = Spools::of(path);
+    let (waiting, rejected) = spools.bytes();
+    let folders: Vec<String> = spools.places().iter().map(|folder| folder.display().to_string()).collect();
+    if waiting > 0 {
+        let detail = format!("{} wait and could not be taken in", render::bytes(waiting));
+        return Finding::wrong(
+            "spool",
+            detail,
+            format!("see why: any command says it; they are in {}", folders.join(", ")),
+        );
+    }
+    if rejected > 0 {
+        let detail = format!("{} of what hooks gave are no events", render::bytes(rejected));
+        return Finding::advice(
+            "spool",
+            detail,
+            format!("look into `rejected` in {}, then remove it", folders.join(", ")),
+        );
+    }
+    Finding::ok("spool", "nothing waits")
+}
+
+fn seals(reader: &LogReader) -> anyhow::Result<Finding> {
+    let seals = reader.seals().context("reading the log's seals")?;
+    if seals.is_empty() {
+        return Ok(Finding::advice(
+            "log seals",
+            "the log was never sealed: a tail that is cut off would not be noticed",
+            "`runledger seal --init`, then `runledger seal --json`, whose line is kept elsewhere",
+        ));
+    }
+    let check = check_seals("log seals", reader, seals, None)?;
+    let detail = check.detail.unwrap_or_default();
+    Ok(if check.ok {
+        Finding::ok("log seals", detail)
+    } else {
+        Finding::wrong("log seals", detail, "the log was changed before that position: compare it with a backup")
+    })
+}
+
+fn erased(projections: &mut Projections) -> Finding {
+    let advice = "end what reads the ledger all the while, then `runledger doctor` again, which clears it";
+    match projections.clear_erased() {
+        Ok(true) => Finding::ok("erased texts", "nothing of them is left in the read models"),
+        Ok(false) => Finding::advice("erased texts", "their file, or its write-ahead log, may still have some", advice),
+        Err(error) => Finding::advice("erased texts", error.to_string(), advice),
+    }
+}
+
+fn parked(parked: &[ParkedStream]) -> Finding {
+    let Some(ParkedStream { stream, position, cause, .. }) = parked.first() else {
+        return Finding::ok("unreadable events", "none");
+    };
+    let more =
+        if parked.len() > 1 { format!("; {} read models and streams in all", parked.len()) } else { String::new() };
+    Finding::wrong(
+        "unreadable events",
+        format!("{stream} cannot be read from position {position} on: {cause}{more}"),
+        "upgrade this program if a newer one wrote it; else the event was damaged: compare with a backup",
+    )
+}
+
+fn forgotten_runs(runs: &[Run]) -> Finding {
+    let is_open = |run: &&Run| run.status == RunStatus::Running;
+    let is_lost = |run: &&Run| run.owner.as_ref().and_then(is_alive) == Some(false);
+    let lost: Vec<&str> = runs.iter().filter(is_open).filter(is_lost).map(|run| run.id.as_str()).collect();
+    match lost.first() {
+        None => Finding::ok("runs", "each that runs has its owner"),
+        Some(first) => {
+            let detail = format!("{} lost their owner; the first is {first}", lost.len());
+            Finding::advice("runs", detail, "`runledger sweep` says so in the log, `runledger resume RUN` goes on")
+        }
+    }
+}
+
+fn questions(pending: usize) -> Finding {
+    match pending {
+        0 => Finding::ok("questions", "none waits"),
+        count => Finding::advice("questions", format!("{count} wait for an answer"), "`runledger pending` lists them"),
+    }
+}
