@@ -78,3 +78,22 @@ fn nothing_links_the_failing_disk_outside_of_its_tests() {
     assert_eq!(linked["runledger-faultfs"], names(&[]));
     assert!(linked.values().all(|linked| !linked.contains("runledger-faultfs")));
 }
+
+#[test]
+fn no_program_that_is_built_for_use_has_failpoints() {
+    let metadata = MetadataCommand::new().no_deps().exec().unwrap();
+    let mut enabled_by_tests = 0;
+    for package in &metadata.packages {
+        for (feature, enables) in &package.features {
+            let is_it = feature == "failpoints" && enables.is_empty();
+            assert!(is_it || !enables.iter().any(|one| one.contains("failpoints")), "{}: {feature}", package.name);
+        }
+        for dependency in
+            package.dependencies.iter().filter(|found| found.features.iter().any(|one| one == "failpoints"))
+        {
+            assert_eq!(dependency.kind, DependencyKind::Development, "{} on {}", package.name, dependency.name);
+            enabled_by_tests += 1;
+        }
+    }
+    assert_eq!(enabled_by_tests, 1, "the tests that need them have them");
+}

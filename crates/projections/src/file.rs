@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
-use runledger_store::{StorageError, sqlite};
+use runledger_store::{StorageError, failpoint, sqlite};
 
 use crate::error::ProjectionError;
 
@@ -64,7 +64,9 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, ProjectionError> 
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(storage)?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES).map_err(storage)?;
     connection.set_prepared_statement_cache_capacity(64);
+    failpoint::pass("models.before_schema");
     sqlite::migrate(path, &mut connection, &MIGRATIONS, NEWEST)?;
+    failpoint::pass("models.after_schema");
     Ok(connection)
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{Digest, EventKind, Position, RecordedEvent};
-use runledger_store::{Batch, EventFilter, LogReader, Read, StorageError, sqlite};
+use runledger_store::{Batch, EventFilter, LogReader, Read, StorageError, WriteBack, failpoint, sqlite};
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::checkpoint::Checkpoint;
@@ -23,7 +23,6 @@ use crate::views::permission_requests::PermissionRequests;
 use crate::views::sessions::Sessions;
 use crate::views::workflow_iterations::WorkflowIterations;
 use crate::views::workflow_runs::WorkflowRuns;
-use runledger_store::WriteBack;
 
 /// Events in one batch, at the most.
 pub(crate) const BATCH_EVENTS_MAX: usize = 2048;
@@ -333,6 +332,7 @@ impl Projections {
             let path = &*path;
             move |source: rusqlite::Error| StorageError::sqlite(path, doing, &source)
         };
+        failpoint::pass("project.before_lock");
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed("waiting for the write lock"))?;
@@ -352,6 +352,7 @@ impl Projections {
             if !is_first {
                 return Ok(false);
             }
+            failpoint::pass("project.checkpoint_moved");
             let target = Target { connection: &transaction, generation: checkpoint.generation };
             let mut kept =
                 kept.take(*index, projection, checkpoint, &transaction).map_err(failed("reading what is parked"))?;
@@ -363,7 +364,9 @@ impl Projections {
             kept.parked.store(&transaction, projection.name(), checkpoint.generation).map_err(failed("parking"))?;
             folds.push((*index, KeptFold { position: scanned_to, ..kept }));
         }
+        failpoint::pass("project.applied");
         transaction.commit().map_err(failed("committing"))?;
+        failpoint::pass("project.committed");
         kept.folds.extend(folds.into_iter().filter(|(_, kept)| kept.fold.kept_bytes() <= KEPT_BYTES_MAX));
         write_back.look(connection);
         Ok(true)

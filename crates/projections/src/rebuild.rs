@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use runledger_events::{Digest, Position, RecordedEvent, RunId, StreamName, StreamVersion};
-use runledger_store::{Batch, EventFilter, StorageError};
+use runledger_store::{Batch, EventFilter, StorageError, WriteBack, failpoint};
 use rusqlite::{Connection, TransactionBehavior};
 use serde::Serialize;
 
@@ -25,7 +25,6 @@ use crate::parked::Parked;
 use crate::projection::{Fold, Projection, Target};
 use crate::projections::{BATCH_EVENTS_MAX, Projections, read_of, take_of_its_kinds};
 use crate::read_ahead::read_ahead;
-use runledger_store::WriteBack;
 
 /// Bytes that a fold may keep before it writes, about.
 pub(crate) const FOLD_BYTES_MAX: usize = 48 << 20;
@@ -235,7 +234,9 @@ impl Projections {
         take_of_its_kinds(projection, fold.as_mut(), &target, &events)?;
         fold.flush(&target, usize::MAX)?;
         let after = compare::rows_of_run(&target, projection, run_id).map_err(failed)?;
+        failpoint::pass("rebuild_run.before_commit");
         transaction.commit().map_err(failed)?;
+        failpoint::pass("rebuild_run.committed");
         self.kept.forget();
         Ok(Some(Rebuilt {
             projection: name.to_owned(),
@@ -269,6 +270,7 @@ impl Projections {
     ) -> Result<Option<Vec<Rebuilt>>, ProjectionError> {
         let began = Instant::now();
         let reading = Reading { began_at: self.reader.head()?.position, unreadable };
+        failpoint::pass("rebuild.locked");
         for index in indexes {
             let (name, ours) = (self.registered[*index].name(), self.registered[*index].version());
             if let Some(found) = self.checkpoint(name)?.map(|found| found.version).filter(|found| *found > ours) {
@@ -329,7 +331,9 @@ impl Projections {
             .map_err(failed)?;
         let generation = transaction.last_insert_rowid();
         transaction.execute_batch(&projection.create_tables(generation)).map_err(failed)?;
+        failpoint::pass("rebuild.tables_made");
         transaction.commit().map_err(failed)?;
+        failpoint::pass("rebuild.begun");
         Ok(Hidden {
             index,
             generation,
@@ -401,6 +405,7 @@ impl Projections {
             })?;
         }
         all.iter_mut().try_for_each(|hidden| hidden.flush(&mut writer))?;
+        failpoint::pass("rebuild.filled");
         let chain = self.chain_at(position)?;
         all.iter_mut().for_each(|hidden| hidden.chain = chain);
         Ok(true)
@@ -446,7 +451,9 @@ impl Projections {
                     return Ok(());
                 }
                 parked.store(&transaction, projection.name(), old.generation).map_err(failed)?;
+                failpoint::pass("rebuild.old_applied");
                 transaction.commit().map_err(failed)?;
+                failpoint::pass("rebuild.old_committed");
                 fold.0 = batch.scanned_to;
             }
         }
@@ -466,6 +473,7 @@ impl Projections {
         };
         let is_of_a_kind = checkpoint.version == projection.version() && self.fits(checkpoint)?;
         let is_apart = is_of_a_kind && checkpoint.position != hidden.position;
+        failpoint::pass("rebuild.comparing");
         let changed = if is_of_a_kind && !is_apart && !is_last_try {
             let before = Target { connection: &snapshot, generation: checkpoint.generation };
             let after = Target { connection: &snapshot, generation: hidden.generation };
@@ -491,6 +499,7 @@ impl Projections {
         let name = projection.name();
         let path = &self.path;
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "switching to a rebuild", &source);
+        failpoint::pass("rebuild.compared");
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let old = Checkpoint::load(&transaction, name).map_err(failed)?;
         let has_moved = old != compared.old;
@@ -532,9 +541,12 @@ impl Projections {
         };
         checkpoint.store(&transaction, name).map_err(failed)?;
         hidden.parked.store(&transaction, name, hidden.generation).map_err(failed)?;
+        failpoint::pass("rebuild.checkpoint_stored");
         transaction.execute_batch(&projection.create_views(hidden.generation)).map_err(failed)?;
         transaction.execute("DELETE FROM rebuilds WHERE generation = ?1", [hidden.generation]).map_err(failed)?;
+        failpoint::pass("rebuild.before_switch");
         transaction.commit().map_err(failed)?;
+        failpoint::pass("rebuild.switched");
         Ok(Some(compared.changed.filter(|_| !has_moved)))
     }
 
@@ -557,7 +569,9 @@ impl Projections {
                 writer.remove_rows(&stored)?;
             }
             writer.remove_rows(&table)?;
+            failpoint::pass("leftovers.emptied");
             writer.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}")).map_err(failed)?;
+            failpoint::pass("leftovers.dropped");
         }
         self.connection
             .execute_batch(
@@ -566,6 +580,7 @@ impl Projections {
                      (SELECT projection, generation FROM checkpoints)",
             )
             .map_err(failed)?;
+        failpoint::pass("leftovers.gone");
         Ok(())
     }
 
@@ -671,7 +686,9 @@ impl Writer<'_> {
         let began = Instant::now();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let written = write(&transaction)?;
+        failpoint::pass("rebuild.written");
         transaction.commit().map_err(failed)?;
+        failpoint::pass("rebuild.flushed");
         self.write_back.look(self.connection);
         Ok((written, self.pace.next(count, began)))
     }

@@ -6,6 +6,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{OpenError, StorageError};
+use crate::failpoint;
 use crate::log::OpenOptions;
 use crate::schema::{self, Found};
 use crate::sqlite;
@@ -55,7 +56,9 @@ pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connec
     for (name, value) in pragmas {
         connection.pragma_update(None, name, value).map_err(storage)?;
     }
+    failpoint::pass("open.before_schema");
     schema::migrate(path, &mut connection)?;
+    failpoint::pass("open.after_schema");
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -111,7 +114,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
-        Ok(_) => {}
+        Ok(_) => failpoint::pass("open.file_made"),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
         Err(source) => return Err(failed(path)(source)),
     }

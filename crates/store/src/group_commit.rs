@@ -17,6 +17,7 @@ use runledger_events::LogId;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{AppendError, StorageError};
+use crate::failpoint;
 use crate::log::Listeners;
 use crate::new_event::Receipt;
 use crate::seal::SealedAppend;
@@ -115,6 +116,7 @@ impl GroupCommit {
         for (seat, result) in seats.iter().zip(results) {
             seat.set(Turn::Answer(result));
         }
+        failpoint::pass("append.others_answered");
         own.unwrap_or_else(|| Err(self.gone().into()))
     }
 
@@ -231,6 +233,7 @@ impl Writer {
     fn write(&mut self, batch: Vec<Vec<SealedAppend>>) -> Result<Vec<Answer>, StorageError> {
         let path = &self.path;
         let storage = |doing: &'static str| move |source: rusqlite::Error| StorageError::sqlite(path, doing, &source);
+        failpoint::pass("append.before_lock");
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -243,8 +246,11 @@ impl Writer {
                 result => results.push(result),
             }
         }
+        failpoint::pass("append.inserted");
         if append.finish(&transaction)? {
+            failpoint::pass("append.before_commit");
             transaction.commit().map_err(storage("committing"))?;
+            failpoint::pass("append.committed");
             self.write_back.look(&self.connection);
         }
         Ok(results)

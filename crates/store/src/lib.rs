@@ -21,6 +21,8 @@ mod connection;
 mod error;
 mod expected_version;
 mod exported;
+#[doc(hidden)]
+pub mod failpoint;
 mod follow;
 mod group_commit;
 mod log;

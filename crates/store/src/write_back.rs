@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::schema;
+use crate::{failpoint, schema};
 
 /// Pages from which on they are written back: few, as the commit that reaches the limit writes what is left.
 const PAGES: i64 = 500;
@@ -99,9 +99,11 @@ fn write_back(connection: &Connection, is_over: &AtomicBool) {
             return;
         }
         // Where another connection does the same it is busy, and this is done.
+        failpoint::pass("write_back.before");
         if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::debug!(%error, "the write-ahead log was not written back");
         }
+        failpoint::pass("write_back.after");
     }
 }
 
