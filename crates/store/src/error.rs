@@ -66,6 +66,20 @@ pub enum StorageError {
         /// What SQLite says.
         detail: String,
     },
+    /// A newer program has taken the file over since it was opened; nothing was written.
+    #[error(
+        "{path}: {doing}: schema version {found} is newer than {newest}, the newest that this program knows; upgrade it"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// Its schema version.
+        found: i64,
+        /// The newest known.
+        newest: i64,
+    },
     /// Whoever wrote for those who wait panicked; the outcome is unknown.
     #[error("{path}: the writer has ended; read what is there, then open the ledger again")]
     WriterGone {

@@ -18,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{AppendError, StorageError, WrongExpectedVersion};
 use crate::new_event::Receipt;
+use crate::schema::NEWEST;
 use crate::seal::{SealedAppend, SealedEvent};
 
 /// The wall clock.
@@ -94,6 +95,7 @@ impl<'a> AppendTransaction<'a> {
             .map_err(failed)?;
         if heads.data_version != Some(data_version) || heads.streams.len() > STREAMS_KEPT {
             heads.forget();
+            check_schema(path, connection)?;
             heads.data_version = Some(data_version);
         }
         let head = match heads.log {
@@ -427,6 +429,19 @@ impl Stored {
             commitment: row.get(6)?,
         })
     }
+}
+
+/// A newer program may have taken the ledger over since it was opened; only another connection's commit does that.
+fn check_schema(path: &Path, connection: &Connection) -> Result<(), StorageError> {
+    const DOING: &str = "appending";
+    let found: i64 = connection
+        .prepare_cached("PRAGMA user_version")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(|source| StorageError::sqlite(path, DOING, &source))?;
+    if found > NEWEST {
+        return Err(StorageError::Newer { path: path.to_owned(), doing: DOING, found, newest: NEWEST });
+    }
+    Ok(())
 }
 
 /// Whether one request has the same id twice.

@@ -7,10 +7,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{CONTENT_DICTIONARY, Content, Metadata, Position};
-use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenError, ReadError, new_event_from_exported};
+use runledger_store::{
+    AppendError, EventLog, ExpectedVersion, LogReader, OpenError, ReadError, StorageError, new_event_from_exported,
+};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
-use support::{Place, all, append_one, assert_dense, assert_verifies, belonging, json, prompt, prompt_with, sqlite};
+use support::{
+    Place, all, append_one, assert_dense, assert_verifies, belonging, json, prompt, prompt_with, sqlite, stream,
+};
 
 /// Tables, indexes and triggers as they were made, and the numbers in the file's header.
 fn schema_of(connection: &Connection) -> String {
@@ -622,4 +626,22 @@ fn many_openers_at_once_make_one_log() {
     assert_eq!(events.len(), 8);
     assert_dense(&events);
     assert_verifies(&place.reader());
+}
+
+#[test]
+fn who_has_the_ledger_open_when_a_newer_program_takes_it_over_writes_nothing_more() {
+    // Given
+    let place = Place::new();
+    let log = place.log();
+    append_one(&log, "session/a", prompt("e1", "x"));
+    // When
+    place.sqlite().pragma_update(None, "user_version", 99).unwrap();
+    for id in ["e2", "e3"] {
+        let error = log.append(&stream("session/a"), ExpectedVersion::Any, vec![prompt(id, "x")]).unwrap_err();
+        // Then it says what is newer, each time,
+        assert!(matches!(error, AppendError::Storage(StorageError::Newer { found: 99, .. })), "{error}");
+    }
+    // and nothing was written.
+    let events: i64 = place.sqlite().query_row("SELECT count(*) FROM runtime_events", [], |row| row.get(0)).unwrap();
+    assert_eq!(events, 1);
 }
