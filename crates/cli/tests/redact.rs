@@ -107,7 +107,7 @@ fn a_redacted_session_is_gone_from_every_file_and_everything_verifies() {
     assert_eq!(last["stream"], "ledger/redactions");
     assert_eq!(last["event"]["kind"], "ledger.redacted");
     assert_eq!(last["event"]["data"]["reason"], "the customer asked for it");
-    assert_eq!(last["event"]["data"]["session_id"], "s1");
+    assert_eq!(last["event"]["data"]["session_ids"][0], "s1");
     assert!(last["event"]["data"]["by"].as_str().is_some_and(|by| !by.is_empty()));
     // The model is the one that a rebuild gives, and others' words are still there.
     for rebuilt in room.json(["rebuild-projections"]) {

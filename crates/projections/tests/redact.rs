@@ -23,7 +23,7 @@ fn prompts(numbers: std::ops::RangeInclusive<u64>) -> Vec<Told> {
 }
 
 fn session() -> Erase {
-    Erase::Session("s".parse().unwrap())
+    Erase::Sessions(vec!["s".parse().unwrap()])
 }
 
 #[test]

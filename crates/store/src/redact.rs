@@ -28,8 +28,8 @@ const NAMED_MAX: usize = 1000;
 pub enum Erase {
     /// The content of these events.
     Events(Vec<Position>),
-    /// The content of every event of a session, those of its runs and questions among them.
-    Session(SessionId),
+    /// The content of every event of these sessions, those of their runs and questions among them.
+    Sessions(Vec<SessionId>),
 }
 
 /// What was erased.
@@ -61,7 +61,7 @@ impl EventLog {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let mut positions: Vec<u64> = match erase {
             Erase::Events(positions) => positions.iter().map(|position| position.0).collect(),
-            Erase::Session(session) => of_session(&transaction, session).map_err(failed)?,
+            Erase::Sessions(sessions) => of_sessions(&transaction, sessions).map_err(failed)?,
         };
         let last = last_position(&transaction).map_err(failed)?;
         if let Some(beyond) = positions.iter().find(|position| !(1..=last).contains(*position)) {
@@ -110,16 +110,21 @@ impl LogReader {
     }
 }
 
-/// Every event of a session, whatever stream it stands in.
-fn of_session(connection: &Connection, session: &SessionId) -> rusqlite::Result<Vec<u64>> {
-    connection
-        .prepare(
-            "SELECT position FROM runtime_events
-             WHERE session_key = (SELECT stream_key FROM streams WHERE name = ?1)
-                OR stream_key = (SELECT stream_key FROM streams WHERE name = ?1)",
-        )?
-        .query_map([StreamName::session(session).as_str()], |row| row.get(0))?
-        .collect()
+/// Every event of the sessions, whatever stream it stands in.
+fn of_sessions(connection: &Connection, sessions: &[SessionId]) -> rusqlite::Result<Vec<u64>> {
+    let mut statement = connection.prepare(
+        "SELECT position FROM runtime_events
+         WHERE session_key = (SELECT stream_key FROM streams WHERE name = ?1)
+            OR stream_key = (SELECT stream_key FROM streams WHERE name = ?1)",
+    )?;
+    let mut positions = Vec::new();
+    for session in sessions {
+        let mut rows = statement.query([StreamName::session(session).as_str()])?;
+        while let Some(row) = rows.next()? {
+            positions.push(row.get(0)?);
+        }
+    }
+    Ok(positions)
 }
 
 fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
@@ -141,15 +146,15 @@ fn with_content(connection: &Connection, positions: &[u64]) -> rusqlite::Result<
 
 /// The event that tells of it. It names positions, never what stood there.
 fn told(erase: &Erase, positions: &[u64], reason: &str, by: &str) -> Result<NewEvent, RedactError> {
-    let session = match erase {
-        Erase::Events(_) => None,
-        Erase::Session(session) => Some(session.as_str()),
+    let sessions: &[SessionId] = match erase {
+        Erase::Events(_) => &[],
+        Erase::Sessions(sessions) => sessions,
     };
     let named = &positions[..positions.len().min(NAMED_MAX)];
     let data = serde_json::json!({
         "reason": reason,
         "by": by,
-        "session_id": session,
+        "session_ids": sessions,
         "events": positions.len(),
         "first_position": positions.first(),
         "last_position": positions.last(),

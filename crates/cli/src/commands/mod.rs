@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+pub(crate) mod archive;
 pub(crate) mod backup;
 pub(crate) mod cancel;
 pub(crate) mod context;

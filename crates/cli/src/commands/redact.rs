@@ -58,7 +58,7 @@ impl Redact {
         drop(ledger.open_for_reading()?);
         let log = ledger.open_for_writing()?;
         let erase = match &self.session {
-            Some(session) => Erase::Session(session.clone()),
+            Some(session) => Erase::Sessions(vec![session.clone()]),
             None => Erase::Events(self.positions(&log)?),
         };
         let redacted = log.redact(&erase, &self.reason, &current_user())?;
