@@ -22,6 +22,7 @@ mod commands;
 mod config;
 mod decide;
 mod desk;
+mod environment;
 mod error;
 mod harness;
 mod instructions;
@@ -45,6 +46,7 @@ pub use decide::{
     Command, Decided, Deferral, Denial, Extra, Rejected, StopCause, TakeOver, TrackerReading, TransportCheck,
     TurnReport, decide,
 };
+pub use environment::PASS_ENV;
 pub use error::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 pub use harness::claude::ClaudeHarness;
 pub use harness::codex::CodexHarness;

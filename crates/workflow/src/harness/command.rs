@@ -50,6 +50,7 @@ impl Harness for CommandHarness {
 
     fn run_turn(&mut self, turn: &Turn, desk: &mut dyn TurnDesk) -> Result<TurnResult, HarnessError> {
         let mut command = Command::new(&self.program);
+        crate::environment::confine(&mut command);
         command.args(&self.arguments).env_remove("RUNLEDGER_INSTRUCTIONS");
         if let Some(instructions) = &turn.instructions {
             command.env("RUNLEDGER_INSTRUCTIONS", &instructions.file);

@@ -77,7 +77,9 @@ impl CommandChannel {
     }
 
     fn start(&self, request: &ChannelRequest) -> std::io::Result<Program> {
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        crate::environment::confine(&mut command);
+        let mut child = command
             .args(&self.arguments)
             .current_dir(&self.project_dir)
             .stdin(Stdio::piped())
