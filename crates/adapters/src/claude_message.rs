@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use runledger_events::EventKind;
 
-use crate::told::Told;
+use crate::told::{TOOL_NAME_BYTES_MAX, Told, blocks, shared};
 use runledger_events::{Fields, ObjectText, as_text, quoted};
 
 /// What the client writes into user messages that is no prompt: output of commands that it ran, and its own marks.
@@ -39,14 +39,16 @@ impl ClaudeMessages {
 
     /// The blocks of an assistant message; `name` is what a block without a kind of its own is called.
     pub(crate) fn assistant(&mut self, message: &Fields<'_>, name: &str) -> Vec<Told> {
+        let blocks = blocks(message, "content");
+        let item_id = shared(message.raw_text("id"), blocks.len());
+        let model = shared(message.raw("model"), blocks.len());
         let complete = |text: Option<&str>| {
-            let data = ObjectText::new().raw("message", text).fields(message, &["model"]);
-            Told::new(EventKind::MessageComplete, data).with("item_id", message.raw_text("id"))
+            let data = ObjectText::new().raw("message", text).raw("model", model);
+            Told::new(EventKind::MessageComplete, data).with("item_id", item_id)
         };
         if let Some(text) = message.raw_text("content") {
             return vec![complete(Some(text))];
         }
-        let blocks = message.list("content").unwrap_or_default();
         let first_index = self.first_index(message, blocks.len());
         let tell_block = |(at, block): (usize, &str)| {
             let Ok(block) = Fields::parse(block) else {
@@ -58,7 +60,7 @@ impl ClaudeMessages {
                     let index = first_index.saturating_add(at as u64).to_string();
                     let data = ObjectText::new()
                         .raw("delta", block.raw_text("thinking"))
-                        .raw("item_id", message.raw_text("id"))
+                        .raw("item_id", item_id)
                         .raw("content_index", index.as_str())
                         .text("phase", "thinking");
                     Told::new(EventKind::ReasoningDelta, data)
@@ -84,8 +86,8 @@ impl ClaudeMessages {
     fn tool_use(&mut self, block: &Fields<'_>) -> Told {
         let tool_use_id = block.text("id");
         let tool_name = block.text("name");
-        let known =
-            tool_use_id.clone().and_then(|id| self.tool_names.insert(id, tool_name.clone().unwrap_or_default()));
+        let name_kept = tool_name.clone().filter(|name| name.len() <= TOOL_NAME_BYTES_MAX).unwrap_or_default();
+        let known = tool_use_id.clone().and_then(|id| self.tool_names.insert(id, name_kept));
         if known.is_none() {
             self.tool_uses = self.tool_uses.saturating_add(1);
         }

@@ -27,7 +27,7 @@ use crate::claude_tokens::{ClaudeTokens, Thread, tokens_json};
 use crate::error::AdapterError;
 use crate::line_adapter::LineAdapter;
 use crate::line_names::LineNames;
-use crate::told::{Envelope, LineName, Told, is_line_id, line_fields, moment};
+use crate::told::{Envelope, LineName, Told, blocks, is_line_id, line_fields, moment};
 use runledger_events::{Fields, ObjectText};
 
 /// What a result line says about how it ended.
@@ -249,7 +249,7 @@ impl ClaudeStream {
         if let Some(text) = message.text("content") {
             return vec![tell_text(Some(text))];
         }
-        let blocks = message.list("content").unwrap_or_default();
+        let blocks = blocks(&message, "content");
         // The line has one structured result, whatever the number of blocks.
         let whole_result = line.raw("tool_use_result").filter(|_| blocks.len() == 1);
         let tell_block = |block: &str| {

@@ -24,7 +24,7 @@ use crate::claude_tokens::{NO_MODEL, RunningTokens, tokens_json};
 use crate::error::AdapterError;
 use crate::line_adapter::LineAdapter;
 use crate::line_names::LineNames;
-use crate::told::{Envelope, LineName, Told, is_line_id, line_fields, moment};
+use crate::told::{Envelope, LineName, Told, blocks, is_line_id, line_fields, moment, shared};
 use runledger_events::{Fields, ObjectText};
 
 /// Marks of `user` lines that the client wrote itself.
@@ -88,7 +88,7 @@ impl LineAdapter for ClaudeTranscript {
         } else {
             self.tell(&name, &fields, agent_id.is_some())
         };
-        let prompt_id = fields.raw_text("promptId");
+        let prompt_id = shared(fields.raw_text("promptId"), told.len());
         let told = told.into_iter().map(|told| told.with("prompt_id", prompt_id)).collect();
         let uuid = fields.text("uuid").map(|uuid| match &self.session_id {
             // The line that this is a copy of has the same `uuid`.
@@ -155,7 +155,7 @@ impl ClaudeTranscript {
     }
 
     fn user(&mut self, line: &Fields<'_>, message: &Fields<'_>, is_of_subagent: bool) -> Vec<Told> {
-        let blocks = message.list("content").unwrap_or_default();
+        let blocks = blocks(message, "content");
         let blocks: Vec<Option<Fields<'_>>> = blocks.into_iter().map(|block| Fields::parse(block).ok()).collect();
         let kind_of = |block: &Option<Fields<'_>>| block.as_ref().and_then(|block| block.text("type"));
         if !blocks.iter().any(|block| kind_of(block).as_deref() == Some("tool_result")) {

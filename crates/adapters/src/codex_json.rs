@@ -28,7 +28,7 @@ use crate::codex_words::{beyond, codex_tokens, shell_script};
 use crate::error::AdapterError;
 use crate::line_adapter::LineAdapter;
 use crate::line_names::digest_name;
-use crate::told::{Envelope, LineName, Told, line_fields};
+use crate::told::{BLOCKS_MAX, Envelope, LineName, Told, blocks, line_fields, shared};
 use runledger_events::{Fields, ObjectText, as_text};
 
 /// Digits of a line's name that tell an item from one of the same number in another process.
@@ -219,19 +219,24 @@ impl CodexJson {
     /// What a call that concerns other agents tells of them.
     fn collaboration(&mut self, item: &Fields<'_>) -> Vec<Told> {
         let mut told = Vec::new();
+        let receivers = blocks(item, "receiver_thread_ids");
+        let states = item.object("agents_states").unwrap_or_default();
+        let states: Vec<(&str, &str)> = states.iter().collect();
+        let agents = receivers.len() + states.len();
+        if agents > BLOCKS_MAX {
+            return told;
+        }
+        let (tool, sender) = (shared(item.raw("tool"), agents), shared(item.raw("sender_thread_id"), agents));
         let of_agent = |kind, agent_id: &str| {
-            let data = ObjectText::new().text("agent_id", agent_id).fields(item, &["tool", "sender_thread_id"]);
+            let data = ObjectText::new().text("agent_id", agent_id).raw("tool", tool).raw("sender_thread_id", sender);
             Told::new(kind, data.text("receiver_thread_id", agent_id))
         };
         if item.text("tool").as_deref() == Some("spawn_agent") {
-            let receivers = item.list("receiver_thread_ids").unwrap_or_default();
+            let prompt = shared(item.raw_text("prompt"), agents);
             let receivers = receivers.into_iter().filter_map(as_text);
-            told.extend(
-                receivers.map(|id| of_agent(EventKind::SubagentStart, &id).with("prompt", item.raw_text("prompt"))),
-            );
+            told.extend(receivers.map(|id| of_agent(EventKind::SubagentStart, &id).with("prompt", prompt)));
         }
-        let states = item.object("agents_states");
-        for (agent_id, state) in states.iter().flat_map(Fields::iter) {
+        for (agent_id, state) in states {
             let Ok(state) = Fields::parse(state) else { continue };
             let status = state.text("status").unwrap_or_default();
             let is_end = matches!(status.as_str(), "completed" | "errored" | "interrupted" | "shutdown");

@@ -30,7 +30,7 @@ use crate::codex_words::{beyond, codex_tokens, script};
 use crate::error::AdapterError;
 use crate::line_adapter::LineAdapter;
 use crate::line_names::LineNames;
-use crate::told::{Envelope, LineName, Told, line_fields, moment};
+use crate::told::{Envelope, LineName, Told, blocks, line_fields, moment, shared};
 use runledger_events::{Fields, ObjectText, as_text, quoted};
 
 /// What hooks call the tool that runs a command, whatever the model calls it.
@@ -76,6 +76,7 @@ impl LineAdapter for CodexRollout {
             told.push(Told::unknown(&format!("rollout:{name}")));
         }
         let turn_id = payload.as_ref().and_then(own_turn_id).or_else(|| self.turn_id.clone());
+        let turn_id = shared(turn_id, told.len());
         let told = told.into_iter().map(|told| told.with_text("turn_id", turn_id.as_deref())).collect();
         if matches!(name.as_str(), "event_msg/task_complete" | "event_msg/turn_aborted") {
             self.turn_id = None;
@@ -342,17 +343,18 @@ fn message(payload: &Fields<'_>) -> Vec<Told> {
 /// The summaries of a piece of reasoning, and its words where the model gives them.
 fn reasoning(payload: &Fields<'_>) -> Vec<Told> {
     let tell = |list: &str, index: &str, phase: &str| -> Vec<Told> {
-        let blocks = payload.list(list).unwrap_or_default().into_iter().enumerate();
+        let blocks = blocks(payload, list);
+        let item_id = shared(payload.raw_text("id"), blocks.len());
         let tell_block = |(at, block): (usize, &str)| {
             let block = Fields::parse(block).ok()?;
             let data = ObjectText::new()
                 .raw("delta", Some(block.raw_text("text")?))
-                .raw("item_id", payload.raw_text("id"))
+                .raw("item_id", item_id)
                 .raw(index, at.to_string().as_str())
                 .text("phase", phase);
             Some(Told::new(EventKind::ReasoningDelta, data))
         };
-        blocks.filter_map(tell_block).collect()
+        blocks.into_iter().enumerate().filter_map(tell_block).collect()
     };
     let mut told = tell("summary", "summary_index", "summary");
     told.extend(tell("content", "content_index", "text"));

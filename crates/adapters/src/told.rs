@@ -11,6 +11,27 @@ const BEGINS_CHARS_MAX: usize = 80;
 /// How long a line's own name may be: an id takes 1024 bytes, of which the source and the event's number take some.
 const LINE_ID_BYTES_MAX: usize = 900;
 
+/// Blocks of one line that become events of their own, at the most. No client writes so many: the line is told as
+/// `unknown`, whole in its payload.
+pub(crate) const BLOCKS_MAX: usize = 1024;
+
+/// Bytes that a text which several events of a line share may take in all of them together: one that would take more is
+/// left out, and stands in the payload alone. Else a line of a long text and many short blocks could take any memory.
+const SHARED_BYTES_MAX: usize = 16 << 20;
+
+/// The longest name of a tool that is remembered for its results.
+pub(crate) const TOOL_NAME_BYTES_MAX: usize = 1 << 10;
+
+/// The items of a list that become events; none where they are too many.
+pub(crate) fn blocks<'a>(of: &Fields<'a>, list: &str) -> Vec<&'a str> {
+    of.list(list).filter(|blocks| blocks.len() <= BLOCKS_MAX).unwrap_or_default()
+}
+
+/// A text that this many events share, unless it is too long for that.
+pub(crate) fn shared<T: AsRef<str>>(text: Option<T>, events: usize) -> Option<T> {
+    text.filter(|text| events <= 1 || text.as_ref().len().saturating_mul(events) <= SHARED_BYTES_MAX)
+}
+
 /// One event before it has its envelope.
 pub(crate) struct Told {
     pub(crate) kind: EventKind,
@@ -94,7 +115,11 @@ impl Envelope<'_> {
     /// The events, in order.
     pub(crate) fn around(self, told: Vec<Told>) -> Result<Vec<RuntimeEvent>, AdapterError> {
         let session_id = self.session_id.filter(|id| AdapterSessionId::new(id.as_str()).is_ok());
-        let context = self.context.finish();
+        // The payload has all of it in any case.
+        let context = shared(Some(self.context.finish()), told.len()).unwrap_or_else(|| "{}".to_owned());
+        let hook_name = shared(Some(self.hook_name), told.len());
+        let agent_id = shared(self.agent_id, told.len());
+        let agent_type = shared(self.agent_type, told.len());
         let timestamp = self.timestamp.map(|time| time.to_string());
         let prefix = self.source.prefix();
         let with_envelope = |(at, told): (usize, Told)| {
@@ -104,12 +129,12 @@ impl Envelope<'_> {
                 .raw("timestamp", timestamp.as_deref())
                 .text("kind", told.kind.as_str())
                 .raw("data", told.data.finish().as_str())
-                .text("hookName", self.hook_name.as_str())
+                .text("hookName", hook_name.as_deref())
                 .text("sessionId", session_id.as_deref())
                 .text("toolName", told.tool_name.as_deref())
                 .text("toolUseId", told.tool_use_id.as_deref())
-                .text("agentId", self.agent_id.as_deref())
-                .text("agentType", self.agent_type.as_deref())
+                .text("agentId", agent_id.as_deref())
+                .text("agentType", agent_type.as_deref())
                 .raw("context", context.as_str())
                 .raw("interaction", interaction(self.expects_decision))
                 .raw("recorder", self.recorder.as_deref().filter(|_| at == 0))

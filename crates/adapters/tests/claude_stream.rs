@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{NOW, hostile_lines, values_of};
+use common::{NOW, assert_bounded, hostile_lines, values_of};
 use runledger_adapters::{AdapterError, ClaudeOutcome, ClaudeStream};
 use runledger_events::{EventKind, KindFacts, RuntimeEvent, TimestampMs};
 
@@ -258,4 +258,29 @@ fn words_that_the_client_put_in_itself_are_no_prompt() {
     assert_eq!(kinds(&mut stream, &line("[Request interrupted by user for tool use]", "")), ["unknown"]);
     let output = r#"{"type":"user","message":{"content":"<local-command-stdout>Compacted</local-command-stdout>"}}"#;
     assert_eq!(kinds(&mut stream, output), ["unknown"]);
+}
+
+#[test]
+fn a_line_of_long_texts_and_many_blocks_takes_bounded_memory() {
+    let long = "x".repeat(1 << 20);
+    let blocks = |block: &str, count: usize| vec![block; count].join(",");
+    let of = |role: &str, blocks: String, more: &str| {
+        format!(
+            r#"{{"type":"{role}","message":{{"id":"m","content":[{blocks}]{more}}},"agent_id":"{long}","uuid":"u"}}"#
+        )
+    };
+    let model = format!(r#","model":"{long}""#);
+    let init = format!(r#"{{"type":"system","subtype":"init","cwd":"{long}","session_id":"s1","model":"m"}}"#);
+    let call = format!(r#"{{"type":"tool_use","id":"t","name":"{long}"}}"#);
+    let result = r#"{"type":"tool_result","tool_use_id":"t"}"#;
+    let text = r#"{"type":"text","text":""}"#;
+    let lines = [
+        init,
+        of("assistant", call, ""),
+        of("assistant", blocks(text, 1000), &model),
+        of("user", blocks(result, 1000), ""),
+        of("user", blocks("{}", 100_000), ""),
+        of("assistant", blocks("{}", 100_000), &model),
+    ];
+    assert_bounded(&mut ClaudeStream::new(), &lines);
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{NOW, assert_told, events, hostile_lines};
+use common::{NOW, assert_bounded, assert_told, events, hostile_lines};
 use runledger_adapters::{AdapterError, ClaudeTranscript, LineAdapter};
 use runledger_events::{EventKind, KindFacts, RuntimeEvent, TimestampMs};
 
@@ -189,4 +189,23 @@ fn any_line_is_told_or_refused_without_a_panic() {
             Err(error) => panic!("{error}: {line}"),
         }
     }
+}
+
+#[test]
+fn a_line_of_long_texts_and_many_blocks_takes_bounded_memory() {
+    let long = "x".repeat(1 << 20);
+    let of = |role: &str, block: &str, count: usize| {
+        let blocks = vec![block; count].join(",");
+        let message = format!(r#"{{"id":"{long}","model":"{long}","content":[{blocks}]}}"#);
+        format!(
+            r#"{{"type":"{role}","cwd":"{long}","promptId":"{long}","sessionId":"s","uuid":"u","message":{message}}}"#
+        )
+    };
+    let lines = [
+        of("assistant", r#"{"type":"text","text":""}"#, 1000),
+        of("user", r#"{"type":"tool_result"}"#, 1000),
+        of("assistant", "{}", 100_000),
+        of("user", r#"{"type":"tool_result"}"#, 100_000),
+    ];
+    assert_bounded(&mut ClaudeTranscript::new(), &lines);
 }

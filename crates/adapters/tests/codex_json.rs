@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{NOW, assert_told, events, hostile_lines};
+use common::{NOW, assert_bounded, assert_told, events, hostile_lines};
 use runledger_adapters::{AdapterError, CodexJson, CodexOutcome, LineAdapter};
 use runledger_events::{EventKind, Tokens};
 
@@ -140,4 +140,20 @@ fn any_line_is_told_or_refused_without_a_panic() {
             Err(error) => panic!("{error}: {line}"),
         }
     }
+}
+
+#[test]
+fn a_line_of_long_texts_and_many_blocks_takes_bounded_memory() {
+    let long = "x".repeat(1 << 20);
+    let of = |count: usize| {
+        let agents: Vec<String> = (0..count).map(|at| format!("\"{at}\"")).collect();
+        let states: Vec<String> = agents.iter().map(|agent| format!(r#"{agent}:{{"status":"completed"}}"#)).collect();
+        let item = format!(
+            r#"{{"type":"collab_tool_call","tool":"spawn_agent","sender_thread_id":"{long}","prompt":"{long}","receiver_thread_ids":[{}],"agents_states":{{{}}}}}"#,
+            agents.join(","),
+            states.join(",")
+        );
+        format!(r#"{{"type":"item.completed","item":{item}}}"#)
+    };
+    assert_bounded(&mut CodexJson::new(), &[of(2), of(500), of(100_000)]);
 }

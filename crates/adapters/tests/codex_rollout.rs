@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{NOW, assert_told, events, hostile_lines};
+use common::{NOW, assert_bounded, assert_told, events, hostile_lines};
 use runledger_adapters::{AdapterError, CodexRollout, LineAdapter};
 use runledger_events::EventKind;
 
@@ -162,4 +162,18 @@ fn any_line_is_told_or_refused_without_a_panic() {
             Err(error) => panic!("{error}: {line}"),
         }
     }
+}
+
+#[test]
+fn a_line_of_long_texts_and_many_blocks_takes_bounded_memory() {
+    let long = "x".repeat(1 << 20);
+    let of = |count: usize| {
+        let blocks = vec![r#"{"text":""}"#; count].join(",");
+        let payload = format!(
+            r#"{{"type":"reasoning","id":"{long}","turn_id":"{long}","summary":[{blocks}],"content":[{blocks}]}}"#
+        );
+        format!(r#"{{"type":"response_item","payload":{payload}}}"#)
+    };
+    let meta = format!(r#"{{"type":"session_meta","payload":{{"id":"t","cwd":"{long}"}}}}"#);
+    assert_bounded(&mut CodexRollout::new(), &[meta, of(1000), of(100_000)]);
 }

@@ -73,6 +73,20 @@ pub(crate) fn hostile_lines(lines: &[&str]) -> Vec<String> {
     hostile
 }
 
+/// What these lines tell takes no more memory than a bound, and the last one, of too many blocks, is told as unknown.
+pub(crate) fn assert_bounded(adapter: &mut dyn LineAdapter, lines: &[String]) {
+    for line in lines {
+        let events = events(adapter, line);
+        let bytes: usize = events.iter().map(|event| event.json().len()).sum();
+        assert!(bytes < 4 * line.len() + (8 << 20), "{bytes} bytes of a line of {}", line.len());
+    }
+    let last = events(adapter, lines.last().unwrap());
+    assert_eq!(last.iter().map(|event| event.kind().to_string()).collect::<Vec<_>>(), ["unknown"]);
+    let json = runledger_events::readable(last[0].json()).into_owned();
+    let payload = runledger_events::Fields::parse(&json).unwrap().raw("payload").map(str::len);
+    assert_eq!(payload, lines.last().map(String::len), "and has the whole line");
+}
+
 /// Where each value after a `:` begins and ends in this JSON text without blanks.
 pub(crate) fn values_of(json: &str) -> Vec<(usize, usize)> {
     let starts = json.match_indices("\":").map(|(at, _)| at + 2);
