@@ -216,6 +216,8 @@ fn a_line_of_export_that_is_damaged_is_reported_and_the_others_kept() {
         change("salt", json!("00")),
         change("stream", json!("")),
         change("stream_version", json!("one")),
+        change("kind", json!("k".repeat(1025))),
+        change("correlation_id", json!("c".repeat(1025))),
         change("event", json!({"no": "kind"})),
         change("event", Value::Null).replace("\"commitment\":\"", "\"commitment\":\"zz"),
     ];

@@ -130,6 +130,9 @@ kinds! {
 }
 
 impl EventKind {
+    /// The longest name of a kind, in bytes: the log has an index of them.
+    pub const BYTES_MAX: usize = 1024;
+
     /// Whether it is one of the project's own kinds, whose `data` has to be of their shape; decisions are others' too.
     pub fn has_own_shape(&self) -> bool {
         self.is_workflow()

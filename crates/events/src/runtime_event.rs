@@ -90,6 +90,9 @@ impl RuntimeEvent {
                 .text("kind")
                 .filter(|kind| !kind.is_empty())
                 .ok_or(RuntimeEventError::Field { field: "kind", expected: "a string with at least one character" })?;
+            if kind.len() > EventKind::BYTES_MAX {
+                return Err(RuntimeEventError::Field { field: "kind", expected: "a string of at most 1024 bytes" });
+            }
             let kind = EventKind::parse(&kind);
             let data_json = event.get("data").map(|raw| raw.get());
             let facts = Facts::read(&kind, &event, &event.object("data"), data_json)?;

@@ -358,4 +358,7 @@ fn what_is_wrong_with_an_envelope_is_named() {
     }
     let error = RuntimeEvent::from_json(&format!(r#"{{"kind":"setup","id":"{long}"}}"#)).unwrap_err().to_string();
     assert!(error.starts_with("an event id has 1025 bytes; at most 1024"), "{error}");
+    let error = RuntimeEvent::from_json(&format!(r#"{{"kind":"{long}"}}"#)).unwrap_err().to_string();
+    assert_eq!(error, "`kind` is not a string of at most 1024 bytes");
+    assert!(RuntimeEvent::from_json(&format!(r#"{{"kind":"{}"}}"#, &long[1..])).is_ok());
 }

@@ -144,6 +144,13 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
         text.as_deref()
             .map(|text| from_hex(text).ok_or(ExportedError::Field { field, expected: "bytes in hexadecimal" }))
     };
+    let is_short = |text: &str| text.len() <= EventKind::BYTES_MAX;
+    let correlation_id = exported.correlation_id.as_deref().unwrap_or_default();
+    for (field, is_taken) in [("kind", is_short(&exported.kind)), ("correlation_id", is_short(correlation_id))] {
+        if !is_taken {
+            return Err(ExportedError::Field { field, expected: "a string of at most 1024 bytes" });
+        }
+    }
     let kind = EventKind::parse(&exported.kind);
     let given_facts = hex("facts", &exported.facts).transpose()?;
     let codec = Codec::default();
