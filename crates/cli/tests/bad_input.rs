@@ -207,13 +207,15 @@ fn a_workflow_file_that_cannot_be_used_is_named_and_nothing_is_written() {
     for (name, content) in garbled {
         room.write(name, content);
     }
+    room.write("long.json", format!("{{\"name\":\"{}\"}}", "n".repeat(1 << 20)));
     std::fs::create_dir(room.path("folder.json")).unwrap();
     let before = contents(&room.project());
-    let names = garbled.iter().map(|(name, _)| *name).chain(["folder.json", "missing.json"]);
+    let names = garbled.iter().map(|(name, _)| *name).chain(["folder.json", "missing.json", "long.json"]);
     for name in names {
         let path = room.path(name).display().to_string();
         let told = run(&mut room.exec(&["--workflow", &path], "touch ran")).is_refused_with(3);
         assert!(told.contains(&path), "{told}");
+        assert_eq!(told.contains("longer than 1048576 bytes"), name == "long.json", "{told}");
         nothing_was_written(&room, &before);
     }
 }
@@ -365,12 +367,13 @@ fn a_tracker_that_cannot_be_made_is_named_and_nothing_is_written() {
 }
 
 #[test]
-fn instructions_outside_the_project_are_refused_and_nothing_is_written() {
+fn instructions_that_are_outside_the_project_or_cannot_be_read_are_refused_and_nothing_is_written() {
     let room = Room::new();
     room.write("secret.md", "secret");
     room.write("project/latin1.md", b"caf\xe9");
+    room.write("project/long.md", "x".repeat((1 << 20) + 1));
     let before = contents(&room.project());
-    for path in ["../secret.md", "latin1.md"] {
+    for path in ["../secret.md", "latin1.md", "long.md"] {
         for loop_config in [Value::Null, json!({"trackerPath": "tracker.md"})] {
             let workflow = json!({"name": "n", "workflowFile": path, "loop": loop_config});
             exec_with(&room, &workflow, &[]).is_refused_with(3);

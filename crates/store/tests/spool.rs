@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use runledger_events::{RuntimeEvent, SessionId};
-use runledger_store::{EventLog, OpenOptions, Spool, SpoolRecord, Taken, take_in};
+use runledger_store::{EventLog, OpenOptions, SPOOL_BYTES_MAX, Spool, SpoolRecord, Taken, take_in};
 use support::{Place, all, append_one, assert_verifies, prompt};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,6 +93,19 @@ fn several_spools_come_back_by_time_and_each_in_its_own_order() {
     let taken = take_in(&place.log(), &[one, other], PATIENCE, None, &|| true).unwrap();
     assert_eq!(taken, Taken { events: 6, rejected: 0, is_left: false });
     assert_eq!(ids(&place), names([1, 2, 4, 5, 3, 6]));
+}
+
+#[test]
+fn a_file_longer_than_a_whole_spool_is_named_and_not_read() {
+    let place = Place::new();
+    let spool = spool(&place, "spool");
+    spool.append(&record(1, ""), PATIENCE).unwrap();
+    let entries = spool.folder().join("entries");
+    std::fs::File::options().write(true).open(&entries).unwrap().set_len(SPOOL_BYTES_MAX + 1).unwrap();
+    let error = take_in(&place.log(), std::slice::from_ref(&spool), PATIENCE, None, &|| true).unwrap_err();
+    let named = format!("00000001 has {} bytes, and a whole spool {SPOOL_BYTES_MAX} at the most", SPOOL_BYTES_MAX + 1);
+    assert!(error.to_string().contains(&named), "{error}");
+    assert_eq!(files(&spool).len(), 1, "it is still there");
 }
 
 #[test]

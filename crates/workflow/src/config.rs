@@ -9,10 +9,13 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::bounded;
 use crate::error::ConfigError;
 
 /// Fields that the reference's files do not have.
 const OURS: [&str; 3] = ["permissions", "retry", "iteration_delay_ms"];
+/// The longest workflow file, in bytes; the log keeps it whole.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The longest that a question may wait for, where it does not wait for as long as it takes: a year, in milliseconds.
 const ASK_TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
@@ -129,8 +132,8 @@ impl WorkflowConfig {
     /// # Errors
     /// [`ConfigError`] names the file and what is wrong with it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = bounded::read_text(path, FILE_BYTES_MAX)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text).map_err(|source| ConfigError::Shape { path: path.to_owned(), source })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::bounded;
 use crate::config::WorkflowConfig;
 use crate::error::ConfigError;
 use crate::harness::Instructions;
@@ -9,6 +10,9 @@ use crate::paths;
 
 /// The file that the composed instructions are written to, beside the workflow's own.
 const COMPOSED: &str = ".composed-system-prompt.md";
+
+/// The longest file of instructions, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 const PROTOCOL: &str = "# How this loop works
 
@@ -48,7 +52,7 @@ pub(crate) fn compose(
         return Ok(None);
     };
     let path = paths::inside(project_dir, relative, "workflowFile")?;
-    let own = match std::fs::read_to_string(&path) {
+    let own = match bounded::read_text(&path, FILE_BYTES_MAX) {
         Ok(text) => text,
         // A missing file means that there are no instructions.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

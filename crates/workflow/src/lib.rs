@@ -17,6 +17,7 @@
 //! ```
 
 mod asked;
+mod bounded;
 mod cancel;
 mod commands;
 mod config;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use runledger_events::{TrackerFacts, content_digest};
 
+use crate::bounded;
 use crate::config::LoopConfig;
 use crate::decide::TrackerReading;
 use crate::error::ConfigError;
@@ -94,31 +95,31 @@ pub(crate) fn create(path: &Path, relative: &str, session_id: &str, goal: &str) 
 /// # Errors
 /// What is no regular file, such as a pipe, which would keep the run waiting, or is longer than any tracker.
 pub(crate) fn read(path: &Path, config: &LoopConfig) -> Result<Option<TrackerReading>, std::io::Error> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => return Err(std::io::Error::other("it is no regular file")),
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            return Err(std::io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes")));
-        }
-        _ => {}
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(std::io::Error::other("it is no regular file"));
     }
-    let bytes = match std::fs::read(path) {
+    let bytes = match bounded::read(path, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let whole = String::from_utf8_lossy(&bytes);
-    let mut text = whole.as_ref();
-    if text.len() > TEXT_BYTES_MAX {
-        text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+    Ok(Some(TrackerReading::of(&bytes, config)))
+}
+
+impl TrackerReading {
+    /// What these bytes of a tracker say. Those that are no UTF-8 are shown as U+FFFD.
+    pub fn of(bytes: &[u8], config: &LoopConfig) -> Self {
+        let whole = String::from_utf8_lossy(bytes);
+        let text = &whole[..whole.floor_char_boundary(TEXT_BYTES_MAX)];
+        Self {
+            facts: TrackerFacts {
+                digest: content_digest(bytes).to_string(),
+                bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+                is_whole: text.len() == whole.len(),
+            },
+            text: text.to_owned(),
+            is_skeleton: whole.lines().any(|line| line.trim() == SKELETON_MARKER),
+            verdict: Verdict::of(&whole, config),
+        }
     }
-    Ok(Some(TrackerReading {
-        facts: TrackerFacts {
-            digest: content_digest(&bytes).to_string(),
-            bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            is_whole: text.len() == whole.len(),
-        },
-        text: text.to_owned(),
-        is_skeleton: whole.lines().any(|line| line.trim() == SKELETON_MARKER),
-        verdict: Verdict::of(&whole, config),
-    }))
 }

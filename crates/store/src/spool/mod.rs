@@ -44,6 +44,16 @@ pub enum SpoolError {
         /// Its bound.
         bytes_max: u64,
     },
+    /// A file of it is longer than a whole spool, so no hook has written it.
+    #[error("{path} has {bytes} bytes, and a whole spool {bytes_max} at the most; move it away, and look what it is")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The longest taken.
+        bytes_max: u64,
+    },
     /// Another process held it all the while.
     #[error("the spool {folder} is held by another process")]
     Busy {

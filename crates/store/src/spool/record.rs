@@ -54,7 +54,10 @@ impl SpoolRecord {
     }
 
     /// The line, with its line break.
-    pub(crate) fn to_line(&self) -> Result<String, serde_json::Error> {
+    ///
+    /// # Errors
+    /// serde_json's, where the event's text is no JSON.
+    pub fn to_line(&self) -> Result<String, serde_json::Error> {
         let event: &RawValue = serde_json::from_str(self.event.json())?;
         let line = Line {
             v: VERSION,
@@ -71,7 +74,7 @@ impl SpoolRecord {
     ///
     /// # Errors
     /// Why it cannot be taken.
-    pub(crate) fn from_line(line: &[u8]) -> Result<Self, String> {
+    pub fn from_line(line: &[u8]) -> Result<Self, String> {
         let (sum, json) = line.split_at_checked(CHECKSUM_CHARS).ok_or("the record is torn")?;
         let json = json.strip_prefix(b" ").ok_or("the record is torn")?;
         if sum != checksum(json).as_bytes() {

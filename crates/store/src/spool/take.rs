@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{LOCK, Spool, SpoolError, SpoolRecord, TAKE_LOCK};
+use super::{LOCK, SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TAKE_LOCK};
 use crate::error::{AppendError, StorageError};
 use crate::log::EventLog;
 use crate::new_event::StreamAppend;
@@ -128,6 +128,10 @@ impl Source<'_> {
                 let Some(file) = self.files.front() else {
                     break;
                 };
+                let bytes = std::fs::metadata(file).map_err(SpoolError::io(file))?.len();
+                if bytes > SPOOL_BYTES_MAX {
+                    return Err(SpoolError::TooLong { path: file.clone(), bytes, bytes_max: SPOOL_BYTES_MAX });
+                }
                 let bytes = std::fs::read(file).map_err(SpoolError::io(file))?;
                 let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
                 self.lines = Some(lines.map(<[u8]>::to_vec).collect());

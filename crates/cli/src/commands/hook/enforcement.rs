@@ -10,7 +10,7 @@ use runledger_events::PermissionPolicy;
 use serde_json::Value;
 
 use super::install::{Client, TIMEOUT_OF_QUESTIONS_S, TIMEOUT_S, own_program};
-use super::settings_file::{Scope, read_by};
+use super::settings_file::{Scope, read_by, read_text};
 
 /// How long a client waits for a hook whose entry does not say, in seconds.
 const TIMEOUT_OF_CLIENTS_S: f64 = 600.0;
@@ -150,7 +150,7 @@ fn needed_s(permissions: &PermissionPolicy) -> u32 {
 /// The settings in a file, where there is one.
 fn read(path: &Path, client: &'static str) -> Result<Option<Value>, NotEnforced> {
     let unreadable = |reason: String| NotEnforced::Unreadable { path: path.display().to_string(), reason, client };
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_text(path) {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(unreadable(format!("it cannot be read: {error}"))),

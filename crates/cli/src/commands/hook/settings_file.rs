@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -42,6 +42,19 @@ struct Report<'a> {
     diff: &'a [String],
 }
 
+/// The longest file of settings that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// The text of a file of settings.
+pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes, and no more are read")));
+    }
+    Ok(text)
+}
+
 impl SettingsFile {
     /// Reads the client's settings, which may be missing.
     pub(crate) fn open(client: Client, scope: Scope) -> anyhow::Result<Self> {
@@ -52,7 +65,7 @@ impl SettingsFile {
                 .map_err(|error| CouldNotStart(format!("the current folder cannot be told: {error}")))?,
         };
         let path = path(client, scope, &folder, &|name| std::env::var_os(name))?;
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_text(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
