@@ -4,7 +4,7 @@
 //! and fields is the stored format of the newest codec version (tests/golden): add a codec version, never reorder.
 
 use crate::ids::EventId;
-use crate::json::Object;
+use crate::json::{Object, brief};
 use crate::kind::EventKind;
 use crate::relay_event::{AppliedRule, RelayDelivered, RelayRequest, RelayWithdrawn, Timer};
 use crate::runtime_event::RuntimeEventError;
@@ -279,5 +279,5 @@ impl DecisionFacts {
 
 fn workflow_data<T: serde::de::DeserializeOwned>(kind: &EventKind, data: Option<&str>) -> Result<T, RuntimeEventError> {
     serde_json::from_str(data.unwrap_or("{}"))
-        .map_err(|source| RuntimeEventError::WorkflowData { kind: kind.clone(), source })
+        .map_err(|source| RuntimeEventError::WorkflowData { kind: kind.clone(), source: brief(source) })
 }

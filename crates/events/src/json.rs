@@ -60,6 +60,20 @@ fn unicode_escape(bytes: &[u8], at: usize) -> Option<u32> {
     std::str::from_utf8(&escape[2..]).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok())
 }
 
+/// Bytes of what an error of serde_json quotes, about, at the most.
+const ERROR_BYTES_MAX: usize = 512;
+
+/// The same error, where it quotes a long text only its beginning: whoever is told of it need not read the whole input.
+pub fn brief(error: serde_json::Error) -> serde_json::Error {
+    let text = error.to_string();
+    if text.len() <= 2 * ERROR_BYTES_MAX {
+        return error;
+    }
+    let begin = &text[..text.floor_char_boundary(ERROR_BYTES_MAX)];
+    let (line, column) = (error.line(), error.column());
+    serde::de::Error::custom(format_args!("{begin}… at line {line} column {column}"))
+}
+
 /// Bytes of one text in the facts, at the most: facts are small, and never erased.
 const FACT_BYTES_MAX: usize = 1 << 10;
 
@@ -69,7 +83,7 @@ pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     pub(crate) fn parse(json: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json)
+        serde_json::from_str(json).map_err(brief)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -187,6 +201,15 @@ mod tests {
         let text: Vec<String> = serde_json::from_str(&readable(json)).expect("strict JSON");
         assert_eq!(text, ["😀 \\ud83d \u{fffd} x \u{fffd} \u{fffd}😀"]);
         assert!(matches!(readable(r#"{"a":"\u00e9"}"#), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn an_error_quotes_the_beginning_of_a_long_text() {
+        let error = |json: &str| Object::parse(json).expect_err("no object").to_string();
+        assert_eq!(error("\"é\""), "invalid type: string \"é\", expected a JSON object at line 1 column 4");
+        let long = error(&format!("\"{}\"", "é".repeat(100_000)));
+        assert!(long.starts_with("invalid type: string \"éé") && long.len() < 600, "{long}");
+        assert!(long.ends_with("é… at line 1 column 200002"), "{long}");
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub use facts::{DecisionFacts, Facts, KindFacts};
 pub use fingerprint::call_fingerprint;
 pub use ids::{AdapterSessionId, EventId, IdError, LogId, RequestId, RunId, SessionId, StreamName};
 pub use iteration_state::{IterationOutcome, IterationState};
-pub use json::readable;
+pub use json::{brief, readable};
 pub use json_text::{Fields, ObjectText, as_text, quoted};
 pub use kind::EventKind;
 pub use permission_match::Ruling;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use runledger_events::{
     AdapterSessionId, Codec, Digest, EventId, EventKind, Facts, IdError, KindFacts, Metadata, Position, RunId,
-    RuntimeEvent, RuntimeEventError, SALT_BYTES, Salt, SessionId, StreamName, StreamVersion, TimestampMs, commitment,
+    RuntimeEvent, RuntimeEventError, SALT_BYTES, Salt, SessionId, StreamName, StreamVersion, TimestampMs, brief,
+    commitment,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -139,7 +140,7 @@ pub(crate) fn exported_line(codec: &Codec, raw: &RawEvent) -> Result<String, Rea
 /// # Errors
 /// [`ExportedError`] when the line is of another shape.
 pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
-    let exported: Exported<'_> = serde_json::from_str(line)?;
+    let exported: Exported<'_> = serde_json::from_str(line).map_err(brief)?;
     let hex = |field: &'static str, text: &Option<String>| {
         text.as_deref()
             .map(|text| from_hex(text).ok_or(ExportedError::Field { field, expected: "bytes in hexadecimal" }))

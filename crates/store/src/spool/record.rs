@@ -1,6 +1,6 @@
 //! One event in a spool: a line with a checksum, so that a torn one is known and costs nothing but itself.
 
-use runledger_events::{Metadata, RunId, RuntimeEvent, SessionId, StreamName, content_digest};
+use runledger_events::{Metadata, RunId, RuntimeEvent, SessionId, StreamName, brief, content_digest};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -80,8 +80,8 @@ impl SpoolRecord {
         if sum != checksum(json).as_bytes() {
             return Err("the record is torn".to_owned());
         }
-        let line: Line<'_> =
-            serde_json::from_slice(json).map_err(|error| format!("the record is of no known shape: {error}"))?;
+        let line: Line<'_> = serde_json::from_slice(json)
+            .map_err(|error| format!("the record is of no known shape: {}", brief(error)))?;
         if line.v > VERSION {
             return Err(format!("the record has version {}; this program knows {VERSION}", line.v));
         }
