@@ -1,0 +1,4 @@
+//! libFuzzer on `hook`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| runledger_fuzz::hook(bytes));

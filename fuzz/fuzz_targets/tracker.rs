@@ -1,0 +1,4 @@
+//! libFuzzer on `tracker`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| runledger_fuzz::tracker(bytes));
