@@ -97,3 +97,19 @@ fn no_program_that_is_built_for_use_has_failpoints() {
     }
     assert_eq!(enabled_by_tests, 1, "the tests that need them have them");
 }
+
+#[test]
+fn each_direct_dependency_of_each_workspace_stands_in_the_document() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let document = std::fs::read_to_string(format!("{root}/docs/dependencies.md")).unwrap();
+    let rows: Vec<&str> = document.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
+    for workspace in [".", "bench", "fuzz"] {
+        let manifest = format!("{root}/{workspace}/Cargo.toml");
+        let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
+        let direct = metadata.packages.iter().flat_map(|package| &package.dependencies);
+        for name in direct.map(|dependency| &dependency.name).filter(|name| !name.starts_with("runledger-")) {
+            let names_it = |row: &&str| row.split(", ").any(|one| one.split(' ').next() == Some(name));
+            assert!(rows.iter().any(|row| names_it(&row)), "{workspace}: {name} has no row in docs/dependencies.md");
+        }
+    }
+}
