@@ -45,7 +45,8 @@ impl<R: BufRead> Lines<R> {
                 return Ok(None);
             }
             let mut bytes_max = self.bytes_max;
-            if bytes.len() > bytes_max && bytes.starts_with(EXPORTED) {
+            let is_cut = bytes.len() > bytes_max && bytes.last() != Some(&b'\n');
+            if is_cut && bytes.starts_with(EXPORTED) {
                 // A line of `export` holds an event that a log has taken, and some more.
                 bytes_max = bytes_max.max(EXPORTED_BYTES_MAX);
                 read += self.read_up_to(bytes_max - bytes.len(), &mut bytes)?;
@@ -121,5 +122,18 @@ mod tests {
         }
         assert_eq!(found, [(1, true), (4, false), (5, false), (6, true)]);
         assert_eq!(lines.bytes_read(), text.len() as u64);
+    }
+
+    #[test]
+    fn a_line_of_export_that_is_just_as_long_as_is_taken_ends_at_its_own_break() {
+        let text = b"{\"position\":1}\n{\"position\":2}\n{\"position\":345}\nlast".to_vec();
+        let mut lines = Lines::new(&text[..], 14);
+        let mut found = Vec::new();
+        while let Some((number, line)) = lines.next().expect("memory") {
+            found.push((number, line));
+        }
+        let texts = ["{\"position\":1}\n", "{\"position\":2}\n", "{\"position\":345}\n", "last"];
+        let texts = texts.map(|text| Line::Text(text.to_owned()));
+        assert_eq!(found, (1..).zip(texts).collect::<Vec<_>>());
     }
 }
