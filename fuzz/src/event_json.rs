@@ -62,7 +62,8 @@ pub fn runtime_lines(bytes: &[u8]) {
         last = number;
         match line {
             Line::Text(text) => {
-                assert!(!text.trim_end_matches('\n').contains('\n') && !text.trim().is_empty());
+                assert!(!text.trim_end_matches('\n').contains('\n'), "one line at a time");
+                assert!(!text.bytes().all(|byte| byte.is_ascii_whitespace()), "blank lines are left out");
                 let is_exported = text.starts_with("{\"position\":");
                 assert!(text.len() <= bytes_max + 1 || is_exported, "{} bytes where {bytes_max} are taken", text.len());
                 one(&text);

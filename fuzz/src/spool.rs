@@ -7,7 +7,7 @@ use runledger_store::SpoolRecord;
 pub fn spool(bytes: &[u8]) {
     line(bytes);
     let checksum = content_digest(bytes).to_string();
-    line(&[checksum[..16].as_bytes(), b" ", bytes].concat());
+    line(&[&checksum.as_bytes()[..16], b" ", bytes].concat());
 }
 
 fn line(bytes: &[u8]) {

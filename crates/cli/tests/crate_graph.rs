@@ -109,7 +109,7 @@ fn each_direct_dependency_of_each_workspace_stands_in_the_document() {
         let direct = metadata.packages.iter().flat_map(|package| &package.dependencies);
         for name in direct.map(|dependency| &dependency.name).filter(|name| !name.starts_with("runledger-")) {
             let names_it = |row: &&str| row.split(", ").any(|one| one.split(' ').next() == Some(name));
-            assert!(rows.iter().any(|row| names_it(&row)), "{workspace}: {name} has no row in docs/dependencies.md");
+            assert!(rows.iter().any(names_it), "{workspace}: {name} has no row in docs/dependencies.md");
         }
     }
 }
