@@ -1,5 +1,6 @@
 //! Payloads as a live hook gets them.
 
+use runledger_adapters::redact_secrets;
 use runledger_events::call_fingerprint;
 use runledger_store::SpoolRecord;
 
@@ -13,7 +14,8 @@ use payload::Payload;
 
 /// Any bytes on standard input.
 pub fn hook(bytes: &[u8]) {
-    match Payload::read(bytes).expect("memory can be read") {
+    stays_json_without_secrets(bytes);
+    match Payload::read(bytes, false).expect("memory can be read") {
         Payload::Nothing => assert!(std::str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty())),
         Payload::Unusable { bytes: kept, reason } => {
             assert!(bytes.starts_with(&kept) && (1..4096).contains(&reason.len()));
@@ -32,6 +34,19 @@ pub fn hook(bytes: &[u8]) {
             }
             record.into_append().expect("the log takes it");
         }
+    }
+}
+
+/// Taking secrets out leaves JSON that reads, and nothing to take out a second time.
+fn stays_json_without_secrets(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let redacted = redact_secrets(text);
+    assert_eq!(redact_secrets(&redacted), redacted, "twice is once");
+    // A key whose name is a secret may meet another one: what is asked is that it reads.
+    if serde_json::from_str::<serde_json::Value>(text).is_ok() {
+        serde_json::from_str::<serde_json::Value>(&redacted).expect("JSON stays JSON");
     }
 }
 
