@@ -131,6 +131,9 @@ pub(crate) fn plain(text: &str) -> String {
             '\n' | '\r' | '\t' => ' ',
             // What turns the direction of writing could make a text look like another.
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            '\u{7f}' => '\u{2421}',
+            // As its picture: what was to drive a terminal is seen, and which it was.
+            control if control < ' ' => char::from_u32(0x2400 + u32::from(control)).unwrap_or('\u{fffd}'),
             control if control.is_control() => '\u{fffd}',
             other => other,
         })
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn text_of_an_agent_cannot_drive_the_terminal() {
-        assert_eq!(plain("a\x1b[2Jb\nc\u{202e}d"), "a\u{fffd}[2Jb c\u{fffd}d");
+        assert_eq!(plain("a\x1b[2Jb\nc\u{202e}d\x07\x7f\u{9b}e"), "a␛[2Jb c\u{fffd}d␇␡\u{fffd}e");
         assert_eq!(short("äöüß", 3), "äö…");
     }
 }

@@ -54,7 +54,8 @@ fn a_fork_begins_where_the_other_stood_and_leaves_it_as_it_was() {
     assert_ne!(fork["session_id"], origin["session_id"]);
     assert_eq!(turns(&tracker(&room, &fork)), ["turn 1 of the first", "turn 2 of the first"]);
 
-    let resumed = support::run(room.command(["resume", &fork_id]).env("WHOSE", "the fork"));
+    let resumed =
+        support::run(room.command(["resume", &fork_id]).envs([("WHOSE", "the fork"), ("RUNLEDGER_PASS_ENV", "WHOSE")]));
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     let fork = runs(&room, &fork_id);
     assert_eq!((&fork["status"], &fork["iteration"]), (&json!("completed"), &json!(4)));
