@@ -25,10 +25,7 @@ impl LedgerArg {
         if let Some(path) = &self.0 {
             return Ok(path.clone());
         }
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        variable("XDG_STATE_HOME")
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        user_folder("XDG_STATE_HOME", ".local/state")
             .map(|folder| folder.join("runledger/ledger.db"))
             .ok_or_else(|| Usage("neither HOME nor XDG_STATE_HOME is set: name the ledger with --db".to_owned()).into())
     }
@@ -81,6 +78,12 @@ impl LedgerArg {
         }
         Ok(queries)
     }
+}
+
+/// The folder that a variable of the XDG specification names, else the one of that name at home.
+pub(crate) fn user_folder(variable: &str, at_home: &str) -> Option<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    path(variable).filter(|folder| folder.is_absolute()).or_else(|| path("HOME").map(|home| home.join(at_home)))
 }
 
 /// The one run that a prefix fits, with its iterations.

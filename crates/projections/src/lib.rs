@@ -22,6 +22,7 @@ mod compare;
 mod error;
 mod feed_queries;
 mod file;
+mod generations;
 mod objects;
 mod pace;
 mod parked;

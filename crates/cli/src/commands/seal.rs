@@ -10,7 +10,7 @@ use runledger_store::{SealKey, SignedHead};
 use serde::Serialize;
 
 use crate::exit_code::{CouldNotStart, Exit, Usage};
-use crate::ledger::LedgerArg;
+use crate::ledger::{LedgerArg, user_folder};
 use crate::output::Output;
 use crate::render;
 
@@ -70,10 +70,7 @@ impl Seal {
         if let Some(path) = &self.key {
             return Ok(path.clone());
         }
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        variable("XDG_CONFIG_HOME")
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| variable("HOME").map(|home| home.join(".config")))
+        user_folder("XDG_CONFIG_HOME", ".config")
             .map(|folder| folder.join("runledger/seal.key"))
             .ok_or_else(|| Usage("neither HOME nor XDG_CONFIG_HOME is set: name the key with --key".to_owned()).into())
     }
