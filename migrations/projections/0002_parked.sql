@@ -10,10 +10,13 @@ CREATE TABLE parked_streams (
     PRIMARY KEY (projection, generation, stream)
 ) STRICT, WITHOUT ROWID;
 
--- Positions of the last erasure whose texts are gone: from the file's free pages, and from its write-ahead log too.
+-- Positions of the last erasure whose texts are gone: from this file's free pages, from its write-ahead log too, and from
+-- the files of the log that it is of.
 CREATE TABLE cleared (
-    id       INTEGER PRIMARY KEY CHECK (id = 1),
-    of_file  INTEGER NOT NULL,
-    of_wal   INTEGER NOT NULL
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    log_id  TEXT NOT NULL,
+    of_file INTEGER NOT NULL,
+    of_wal  INTEGER NOT NULL,
+    of_log  INTEGER NOT NULL
 ) STRICT;
-INSERT INTO cleared (id, of_file, of_wal) VALUES (1, 0, 0);
+INSERT INTO cleared (id, log_id, of_file, of_wal, of_log) VALUES (1, '', 0, 0, 0);

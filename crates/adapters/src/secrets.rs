@@ -20,7 +20,10 @@ const FORMS: [(&str, &str); 16] = [
     ("github_token", r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}"),
     ("gitlab_token", r"gl(?:pat|ptt|dt|rt|soat)-[A-Za-z0-9_-]{20,}"),
     ("aws_access_key_id", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}"),
-    ("aws_secret_key", r"(?i-u:aws_?secret(?:_?access)?_?key)[\\\x22' ]{0,4}[=:][\\\x22' ]{0,4}[A-Za-z0-9/+]{40}"),
+    (
+        "aws_secret_key",
+        r"(?i-u:aws_?secret(?:_?access)?_?key|secret_?access_?key)[\\\x22' ]{0,4}[=:][\\\x22' ]{0,4}[A-Za-z0-9/+]{40}",
+    ),
     ("google_key", r"AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}"),
     ("slack_token", r"xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"),
     ("stripe_key", r"[rs]k_(?:live|test)_[A-Za-z0-9]{20,}"),

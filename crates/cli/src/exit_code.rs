@@ -117,7 +117,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<RestoreError>() {
         return match error {
-            RestoreError::OtherLog { .. } | RestoreError::Newer { .. } | RestoreError::Apart { .. } => Some(Exit::No),
+            RestoreError::OtherLog { .. }
+            | RestoreError::Newer { .. }
+            | RestoreError::Apart { .. }
+            | RestoreError::Empty { .. } => Some(Exit::No),
             RestoreError::Backup(error) => of_cause(error),
             RestoreError::Open(_) => Some(Exit::CouldNotStart),
             RestoreError::Storage(_) => Some(Exit::Failed),
@@ -125,7 +128,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<RedactError>() {
         return Some(match error {
-            RedactError::NoEvent { .. } => Exit::No,
+            RedactError::NoEvent { .. } | RedactError::OfLedger { .. } => Exit::No,
             RedactError::Event { .. } | RedactError::NewEvent(_) => Exit::Usage,
             RedactError::Open(_) => Exit::CouldNotStart,
             RedactError::Append(_) | RedactError::Storage(_) => Exit::Failed,

@@ -33,6 +33,10 @@ pub(crate) fn looser(ledger: &Path, spools: &[PathBuf]) -> Vec<Loose> {
     }
     let loose = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok()?;
+        // Everybody's folder, as /tmp, is nobody's to shut.
+        if metadata.is_dir() && metadata.permissions().mode() & 0o1000 != 0 {
+            return None;
+        }
         let (mode, wanted) = (metadata.permissions().mode() & 0o777, if metadata.is_dir() { 0o700 } else { 0o600 });
         let (mode, wanted) = (mode & !wanted != 0).then(|| (format!("{mode:04o}"), format!("{wanted:04o}")))?;
         Some(Loose { path: path.display().to_string(), mode, wanted })

@@ -109,3 +109,32 @@ fn nothing_is_erased_where_the_copy_is_not_what_is_here_and_wrong_words_are_refu
         assert!(ran.stderr().contains(words), "{ran:?}");
     }
 }
+
+#[test]
+fn the_ledger_under_another_name_is_no_archive() {
+    let room = room();
+    let before = room.ok(["export"]);
+    room.sqlite().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let link = room.path("link.db");
+    std::fs::hard_link(room.ledger(), &link).unwrap();
+    let to = link.display().to_string();
+    let ran = run(&mut room.command(["archive", "--before", "2025-06-15", "--to", &to, "--apply"]));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr().contains("this is the ledger itself"), "{ran:?}");
+    assert_eq!(room.ok(["export"]), before);
+}
+
+#[test]
+fn an_event_that_names_another_session_or_none_is_not_erased_with_a_session_that_is_copied() {
+    let room = room();
+    // Given: an event in the stream of the session that does not say that it is of it.
+    let event = r#"{"id":"stray","timestamp":5,"kind":"user.prompt","data":{"prompt":"old said nothing"}}"#;
+    let event = NewEvent::new(RuntimeEvent::from_json(event).unwrap(), Metadata::default()).unwrap();
+    room.log().append(&StreamName::new("session/old").unwrap(), ExpectedVersion::Any, vec![event]).unwrap();
+    let to = room.path("archive.db").display().to_string();
+    let ran = run(&mut room.command(["archive", "--before", "2025-06-15", "--to", &to, "--apply"]));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    // It is not in the archive, so it is still here.
+    assert!(room.ok(["export"]).contains("old said nothing"));
+    assert!(!room.ok(["export"]).contains("old said 3"));
+}

@@ -85,3 +85,23 @@ fn what_is_wrong_is_said_with_what_to_do_next() {
     assert_eq!(run(&mut empty.command(["doctor"])).code, Some(3));
     assert!(empty.has_no_ledger());
 }
+
+#[test]
+fn read_models_that_have_seen_what_is_gone_stay_the_witness_of_it() {
+    let room = room();
+    room.ok(["feed", "--session", "s1"]);
+    let sqlite = room.sqlite();
+    sqlite
+        .execute_batch(
+            "DROP TRIGGER runtime_events_never_deleted; DROP TRIGGER streams_only_grow;
+             DELETE FROM runtime_events WHERE position > 3; UPDATE streams SET version = 3 WHERE name = 'session/s1'",
+        )
+        .unwrap();
+    drop(sqlite);
+    for _ in 0..2 {
+        let ran = run(&mut room.command(["doctor"]));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stdout().contains("has seen events up to position 5"), "{ran:?}");
+        assert!(ran.stdout().contains("keep a copy of the ledger and its read models as they are"), "{ran:?}");
+    }
+}

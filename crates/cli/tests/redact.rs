@@ -5,6 +5,8 @@ mod support;
 
 use std::path::Path;
 
+use runledger_events::{Metadata, RunId, RuntimeEvent, StreamName};
+use runledger_store::{ExpectedVersion, NewEvent};
 use support::{Room, run, run_with_input};
 
 /// Words that stand in the session `s1` alone, in a prompt, a call, its result, a message that streams, and a request.
@@ -173,10 +175,62 @@ fn while_somebody_reads_it_says_that_something_is_left_and_clears_it_the_next_ti
 
     let ran = run(&mut room.command(["redact", "--session", "s1", "--reason", "r"]));
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr().contains("somebody reads the log: its write-ahead log still has the text"), "{ran:?}");
+    assert!(
+        ran.stderr().contains("somebody reads the log, or there is no room: its files still have the text"),
+        "{ran:?}"
+    );
 
     drop(reader);
     let ran = run(&mut room.command(["redact", "--session", "s1", "--reason", "r"]));
     assert_eq!((ran.code, ran.stdout().as_str()), (Some(0), "nothing is left to erase\n"));
+    assert_eq!(traces(&room, &payloads), Vec::<String>::new());
+}
+
+#[test]
+fn a_run_that_may_go_on_keeps_its_rules_and_what_was_done_to_the_ledger_is_not_erased() {
+    let room = room();
+    let started = r#"{"id":"w1","timestamp":5,"kind":"workflow.start","data":{"run_id":"r1","session_id":"s2","harness":"command","max_iterations":3,"prompt":"go"}}"#;
+    let run_id: RunId = "r1".parse().unwrap();
+    let metadata = Metadata { session_id: "s2".parse().ok(), run_id: Some(run_id.clone()), ..Metadata::default() };
+    let event = NewEvent::new(RuntimeEvent::from_json(started).unwrap(), metadata).unwrap();
+    room.log().append(&StreamName::run(&run_id), ExpectedVersion::NoStream, vec![event]).unwrap();
+    for what in [["--session", "s2"], ["--event", "201"]] {
+        let ran = run(&mut room.command(["redact", what[0], what[1], "--reason", "r"]));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(
+            ran.stderr().contains("run r1 is not over") && ran.stderr().contains("`runledger cancel r1`"),
+            "{ran:?}"
+        );
+    }
+    room.ok(["redact", "--event", "1", "--reason", "a password"]);
+    let ran = run(&mut room.command(["redact", "--event", "202", "--reason", "r"]));
+    assert!(ran.code == Some(1) && ran.stderr().contains("tells what was done to the ledger itself"), "{ran:?}");
+}
+
+#[test]
+fn a_redacted_and_sealed_ledger_is_copied_whole_by_export_and_ingest() {
+    let room = room();
+    room.ok(["redact", "--event", "1", "--reason", "a password"]);
+    let key = room.path("seal.key").display().to_string();
+    room.ok(["seal", "--init", "--key", &key]);
+    room.ok(["seal", "--key", &key]);
+    let other = Room::new();
+    let ran = run_with_input(&mut other.command(["ingest", "--format", "runtime"]), room.ok(["export"]));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(other.events().len(), room.events().len());
+    other.verify();
+}
+
+#[test]
+fn the_doctor_clears_what_was_left_because_somebody_read() {
+    let room = room();
+    room.ok(["feed", "--session", "s1"]);
+    let payloads = payloads(&room, "s1");
+    let reader = rusqlite::Connection::open(room.ledger()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM runtime_events").unwrap();
+    assert_eq!(run(&mut room.command(["redact", "--session", "s1", "--reason", "r"])).code, Some(1));
+    drop(reader);
+    let ran = run(&mut room.command(["doctor"]));
+    assert!(ran.stdout().contains("nothing of them is left in the ledger's files"), "{ran:?}");
     assert_eq!(traces(&room, &payloads), Vec::<String>::new());
 }

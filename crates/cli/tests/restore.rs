@@ -105,3 +105,29 @@ fn what_would_lose_events_is_refused_and_nothing_changes() {
     refuses(&old, 1, "position 2: event e2");
     refuses(&room.path("none.db"), 3, "there is no ledger");
 }
+
+#[test]
+fn beside_a_write_ahead_log_over_an_empty_file_and_through_a_link_to_nowhere_nothing_is_restored() {
+    let room = Room::new();
+    ingest(&room, 1..=3);
+    let file = backup(&room, "b.db").display().to_string();
+    ingest(&room, 4..=6);
+    // The ledger is gone, its last events are not.
+    std::fs::remove_file(room.ledger()).unwrap();
+    let ran = run(&mut room.command(["restore", &file]));
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.stderr().contains("-wal is there, with events"), "{ran:?}");
+    assert!(!room.ledger().exists());
+
+    remove_ledger(&room);
+    std::fs::write(room.ledger(), "").unwrap();
+    let ran = run(&mut room.command(["restore", &file]));
+    assert!(ran.code == Some(1) && ran.stderr().contains("this is an empty file"), "{ran:?}");
+    std::fs::remove_file(room.ledger()).unwrap();
+
+    let away = room.path("away/ledger.db");
+    std::os::unix::fs::symlink(&away, room.ledger()).unwrap();
+    let ran = run(&mut room.command(["restore", &file]));
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(std::fs::symlink_metadata(room.ledger()).unwrap().is_symlink());
+}

@@ -203,3 +203,21 @@ fn keys_are_made_once_and_what_is_no_key_or_no_seal_is_said() {
         assert!(ran.stderr().contains(words), "{arguments:?} {ran:?}");
     }
 }
+
+#[test]
+fn with_a_key_a_log_without_seals_is_not_taken_for_one_that_fits() {
+    let room = Room::new();
+    ingest(&room, 1..=3);
+    let key = room.path("seal.key").display().to_string();
+    let public = room.json(["seal", "--init", "--key", &key])[0]["public_key"].as_str().unwrap().to_owned();
+    let ran = run(&mut room.command(["verify", "--key", &public]));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stdout().contains("there is none: what was sealed may be gone with its seal"), "{ran:?}");
+    // A position that no log can have is no reason to end.
+    room.ok(["seal", "--key", &key]);
+    let line =
+        room.ok(["seal", "--key", &key, "--json"]).replace("\"position\":4", "\"position\":18446744073709551615");
+    let seals = room.write("seals.jsonl", line).display().to_string();
+    let ran = run(&mut room.command(["verify", "--seals", &seals]));
+    assert!(ran.code == Some(1) && ran.stdout().contains("its signature does not fit"), "{ran:?}");
+}

@@ -200,6 +200,11 @@ impl StreamName {
         Self("ledger/seals".into())
     }
 
+    /// Whether what was done to the ledger stands in it.
+    pub fn is_of_ledger(&self) -> bool {
+        *self == Self::redactions() || *self == Self::seals()
+    }
+
     /// The question whose stream this is, if it is one.
     pub fn request_id(&self) -> Option<RequestId> {
         self.0.strip_prefix(REQUEST_PREFIX).and_then(|id| RequestId::new(id).ok())

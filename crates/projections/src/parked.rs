@@ -53,7 +53,7 @@ impl Parked {
                 let (stream, position) = (unreadable.stream.clone(), unreadable.position);
                 let cause = unreadable.source.to_string();
                 tracing::warn!(
-                    projection = projection.name(), %stream, %position, cause,
+                    projection = projection.name(), ?stream, %position, cause,
                     "an event cannot be read; its stream is left out of the read model from there on"
                 );
                 self.streams.insert(stream.clone(), position);

@@ -539,6 +539,22 @@ impl Projections {
 
     /// Waits until no other process rebuilds.
     fn lock_rebuilds(&self) -> Result<File, ProjectionError> {
+        let (path, lock) = self.rebuild_lock()?;
+        lock.lock().map_err(|source| ProjectionError::File { path, source })?;
+        Ok(lock)
+    }
+
+    /// The lock, where nobody has it.
+    pub(crate) fn try_lock_rebuilds(&self) -> Result<Option<File>, ProjectionError> {
+        let (path, lock) = self.rebuild_lock()?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(lock)),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(source)) => Err(ProjectionError::File { path, source }),
+        }
+    }
+
+    fn rebuild_lock(&self) -> Result<(std::path::PathBuf, File), ProjectionError> {
         let mut path = self.path.as_os_str().to_owned();
         path.push(".rebuild-lock");
         let path = std::path::PathBuf::from(path);
@@ -548,8 +564,7 @@ impl Projections {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let lock = options.open(&path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        Ok(lock)
+        Ok((path, lock))
     }
 }
 

@@ -4,9 +4,10 @@
 mod support;
 
 use runledger_events::{Metadata, Position, StreamName};
+use runledger_projections::projections_path;
 use runledger_store::Erase;
 use runledger_testkit::TempLedger;
-use support::{NAMES, Told, assert_verifies, caught_up, dump, open, tell};
+use support::{NAMES, Told, assert_verifies, caught_up, dump, open, sqlite, tell};
 
 const SECRET: &str = "quetzalcoatl";
 
@@ -85,4 +86,64 @@ fn a_first_build_of_a_log_with_erased_events_goes_through_once() {
     projections.catch_up().unwrap();
     assert_eq!(projections.checkpoint("feed_events").unwrap().unwrap().generation, generation);
     assert_verifies(&mut projections);
+}
+
+/// Whether a file, or its write-ahead log, holds the words.
+fn holds_the_secret(path: &std::path::Path) -> bool {
+    ["", "-wal"].iter().any(|suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let bytes = std::fs::read(name).unwrap_or_default();
+        bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes())
+    })
+}
+
+#[test]
+fn tables_that_a_rebuild_left_behind_are_cleared_too_and_not_while_somebody_rebuilds() {
+    let ledger = TempLedger::new();
+    tell(&ledger.log, &prompts(1..=50));
+    let path = projections_path(&ledger.path);
+    let mut projections = caught_up(&ledger.path);
+    let generation = projections.checkpoint("feed_events").unwrap().unwrap().generation;
+    sqlite(&ledger.path)
+        .execute_batch(&format!("CREATE TABLE feed_events_999 AS SELECT * FROM feed_events_{generation}"))
+        .unwrap();
+    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
+    // Given: the rows are built anew by somebody who came to an end before the leftovers were removed.
+    let mut lock = path.clone().into_os_string();
+    lock.push(".rebuild-lock");
+    projections.catch_up().unwrap();
+    sqlite(&ledger.path)
+        .execute_batch(&format!(
+            "CREATE TABLE feed_events_998 AS SELECT '{SECRET}' AS words;
+             UPDATE cleared SET of_file = 0, of_wal = 0"
+        ))
+        .unwrap();
+    assert!(holds_the_secret(&path));
+    let held = std::fs::File::open(&lock).unwrap();
+    held.lock().unwrap();
+    assert!(!projections.clear_erased().unwrap(), "whoever rebuilds is to remove them");
+    drop(held);
+    assert!(projections.clear_erased().unwrap());
+    assert!(!holds_the_secret(&path));
+}
+
+#[test]
+fn what_was_cleared_of_another_log_says_nothing_of_this_one() {
+    let ledger = TempLedger::new();
+    tell(&ledger.log, &prompts(1..=5));
+    let mut projections = caught_up(&ledger.path);
+    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
+    projections.catch_up().unwrap();
+    assert!(projections.clear_erased().unwrap() && !projections.log_is_cleared().unwrap());
+    projections.note_log_cleared(Position(6)).unwrap();
+    assert!(projections.log_is_cleared().unwrap());
+    let cleared = "SELECT count(*) FROM cleared WHERE of_wal = 6 AND of_log = 6";
+    let count = || sqlite(&ledger.path).query_row(cleared, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(), 1);
+    sqlite(&ledger.path).execute("UPDATE cleared SET log_id = 'another', of_wal = 99, of_log = 99", []).unwrap();
+    assert!(!projections.log_is_cleared().unwrap());
+    projections.note_log_cleared(Position(6)).unwrap();
+    assert!(projections.clear_erased().unwrap());
+    assert_eq!(count(), 1);
 }

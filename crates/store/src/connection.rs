@@ -87,7 +87,7 @@ pub(crate) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
 }
 
 /// Whether the write-ahead log has lost its ledger: SQLite would remove it, with the events in it, for a new file.
-fn has_wal_alone(path: &Path) -> bool {
+pub(crate) fn has_wal_alone(path: &Path) -> bool {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     let length = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();

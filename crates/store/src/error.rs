@@ -311,6 +311,12 @@ pub enum RestoreError {
         /// Where the backup ends.
         of_backup: Position,
     },
+    /// There is an empty file, which somebody may be making a ledger of.
+    #[error("{path}: this is an empty file; remove it, if nobody is making a ledger of it, and try again")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// The log there is not the beginning of the backup's.
     #[error(
         "{path}: the log there, up to position {head}, is not what the backup has up to there; `verify` both, and move \
@@ -343,6 +349,12 @@ pub enum RedactError {
         position: Position,
         /// The log's end.
         head: Position,
+    },
+    /// The event tells what was done to the ledger.
+    #[error("position {position} tells what was done to the ledger itself, and is not erased")]
+    OfLedger {
+        /// What was asked for.
+        position: Position,
     },
     /// The event that tells of it cannot be made of what was given.
     #[error("what is told of the erasure makes no event: {detail}; give another reason")]

@@ -39,8 +39,8 @@ pub struct Redacted {
     pub receipt: Option<Receipt>,
     /// Events whose content is gone now, and was there before.
     pub events: u64,
-    /// Whether the text is gone from the write-ahead log too. Where somebody reads all the while it is not yet: redact the
-    /// same again later.
+    /// Whether the text is gone from the log's files too, and not from its rows alone. Where somebody reads all the while, or
+    /// there is no room to write the file anew, it is not yet: [`EventLog::settle`] later.
     pub is_settled: bool,
 }
 
@@ -50,7 +50,7 @@ impl EventLog {
     /// and as much space again is needed on the disk.
     ///
     /// # Errors
-    /// [`RedactError`]; nothing was erased, unless it is of settling the write-ahead log: then it can be done again.
+    /// [`RedactError`]; nothing was erased.
     ///
     /// Source: docs/decisions/0023-erasure.md
     pub fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
@@ -69,6 +69,9 @@ impl EventLog {
         }
         positions.sort_unstable();
         positions.dedup();
+        if let Some(position) = first_of_ledger(&transaction, &positions).map_err(failed)? {
+            return Err(RedactError::OfLedger { position: Position(position) });
+        }
         let positions = with_content(&transaction, &positions).map_err(failed)?;
         let mut receipt = None;
         if positions.is_empty() {
@@ -89,8 +92,23 @@ impl EventLog {
             transaction.commit().map_err(failed)?;
             self.tell_listeners();
         }
-        let is_settled = settle(&connection).map_err(failed)?;
+        let is_settled = settle(&connection).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the rows are erased, but the log's file could not be written anew");
+            false
+        });
         Ok(Redacted { receipt, events: positions.len() as u64, is_settled })
+    }
+}
+
+impl EventLog {
+    /// Writes the log's file anew and empties its write-ahead log, so that nothing is left of what was erased in its rows;
+    /// false where somebody reads all the while.
+    ///
+    /// # Errors
+    /// [`OpenError`](crate::OpenError), or [`StorageError`], where there is no room, say; the rows stay as they are.
+    pub fn settle(&self) -> Result<bool, RedactError> {
+        let connection = open_writable(self.path(), &OpenOptions { create: false, ..OpenOptions::default() })?;
+        settle(&connection).map_err(|source| StorageError::sqlite(self.path(), "clearing", &source).into())
     }
 }
 
@@ -129,6 +147,20 @@ fn of_sessions(connection: &Connection, sessions: &[SessionId]) -> rusqlite::Res
 
 fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT coalesce(max(position), 0) FROM runtime_events", [], |row| row.get(0))
+}
+
+/// The first of the events that tells what was done to the ledger.
+fn first_of_ledger(connection: &Connection, positions: &[u64]) -> rusqlite::Result<Option<u64>> {
+    let mut is_of_ledger = connection
+        .prepare("SELECT name IN (?2, ?3) FROM runtime_events JOIN streams USING (stream_key) WHERE position = ?1")?;
+    let (redactions, seals) = (StreamName::redactions(), StreamName::seals());
+    for position in positions {
+        let found = is_of_ledger.query_row((*position, redactions.as_str(), seals.as_str()), |row| row.get(0));
+        if found.optional()?.unwrap_or_default() {
+            return Ok(Some(*position));
+        }
+    }
+    Ok(None)
 }
 
 /// Those of the events that have something to erase.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 
 use crate::connection;
-use crate::error::{RestoreError, StorageError};
+use crate::error::{OpenError, RestoreError, StorageError};
 use crate::log::OpenOptions;
 use crate::reader::{Head, LogReader};
 
@@ -34,11 +34,23 @@ impl LogReader {
     /// [`RestoreError`]; what is there stays as it is.
     pub fn restore(&self, to: impl AsRef<Path>, mut progress: impl FnMut(u64, u64)) -> Result<Restored, RestoreError> {
         let to = connection::absolute(to.as_ref())?;
-        // A file of no bytes is one that somebody began to make.
-        if !std::fs::metadata(&to).is_ok_and(|file| file.len() > 0) {
-            let _ = std::fs::remove_file(&to);
-            let copied = self.backup(&to, progress)?;
-            return Ok(Restored { before: None, head: copied.head });
+        let is_link = std::fs::symlink_metadata(&to).is_ok_and(|file| file.is_symlink());
+        // What a link leads to may be on a disk that is away for a moment.
+        let to = match std::fs::canonicalize(&to) {
+            Ok(real) if is_link => real,
+            Err(_) if is_link => return Err(OpenError::Missing { path: to }.into()),
+            _ => to,
+        };
+        if connection::has_wal_alone(&to) {
+            return Err(OpenError::WalAlone { path: to }.into());
+        }
+        match std::fs::metadata(&to) {
+            Err(_) => {
+                let copied = self.backup(&to, progress)?;
+                return Ok(Restored { before: None, head: copied.head });
+            }
+            Ok(file) if file.len() == 0 => return Err(RestoreError::Empty { path: to }),
+            Ok(_) => {}
         }
         let there = LogReader::open(&to)?;
         let before = self.fits(&there)?;

@@ -161,7 +161,8 @@ impl EventLog {
 }
 
 impl LogReader {
-    /// The signed heads in the log itself, in order; in place of each that cannot be read why.
+    /// The signed heads of this log in the log itself, in order; in place of each that cannot be read why. Those of a log that
+    /// this one was copied from say nothing of it.
     ///
     /// # Errors
     /// [`ReadError`] when the log cannot be read.
@@ -173,14 +174,17 @@ impl LogReader {
         while after < head {
             let batch = self.read_readable(&filter, after, head, 1024, Read::All)?;
             let of_kind = batch.events.iter().filter(|event| event.kind == EventKind::LedgerSealed);
-            seals.extend(of_kind.map(|event| {
+            let found = of_kind.map(|event| {
                 let data =
                     event.content.json().and_then(|json| Fields::parse(json).ok()?.raw("data").map(str::to_owned));
                 data.and_then(|data| serde_json::from_str(&data).ok()).ok_or_else(|| SealFinding {
                     position: None,
                     detail: format!("the event at position {} holds no signed head any more", event.position),
                 })
-            }));
+            });
+            let is_own =
+                |seal: &Result<SignedHead, SealFinding>| !seal.as_ref().is_ok_and(|seal| seal.log_id != *self.log_id());
+            seals.extend(found.filter(is_own));
             after = batch.scanned_to;
         }
         Ok(seals)
@@ -209,7 +213,9 @@ impl LogReader {
         {
             return found(format!("it is signed by another key, {}", seal.public_key));
         }
-        match self.chain_at(position)? {
+        // No row has a greater position than SQLite's integers have.
+        let chain = if i64::try_from(position.0).is_ok() { self.chain_at(position)? } else { None };
+        match chain {
             Some(chain) if chain.to_string() == seal.chain => Ok(None),
             Some(_) => found("what stands up to here is not what was signed".to_owned()),
             None => found(format!("what was signed up to here is gone: the log ends at {}", self.head()?.position)),

@@ -1,7 +1,7 @@
 //! `archive`: copies closed sessions to another ledger, and erases here what they said.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -13,11 +13,13 @@ use runledger_store::{Erase, EventLog, ExpectedVersion, LogReader, StreamAppend,
 use runledger_workflow::current_user;
 use serde::{Deserialize, Serialize};
 
+use crate::commands::redact::note_settled;
 use crate::commands::verify::{check_log, tell as tell_check};
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
 use crate::render;
+use crate::spools::FileId;
 
 /// Events in one transaction of the copy.
 const BATCH: usize = 500;
@@ -61,10 +63,14 @@ impl Archive {
         let before = day(&self.before)?;
         let queries = ledger.queries()?;
         let reader = ledger.open_for_reading()?;
-        if same_file(reader.path(), &self.to) {
-            return Err(Usage(format!("{}: this is the ledger itself", self.to.display())).into());
+        let itself = || Usage(format!("{}: this is the ledger itself", self.to.display()));
+        if FileId::of(reader.path()) == FileId::of(&self.to) {
+            return Err(itself().into());
         }
         let sessions = with_content(&reader, closed(&queries, before)?)?;
+        if self.apply && sessions.is_empty() && !ledger.projections()?.log_is_cleared()? {
+            return self.finish(ledger, &ledger.open_for_writing()?);
+        }
         if !self.apply || sessions.is_empty() {
             tell(&sessions, false, output)?;
             if !output.is_json() {
@@ -77,8 +83,13 @@ impl Archive {
             return Ok(Exit::Done);
         }
         let copy = EventLog::open(&self.to)?;
+        if FileId::of(reader.path()) == FileId::of(&self.to) {
+            return Err(itself().into());
+        }
+        // What comes to a session from now on is neither copied nor erased.
+        let mut copied = Vec::new();
         for session in &sessions {
-            copy_session(&reader, &copy, &session.id)?;
+            copied.extend(copy_session(&reader, &copy, &session.id)?);
         }
         for (name, log) in [("the archive", &copy.reader()?), ("the ledger", &reader)] {
             let wrong: Vec<_> = check_log(log, Position::START)?.into_iter().filter(|check| !check.ok).collect();
@@ -88,16 +99,33 @@ impl Archive {
                 return Ok(Exit::No);
             }
         }
-        let ids: Vec<SessionId> = sessions.iter().map(|session| session.id.clone()).collect();
         let (log, reason) = (ledger.open_for_writing()?, format!("archived in log {}", copy.log_id()));
-        let redacted = log.redact(&Erase::Sessions(ids), &reason, &current_user())?;
+        let redacted = log.redact(&Erase::Events(copied), &reason, &current_user())?;
+        tell(&sessions, true, output)?;
         let mut projections = ledger.projections()?;
         projections.catch_up().context("building the read models without what was archived")?;
-        tell(&sessions, true, output)?;
-        if redacted.is_settled && projections.clear_erased()? {
+        if redacted.is_settled {
+            note_settled(&mut projections)?;
+            if projections.clear_erased()? {
+                return Ok(Exit::Done);
+            }
+        }
+        self.finish(ledger, &log)
+    }
+
+    /// Clears the files of what was erased before.
+    fn finish(&self, ledger: &LedgerArg, log: &EventLog) -> anyhow::Result<Exit> {
+        let mut projections = ledger.projections()?;
+        projections.catch_up()?;
+        if !projections.log_is_cleared()? && log.settle()? {
+            note_settled(&mut projections)?;
+        }
+        if projections.log_is_cleared()? && projections.clear_erased()? {
             return Ok(Exit::Done);
         }
-        message("somebody reads the ledger all the while: `runledger doctor` clears what is left of the texts later");
+        message(
+            "somebody reads the ledger all the while: the same command again, or `doctor`, clears what is left of it",
+        );
         Ok(Exit::No)
     }
 }
@@ -107,11 +135,6 @@ fn day(text: &str) -> anyhow::Result<TimestampMs> {
     let date: Date = text.parse().map_err(|_| Usage(format!("--before {text}: this is no day; write 2026-01-31")))?;
     let midnight = date.to_zoned(TimeZone::UTC).map_err(|error| Usage(format!("--before {text}: {error}")))?;
     Ok(TimestampMs(midnight.timestamp().as_millisecond()))
-}
-
-fn same_file(ledger: &Path, other: &Path) -> bool {
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
-    real(ledger).is_some_and(|ledger| real(other) == Some(ledger))
 }
 
 /// Sessions that nothing happens in any more, the oldest first.
@@ -155,6 +178,7 @@ fn with_content(reader: &LogReader, sessions: Vec<Session>) -> anyhow::Result<Ve
 /// What makes an exported event the same in both ledgers.
 #[derive(Deserialize)]
 struct Identity {
+    position: Position,
     stream: String,
     id: String,
     commitment: Option<String>,
@@ -167,12 +191,15 @@ impl Identity {
     }
 }
 
-/// Copies every event of a session, and sees that each of them is there, with its content.
-fn copy_session(from: &LogReader, to: &EventLog, session: &SessionId) -> anyhow::Result<()> {
+/// Copies every event of a session, and sees that each of them is there, with its content; gives their positions here.
+fn copy_session(from: &LogReader, to: &EventLog, session: &SessionId) -> anyhow::Result<Vec<Position>> {
     let mut wanted = HashMap::new();
-    let mut waiting = Vec::new();
+    let (mut waiting, mut positions) = (Vec::new(), Vec::new());
     from.export::<anyhow::Error>(Some(session), true, |line| {
-        let Identity { stream, id, commitment, salt } = Identity::of(line)?;
+        let Identity { position, stream, id, commitment, salt } = Identity::of(line)?;
+        if !stream.starts_with("ledger/") {
+            positions.push(position);
+        }
         wanted.insert((stream, id), (commitment, salt));
         let (stream, _, event) = new_event_from_exported(line)?;
         waiting.push(StreamAppend { stream, expected: ExpectedVersion::Any, events: vec![event] });
@@ -185,7 +212,7 @@ fn copy_session(from: &LogReader, to: &EventLog, session: &SessionId) -> anyhow:
         to.append_all(waiting)?;
     }
     to.reader()?.export::<anyhow::Error>(Some(session), true, |line| {
-        let Identity { stream, id, commitment, salt } = Identity::of(line)?;
+        let Identity { stream, id, commitment, salt, .. } = Identity::of(line)?;
         // What was erased in either may have been in the other.
         let key = (stream, id);
         if wanted
@@ -204,7 +231,7 @@ fn copy_session(from: &LogReader, to: &EventLog, session: &SessionId) -> anyhow:
             count - 1
         )));
     }
-    Ok(())
+    Ok(positions)
 }
 
 fn tell(sessions: &[Session], is_archived: bool, output: &mut Output) -> anyhow::Result<()> {

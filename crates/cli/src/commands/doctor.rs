@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::Context;
 use clap::Args;
 use runledger_events::{RequestStatus, RunStatus};
-use runledger_projections::{ParkedStream, Projections, RequestFilter, Run, RunFilter, projections_path};
+use runledger_projections::{ParkedStream, Queries, RequestFilter, Run, RunFilter, projections_path};
 use runledger_store::LogReader;
 use runledger_workflow::is_alive;
 use serde::Serialize;
 
+use crate::commands::redact::note_settled;
 use crate::commands::verify::{check_all, check_seals};
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
@@ -70,11 +71,14 @@ impl Doctor {
         let mut findings = vec![modes(&path), place(&path), room(&path), spool(&path)];
         findings.extend(checks(ledger, &reader)?);
         findings.push(seals(&reader)?);
-        // What cannot be projected was told just now.
-        if let Ok(mut projections) = ledger.projections() {
-            findings.push(erased(&mut projections));
+        // Read models that have seen what is no longer in the log are the witness of that, and left as they are.
+        let is_witness = ledger.projections()?.lost_events()?.is_some();
+        if !is_witness {
+            findings.push(erased(ledger));
         }
-        if let Ok(queries) = ledger.queries_quietly() {
+        let queries = if is_witness { Ok(Queries::open(&path)?) } else { ledger.queries_quietly() };
+        // What cannot be projected was told just now.
+        if let Ok(queries) = queries {
             findings.push(parked(&queries.parked()?));
             findings.push(forgotten_runs(&queries.runs(&RunFilter::default())?));
             let pending = RequestFilter { status: Some(RequestStatus::Pending), ..RequestFilter::default() };
@@ -110,7 +114,9 @@ fn tell(finding: &Finding, output: &mut Output) -> anyhow::Result<()> {
 fn checks(ledger: &LedgerArg, reader: &LogReader) -> anyhow::Result<Vec<Finding>> {
     let checks = check_all(ledger, reader)?;
     let found = checks.into_iter().map(|check| {
-        let advice = if check.check.starts_with("projection") {
+        let advice = if check.check == "projections" {
+            "keep a copy of the ledger and its read models as they are: they have seen what is gone; compare with a backup"
+        } else if check.check.starts_with("projection") {
             "`runledger rebuild-projections` builds the read models again; nothing is lost with them"
         } else {
             "keep a copy of the ledger with its -wal as it is, compare with a backup (`runledger --db BACKUP verify`), and \
@@ -129,7 +135,8 @@ fn modes(path: &Path) -> Finding {
     let Some(first) = loose.first() else {
         return Finding::ok("file modes", "yours alone");
     };
-    let commands: Vec<String> = loose.iter().map(|loose| format!("chmod {} '{}'", loose.wanted, loose.path)).collect();
+    let commands: Vec<String> =
+        loose.iter().map(|loose| format!("chmod {} '{}'", loose.wanted, loose.path.replace('\'', r"'\''"))).collect();
     let more = if loose.len() > 1 { format!(", and {} more", loose.len() - 1) } else { String::new() };
     Finding::advice(
         "file modes",
@@ -242,12 +249,22 @@ fn seals(reader: &LogReader) -> anyhow::Result<Finding> {
     })
 }
 
-fn erased(projections: &mut Projections) -> Finding {
-    let advice = "end what reads the ledger all the while, then `runledger doctor` again, which clears it";
-    match projections.clear_erased() {
-        Ok(true) => Finding::ok("erased texts", "nothing of them is left in the read models"),
-        Ok(false) => Finding::advice("erased texts", "their file, or its write-ahead log, may still have some", advice),
-        Err(error) => Finding::advice("erased texts", error.to_string(), advice),
+/// Clears what is left of what was erased, where that was interrupted.
+fn erased(ledger: &LedgerArg) -> Finding {
+    let check = "erased texts";
+    let clear = || -> anyhow::Result<bool> {
+        let mut projections = ledger.projections()?;
+        if !projections.log_is_cleared()? && ledger.open_for_writing()?.settle()? {
+            note_settled(&mut projections)?;
+        }
+        Ok(projections.log_is_cleared()? & projections.clear_erased()?)
+    };
+    let advice =
+        "end what reads the ledger all the while, see that there is room, then `runledger doctor` again clears it";
+    match clear() {
+        Ok(true) => Finding::ok(check, "nothing of them is left in the ledger's files"),
+        Ok(false) => Finding::wrong(check, "the ledger's files may still have some", advice),
+        Err(error) => Finding::wrong(check, render::chain(&error), advice),
     }
 }
 

@@ -17,8 +17,9 @@ pub(crate) struct Export {
     /// Events of this session alone
     #[arg(long, value_name = "ID")]
     session: Option<SessionId>,
-    /// For others to see: facts alone - kinds, times, names of tools, figures, digests - without what was said or done; it
-    /// can be taken in and verified as events that were erased
+    /// For others to see: facts alone, as of events that were erased: kinds, times, names, figures, digests. Of questions,
+    /// decisions and ends of runs the call's pattern and the reason are facts too (docs/events.md); it can be taken in and
+    /// verified
     #[arg(long)]
     share: bool,
     /// With what was said and done too, after all

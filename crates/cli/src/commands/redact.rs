@@ -1,8 +1,9 @@
 //! `redact`: erases what events say, in the log and in everything that is made of it.
 
 use clap::Args;
-use runledger_events::{EventId, Position, SessionId};
-use runledger_store::{Erase, EventLog};
+use runledger_events::{EventId, Position, RecordedEvent, SessionId};
+use runledger_projections::{Projections, Queries, RunFilter, RunMatch};
+use runledger_store::{Erase, EventFilter, EventLog, Read};
 use runledger_workflow::current_user;
 use serde::Serialize;
 
@@ -15,16 +16,20 @@ use crate::spools::Spools;
 /// Erase what events say, from the log and from the read models
 ///
 /// Content and salt of the events are erased, and the read models built anew without them; an event says who had that done,
-/// when and why. Positions, facts (kinds, times, names of tools, figures), digests and the chain stay, and verify. Both files
-/// are written anew, which takes as much space again for a while; who wants to append waits, hooks spool. Copies that
-/// somebody made - backups, exports, the harness's own transcripts - are not touched.
+/// when and why. Positions, digests, the chain and facts stay, and verify. Facts are kinds, times, names, figures - and of
+/// questions, decisions and ends of runs a call's pattern and the reason in words, which docs/events.md lists. Both files are
+/// written anew, which takes as much space again for a while; who wants to append waits, hooks spool.
+///
+/// What is told in other events too (a call, its permission request and its transcript) has to be named too, or the whole
+/// session. Copies that somebody made - backups, exports, trackers, the harness's own transcripts - are not touched.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   runledger redact --event 4711 --reason 'a password in the output'
   runledger redact --session 0199… --reason 'the customer asked for it'
 
-Exit status: 0 when nothing of it is left in the ledger's files; 1 when there is no such event or session, or when
-something is left, because others read all the while: the same command again clears it")]
+Exit status: 0 when no content of it is left in the ledger's files; 1 when there is no such event or session, when a run of it may
+go on (cancel it first: its rules stand in what would be erased), or when something is left, because others read all the while, or
+for want of room: the same command again, or `doctor`, clears it")]
 pub(crate) struct Redact {
     /// This event, by its position or its id; several times for several
     #[arg(long, value_name = "POSITION|ID", required_unless_present = "session", conflicts_with = "session")]
@@ -61,6 +66,7 @@ impl Redact {
             Some(session) => Erase::Sessions(vec![session.clone()]),
             None => Erase::Events(self.positions(&log)?),
         };
+        refuse_open_runs(&ledger.queries_quietly()?, &log, &erase)?;
         let redacted = log.redact(&erase, &self.reason, &current_user())?;
         if redacted.receipt.is_none() && self.session.as_ref().is_some_and(|session| !is_known(&log, session)) {
             let session = self.session.iter().map(ToString::to_string).collect::<String>();
@@ -68,6 +74,9 @@ impl Redact {
         }
         let mut projections = ledger.projections()?;
         projections.catch_up()?;
+        if redacted.is_settled {
+            note_settled(&mut projections)?;
+        }
         let told = RedactObject {
             events: redacted.events,
             position: redacted.receipt.map(|receipt| receipt.position),
@@ -82,11 +91,11 @@ impl Redact {
         let (_, rejected) = Spools::of(log.path()).bytes();
         if rejected > 0 {
             message(&format!(
-                "{} of what hooks gave could not be made events of; it was not looked through: see `runledger status`",
+                "{} of what hooks gave could not be made events of and was not looked through: `runledger doctor` says where",
                 render::bytes(rejected)
             ));
         }
-        Ok(if told.log_cleared && told.projections_cleared { Exit::Done } else { Exit::No })
+        Ok(if told.log_cleared && told.projections_cleared && rejected == 0 { Exit::Done } else { Exit::No })
     }
 
     fn positions(&self, log: &EventLog) -> anyhow::Result<Vec<Position>> {
@@ -112,9 +121,53 @@ impl Redact {
     }
 }
 
+/// Rules of a run stand in its first event: without it, what they forbid would be let through.
+fn refuse_open_runs(queries: &Queries, log: &EventLog, erase: &Erase) -> anyhow::Result<()> {
+    let open = match erase {
+        Erase::Sessions(sessions) => {
+            let mut runs = Vec::new();
+            for session in sessions {
+                runs.extend(queries.runs(&RunFilter { session: Some(session.clone()), ..RunFilter::default() })?);
+            }
+            runs.into_iter().find(|run| run.ended_at.is_none())
+        }
+        Erase::Events(positions) => {
+            let reader = log.reader()?;
+            let mut open = None;
+            for position in positions {
+                let before = Position(position.0.saturating_sub(1));
+                let found = reader.read_readable(&EventFilter::default(), before, *position, 1, Read::Facts)?;
+                let of_run = |event: &RecordedEvent| event.stream.run_id().or_else(|| event.metadata.run_id.clone());
+                if let Some(run_id) = found.events.first().and_then(of_run)
+                    && let RunMatch::One(run, _) = queries.run(run_id.as_str())?
+                    && run.ended_at.is_none()
+                {
+                    open.get_or_insert(*run);
+                }
+            }
+            open
+        }
+    };
+    match open {
+        None => Ok(()),
+        Some(run) => Err(No(format!(
+            "run {} is not over, and its rules and prompts are among it; `runledger cancel {}` ends it",
+            run.id, run.id
+        ))
+        .into()),
+    }
+}
+
+/// Keeps in mind that the log's files are cleared of all that was erased so far.
+pub(crate) fn note_settled(projections: &mut Projections) -> anyhow::Result<()> {
+    if let Some(redaction) = projections.reader().last_redaction()? {
+        projections.note_log_cleared(redaction)?;
+    }
+    Ok(())
+}
+
 /// Whether the log has an event of the session at all.
 fn is_known(log: &EventLog, session: &SessionId) -> bool {
-    use runledger_store::{EventFilter, Read};
     let filter = EventFilter { session: Some(session.clone()), ..EventFilter::default() };
     let of_session = |reader: runledger_store::LogReader| {
         let head = reader.head().ok()?.position;
@@ -134,7 +187,7 @@ fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
     for (is_cleared, file) in [(told.log_cleared, "the log"), (told.projections_cleared, "the read models")] {
         if !is_cleared {
             message(&format!(
-                "somebody reads {file}: its write-ahead log still has the text; run the same command again"
+                "somebody reads {file}, or there is no room: its files still have the text; run the same command again"
             ));
         }
     }

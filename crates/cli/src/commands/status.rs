@@ -136,14 +136,15 @@ impl StatusObject {
             ("versions", format!("schema {}, program {}", self.schema_version, self.program_version)),
         ];
         for (name, value) in facts {
-            output.line(&format!("{name:<12}  {value}"))?;
+            output.line(&format!("{name:<12}  {}", render::plain(&value)))?;
         }
         if self.sizes.spool.or(self.sizes.spool_rejected).is_some() {
             let (waiting, rejected) = (bytes(self.sizes.spool), bytes(self.sizes.spool_rejected));
             output.line(&format!("{:<12}  {waiting} wait to be taken in, {rejected} rejected", "spool"))?;
         }
         for Loose { path, mode, wanted } in &self.loose_modes {
-            output.line(&format!("{:<12}  {path} has {mode}, others may look into it; {wanted} would do", "mode"))?;
+            let told = render::plain(&format!("{path} has {mode}, others may look into it; {wanted} would do"));
+            output.line(&format!("{:<12}  {told}", "mode"))?;
         }
         output.line("")?;
         if self.checkpoints.is_empty() {

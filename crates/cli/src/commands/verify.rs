@@ -176,12 +176,13 @@ pub(crate) fn check_seals(
         }));
     }
     let detail = match wrong.as_slice() {
-        [] if count == 0 => None,
+        [] if count == 0 => key.map(|_| "there is none: what was sealed may be gone with its seal".to_owned()),
         [] => Some(format!("{} fit, the last one of position {last}", render::count(count as u64))),
         [one] => Some(one.clone()),
         [first, rest @ ..] => Some(format!("{first}; and {} more do not fit", render::count(rest.len() as u64))),
     };
-    Ok(Check { check: name.to_owned(), ok: wrong.is_empty(), detail })
+    let is_missing = key.is_some() && count == 0;
+    Ok(Check { check: name.to_owned(), ok: wrong.is_empty() && !is_missing, detail })
 }
 
 /// What is found of the log is told in any case, so what is wrong here is a finding too.
