@@ -234,3 +234,17 @@ fn the_doctor_clears_what_was_left_because_somebody_read() {
     assert!(ran.stdout().contains("nothing of them is left in the ledger's files"), "{ran:?}");
     assert_eq!(traces(&room, &payloads), Vec::<String>::new());
 }
+
+#[test]
+fn an_erasure_that_no_event_tells_of_is_told_by_verify() {
+    let room = room();
+    room.ok(["redact", "--event", "1", "--event", "3", "--reason", "a password"]);
+    let told = room.ok(["verify"]);
+    assert!(told.contains("201 events, the content of 2 erased\n"), "{told}");
+    room.sqlite()
+        .execute("UPDATE runtime_events SET content = NULL, salt = NULL WHERE position IN (2, 150)", [])
+        .unwrap();
+    let ran = run(&mut room.command(["verify"]));
+    let words = "201 events, the content of 4 erased, of 2 without an event here that says why: see position 2";
+    assert!(ran.stdout().contains(words), "{ran:?}");
+}

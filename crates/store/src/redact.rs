@@ -6,22 +6,21 @@
 
 use std::time::Duration;
 
-use runledger_events::{EventKind, Metadata, Position, RuntimeEvent, SessionId, StreamName};
+use runledger_events::{EventKind, Fields, LogId, Metadata, Position, RuntimeEvent, SessionId, StreamName};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use serde::Deserialize;
 
 use crate::connection::open_writable;
-use crate::error::{RedactError, StorageError};
+use crate::error::{ReadError, RedactError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::log::{EventLog, OpenOptions};
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
-use crate::reader::LogReader;
+use crate::reader::{EventFilter, LogReader, Read};
 use crate::seal::seal;
 use crate::write::{AppendTransaction, Heads};
 
 /// How long others are waited for, who read what the write-ahead log holds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Positions that the event names one by one.
-const NAMED_MAX: usize = 1000;
 
 /// What is to be erased.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +81,7 @@ impl EventLog {
                 .map_err(failed)?;
             positions.iter().try_for_each(|position| erased.execute([*position]).map(drop)).map_err(failed)?;
             drop(erased);
-            let event = told(erase, &positions, reason, by)?;
+            let event = told(self.log_id(), erase, &positions, reason, by)?;
             let append =
                 StreamAppend { stream: StreamName::redactions(), expected: ExpectedVersion::Any, events: vec![event] };
             let mut heads = Heads::default();
@@ -113,6 +112,28 @@ impl EventLog {
 }
 
 impl LogReader {
+    /// The positions whose content was erased in this log, as its events tell, in order. Those that such an event has in a log
+    /// that this one was copied from are others.
+    pub(crate) fn told_erasures(&self) -> Result<Vec<(u64, u64)>, ReadError> {
+        let filter = EventFilter { stream: Some(StreamName::redactions()), ..EventFilter::default() };
+        let head = self.head()?.position;
+        let (mut after, mut told) = (Position::START, Vec::new());
+        while after < head {
+            let batch = self.read_readable(&filter, after, head, 1024, Read::All)?;
+            for event in &batch.events {
+                let data =
+                    event.content.json().and_then(|json| Fields::parse(json).ok()?.raw("data").map(str::to_owned));
+                let parsed: Option<Told> = data.and_then(|data| serde_json::from_str(&data).ok());
+                told.extend(
+                    parsed.filter(|told| told.log_id == *self.log_id()).into_iter().flat_map(|told| told.ranges),
+                );
+            }
+            after = batch.scanned_to;
+        }
+        told.sort_unstable();
+        Ok(told)
+    }
+
     /// Where the last event stands that tells of an erasure, if there is one.
     ///
     /// # Errors
@@ -176,21 +197,38 @@ fn with_content(connection: &Connection, positions: &[u64]) -> rusqlite::Result<
     Ok(found)
 }
 
+/// Positions in order, as ranges from the first to the last of each.
+fn ranges(positions: &[u64]) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for position in positions {
+        match ranges.last_mut() {
+            Some((_, last)) if position.saturating_sub(*last) <= 1 => *last = *position,
+            _ => ranges.push((*position, *position)),
+        }
+    }
+    ranges
+}
+
+/// What `ledger.redacted` tells, as far as the log itself needs it.
+#[derive(Deserialize)]
+struct Told {
+    log_id: LogId,
+    ranges: Vec<(u64, u64)>,
+}
+
 /// The event that tells of it. It names positions, never what stood there.
-fn told(erase: &Erase, positions: &[u64], reason: &str, by: &str) -> Result<NewEvent, RedactError> {
+fn told(log_id: &LogId, erase: &Erase, positions: &[u64], reason: &str, by: &str) -> Result<NewEvent, RedactError> {
     let sessions: &[SessionId] = match erase {
         Erase::Events(_) => &[],
         Erase::Sessions(sessions) => sessions,
     };
-    let named = &positions[..positions.len().min(NAMED_MAX)];
     let data = serde_json::json!({
         "reason": reason,
         "by": by,
         "session_ids": sessions,
+        "log_id": log_id,
         "events": positions.len(),
-        "first_position": positions.first(),
-        "last_position": positions.last(),
-        "positions": named,
+        "ranges": ranges(positions),
     });
     let json = serde_json::json!({ "kind": EventKind::LedgerRedacted.as_str(), "data": data }).to_string();
     let event = RuntimeEvent::from_json(&json).map_err(|source| RedactError::Event { detail: source.to_string() })?;
@@ -206,4 +244,16 @@ fn settle(connection: &Connection) -> rusqlite::Result<bool> {
     connection.execute_batch("VACUUM")?;
     let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     Ok(!is_busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_become_ranges() {
+        assert_eq!(ranges(&[]), []);
+        assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), [(1, 3), (5, 5), (7, 8)]);
+        assert_eq!(ranges(&[u64::MAX - 1, u64::MAX]), [(u64::MAX - 1, u64::MAX)]);
+    }
 }

@@ -30,6 +30,10 @@ pub struct LogReport {
     pub events: u64,
     /// Events whose content was erased.
     pub erased: u64,
+    /// Those of them that no event of this log tells of: copies of what was erased elsewhere, or somebody's own doing.
+    pub untold: u64,
+    /// The first of these.
+    pub first_untold: Option<Position>,
     /// What is wrong, in the order of the log; of each check at most 20.
     pub findings: Vec<LogFinding>,
     /// Findings of each check, those not told included.
@@ -85,7 +89,9 @@ impl LogReader {
             let detail = format!("it is not there to go on from; the log ends at {head}");
             report.find("positions", Some(since), detail);
         }
-        let mut walk = Walk { since, position: since, chain, ..Walk::default() };
+        // What tells of an erasure and cannot be read is found as any other event.
+        let told = self.told_erasures().unwrap_or_default();
+        let mut walk = Walk { since, position: since, chain, told, ..Walk::default() };
         let mut after = since;
         loop {
             let up_to = self.head()?.position;
@@ -172,6 +178,8 @@ struct Walk {
     since: Position,
     position: Position,
     chain: Option<Digest>,
+    /// Ranges of positions whose erasure is told of, in order.
+    told: Vec<(u64, u64)>,
     streams: HashMap<StreamName, Last>,
     /// Rows that could not be read: of which stream they were cannot be known.
     lost: u64,
@@ -199,7 +207,7 @@ impl Walk {
         };
         self.meet(reader, &raw.stream)?;
         self.check_stream(raw, proof, report);
-        check_content(reader, raw, proof, report);
+        check_content(reader, raw, proof, &self.told, report);
         if let Some(previous) = self.chain
             && chain(&previous, &proof.digest) != proof.chain
         {
@@ -307,10 +315,18 @@ impl Walk {
     }
 }
 
-fn check_content(reader: &LogReader, raw: &RawEvent, proof: &Proof, report: &mut LogReport) {
+fn check_content(reader: &LogReader, raw: &RawEvent, proof: &Proof, told: &[(u64, u64)], report: &mut LogReport) {
     let at = Some(raw.position);
     match (&raw.content, &proof.salt) {
-        (None, None) => report.erased += 1,
+        (None, None) => {
+            report.erased += 1;
+            let position = raw.position.0;
+            // Ranges of several events may lie in each other.
+            if !told.iter().take_while(|(first, _)| *first <= position).any(|(_, last)| position <= *last) {
+                report.untold += 1;
+                report.first_untold.get_or_insert(raw.position);
+            }
+        }
         (Some(content), Some(salt)) => match reader.codec().decode_content(content) {
             Ok(json) if commitment(salt, json.as_bytes()) == proof.commitment => {}
             Ok(_) => report.find("contents", at, format!("the content of event {} is not what was appended", raw.id)),

@@ -93,7 +93,16 @@ pub(crate) fn check_log(reader: &LogReader, since: Position) -> anyhow::Result<V
                 let events = format!("{} events{behind}", render::count(report.events));
                 match report.erased {
                     0 => events,
-                    erased => format!("{events}, the content of {} erased", render::count(erased)),
+                    erased => {
+                        let erased = format!("{events}, the content of {} erased", render::count(erased));
+                        match report.first_untold {
+                            None => erased,
+                            Some(first) => format!(
+                                "{erased}, of {} without an event here that says why: see position {first}",
+                                render::count(report.untold)
+                            ),
+                        }
+                    }
                 }
             });
             checks.push(Check { check, ok: true, detail });
