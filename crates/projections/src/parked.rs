@@ -12,7 +12,8 @@ use runledger_store::{Batch, Read, Unreadable};
 use rusqlite::Connection;
 use serde::Serialize;
 
-use crate::projection::{Kinds, Projection};
+use crate::error::ProjectionError;
+use crate::projection::{Fold, Kinds, Projection, Target};
 
 /// A stream that a read model leaves out, from a position on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,6 +69,18 @@ impl Parked {
         let is_parked =
             |event: &RecordedEvent| self.streams.get(&event.stream).is_some_and(|parked| event.position >= *parked);
         of_kinds.filter(|event| !is_parked(event)).collect()
+    }
+
+    /// Hands a fold what the projection takes of a batch.
+    pub(crate) fn hand_on(
+        &mut self,
+        projection: &dyn Projection,
+        fold: &mut dyn Fold,
+        target: &Target<'_>,
+        batch: &Batch,
+    ) -> Result<(), ProjectionError> {
+        let events = self.taken(projection, batch);
+        if events.is_empty() { Ok(()) } else { fold.take(target, &events) }
     }
 
     /// The first event that was found unreadable and not stored yet.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use runledger_events::{Digest, EventKind, Position, RecordedEvent};
+use runledger_events::{Digest, EventKind, Position};
 use runledger_store::{Batch, EventFilter, LogReader, Read, StorageError, WriteBack, failpoint, sqlite};
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -56,6 +56,8 @@ pub struct Projections {
     pub(crate) write_back: WriteBack,
     /// Whether this handle has looked if what was parked can be read by now.
     has_tried_parked: bool,
+    /// The last erasure that this handle has tried to clear the file of.
+    tried_clearing: Position,
 }
 
 /// The folds of the last batch: good as long as nobody else has written to the file since.
@@ -148,6 +150,7 @@ impl Projections {
             kept: KeptFolds::default(),
             write_back,
             has_tried_parked: false,
+            tried_clearing: Position::START,
         })
     }
 
@@ -171,9 +174,14 @@ impl Projections {
     pub fn catch_up(&mut self) -> Result<Position, ProjectionError> {
         let wanted = self.reader.head()?.position;
         while self.step(wanted)? == Step::Goes {}
-        if let Err(error) = self.clear_erased() {
-            // Whoever had it erased is told; the next one to project tries again.
-            tracing::warn!(%error, "texts that were erased in the log may still be in the file of the read models");
+        let redaction = self.reader.last_redaction()?.unwrap_or_default();
+        if redaction > self.tried_clearing && redaction <= wanted {
+            // Once: it may take seconds, which a projector has not with each batch. Where others read meanwhile, whoever had
+            // it erased is told, and the next one to project tries again.
+            self.tried_clearing = redaction;
+            if let Err(error) = self.clear_erased() {
+                tracing::warn!(%error, "texts that were erased in the log may still be in the file of the read models");
+            }
         }
         Ok(wanted)
     }
@@ -356,10 +364,7 @@ impl Projections {
             let target = Target { connection: &transaction, generation: checkpoint.generation };
             let mut kept =
                 kept.take(*index, projection, checkpoint, &transaction).map_err(failed("reading what is parked"))?;
-            let events = kept.parked.taken(projection, batch);
-            if !events.is_empty() {
-                kept.fold.take(&target, &events)?;
-            }
+            kept.parked.hand_on(projection, kept.fold.as_mut(), &target, batch)?;
             kept.fold.flush(&target, usize::MAX)?;
             kept.parked.store(&transaction, projection.name(), checkpoint.generation).map_err(failed("parking"))?;
             folds.push((*index, KeptFold { position: scanned_to, ..kept }));
@@ -392,16 +397,4 @@ pub(crate) fn read_of(content_kinds: Option<&[EventKind]>) -> Read<'_> {
         Some([]) => Read::Facts,
         Some(kinds) => Read::ContentOf(kinds),
     }
-}
-
-/// Hands a fold those of the events that its projection reads.
-pub(crate) fn take_of_its_kinds(
-    projection: &dyn Projection,
-    fold: &mut dyn Fold,
-    target: &Target<'_>,
-    events: &[RecordedEvent],
-) -> Result<(), ProjectionError> {
-    let kinds = projection.kinds();
-    let events: Vec<&RecordedEvent> = events.iter().filter(|event| kinds.takes(&event.kind)).collect();
-    if events.is_empty() { Ok(()) } else { fold.take(target, &events) }
 }

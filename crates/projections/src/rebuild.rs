@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::time::Instant;
 
-use runledger_events::{Position, RunId, StreamName, StreamVersion};
+use runledger_events::{Position, RecordedEvent, RunId, StreamName, StreamVersion};
 use runledger_store::{Batch, EventFilter, StorageError, failpoint};
 use rusqlite::{Connection, TransactionBehavior};
 use serde::Serialize;
@@ -23,7 +23,7 @@ use crate::generations::{Hidden, Writer};
 use crate::pace::Pace;
 use crate::parked::Parked;
 use crate::projection::{Projection, Target};
-use crate::projections::{BATCH_EVENTS_MAX, Projections, read_of, take_of_its_kinds};
+use crate::projections::{BATCH_EVENTS_MAX, Projections, read_of};
 use crate::read_ahead::read_ahead;
 
 /// Bytes that a fold may keep before it writes, about.
@@ -213,7 +213,11 @@ impl Projections {
         let mut events = self.reader.read_stream(&StreamName::run(run_id), StreamVersion::EMPTY, read)?;
         events.retain(|event| event.position <= checkpoint.position);
         let mut fold = projection.fold();
-        take_of_its_kinds(projection, fold.as_mut(), &target, &events)?;
+        let kinds = projection.kinds();
+        let of_kinds: Vec<&RecordedEvent> = events.iter().filter(|event| kinds.takes(&event.kind)).collect();
+        if !of_kinds.is_empty() {
+            fold.take(&target, &of_kinds)?;
+        }
         fold.flush(&target, usize::MAX)?;
         let after = compare::rows_of_run(&target, projection, run_id).map_err(failed)?;
         failpoint::pass("rebuild_run.before_commit");
@@ -427,8 +431,7 @@ impl Projections {
                 }
                 // Rows that cannot be folded further, because somebody damaged them, are no reason to keep them.
                 let mut parked = Parked::load(&transaction, projection.name(), old.generation).map_err(failed)?;
-                let events = parked.taken(projection, &batch);
-                let taken = fold.1.take(&target, &events);
+                let taken = parked.hand_on(projection, fold.1.as_mut(), &target, &batch);
                 if taken.and_then(|()| fold.1.flush(&target, usize::MAX)).is_err() {
                     return Ok(());
                 }
@@ -505,10 +508,7 @@ impl Projections {
                 return Ok(None);
             }
             let target = Target { connection: &transaction, generation: hidden.generation };
-            let events = hidden.parked.taken(projection, &batch);
-            if !events.is_empty() {
-                hidden.fold.take(&target, &events)?;
-            }
+            hidden.parked.hand_on(projection, hidden.fold.as_mut(), &target, &batch)?;
             hidden.fold.flush(&target, usize::MAX)?;
             hidden.position = old.position;
             hidden.chain = old.chain;

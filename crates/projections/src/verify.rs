@@ -130,10 +130,7 @@ impl Projections {
         let (mut fold, mut parked) = (projection.fold(), Parked::default());
         while after < up_to {
             let batch = self.reader.read_readable(&filter, after, up_to, BATCH_EVENTS_MAX, projection.reads())?;
-            let events = parked.taken(projection, &batch);
-            if !events.is_empty() {
-                fold.take(target, &events)?;
-            }
+            parked.hand_on(projection, fold.as_mut(), target, &batch)?;
             after = batch.scanned_to;
             if fold.kept_bytes() > FOLD_BYTES_MAX {
                 fold.flush(target, usize::MAX)?;

@@ -147,3 +147,26 @@ fn what_was_cleared_of_another_log_says_nothing_of_this_one() {
     assert!(projections.clear_erased().unwrap());
     assert_eq!(count(), 1);
 }
+
+#[test]
+fn who_projects_tries_to_clear_an_erasure_once_and_the_next_one_again() {
+    let ledger = TempLedger::new();
+    tell(&ledger.log, &prompts(1..=20));
+    let mut projections = caught_up(&ledger.path);
+    // Given: somebody reads the read models all the while.
+    let reader = sqlite(&ledger.path);
+    reader.execute_batch("BEGIN; SELECT count(*) FROM feed_events").unwrap();
+    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
+    projections.catch_up().unwrap();
+    drop(reader);
+    let of_wal =
+        || sqlite(&ledger.path).query_row("SELECT of_wal FROM cleared", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(of_wal(), 0);
+    // When it goes on, it does not stop for that again.
+    tell(&ledger.log, &[prompt(21)]);
+    projections.catch_up().unwrap();
+    assert_eq!(of_wal(), 0);
+    // Then whoever projects next does.
+    caught_up(&ledger.path);
+    assert_eq!(of_wal(), 21);
+}

@@ -13,7 +13,7 @@ use runledger_store::{Erase, EventLog, ExpectedVersion, LogReader, StreamAppend,
 use runledger_workflow::current_user;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::redact::note_settled;
+use crate::commands::redact::{clear, note_settled};
 use crate::commands::verify::{check_log, tell as tell_check};
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::LedgerArg;
@@ -69,7 +69,7 @@ impl Archive {
         }
         let sessions = with_content(&reader, closed(&queries, before)?)?;
         if self.apply && sessions.is_empty() && !ledger.projections()?.log_is_cleared()? {
-            return self.finish(ledger, &ledger.open_for_writing()?);
+            return finish(ledger);
         }
         if !self.apply || sessions.is_empty() {
             tell(&sessions, false, output)?;
@@ -100,34 +100,21 @@ impl Archive {
             }
         }
         let (log, reason) = (ledger.open_for_writing()?, format!("archived in log {}", copy.log_id()));
+        let before = reader.last_redaction()?;
         let redacted = log.redact(&Erase::Events(copied), &reason, &current_user())?;
         tell(&sessions, true, output)?;
-        let mut projections = ledger.projections()?;
-        projections.catch_up().context("building the read models without what was archived")?;
-        if redacted.is_settled {
-            note_settled(&mut projections)?;
-            if projections.clear_erased()? {
-                return Ok(Exit::Done);
-            }
-        }
-        self.finish(ledger, &log)
+        note_settled(&mut ledger.projections()?, &redacted, before)?;
+        finish(ledger)
     }
+}
 
-    /// Clears the files of what was erased before.
-    fn finish(&self, ledger: &LedgerArg, log: &EventLog) -> anyhow::Result<Exit> {
-        let mut projections = ledger.projections()?;
-        projections.catch_up()?;
-        if !projections.log_is_cleared()? && log.settle()? {
-            note_settled(&mut projections)?;
-        }
-        if projections.log_is_cleared()? && projections.clear_erased()? {
-            return Ok(Exit::Done);
-        }
-        message(
-            "somebody reads the ledger all the while: the same command again, or `doctor`, clears what is left of it",
-        );
-        Ok(Exit::No)
+/// Clears the files of what was erased.
+fn finish(ledger: &LedgerArg) -> anyhow::Result<Exit> {
+    if clear(ledger).context("clearing the files of what was archived")? {
+        return Ok(Exit::Done);
     }
+    message("somebody reads the ledger all the while: the same command again, or `doctor`, clears what is left of it");
+    Ok(Exit::No)
 }
 
 /// The day's beginning.

@@ -10,7 +10,7 @@ use runledger_store::LogReader;
 use runledger_workflow::is_alive;
 use serde::Serialize;
 
-use crate::commands::redact::note_settled;
+use crate::commands::redact::clear;
 use crate::commands::verify::{check_all, check_seals};
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
@@ -252,16 +252,9 @@ fn seals(reader: &LogReader) -> anyhow::Result<Finding> {
 /// Clears what is left of what was erased, where that was interrupted.
 fn erased(ledger: &LedgerArg) -> Finding {
     let check = "erased texts";
-    let clear = || -> anyhow::Result<bool> {
-        let mut projections = ledger.projections()?;
-        if !projections.log_is_cleared()? && ledger.open_for_writing()?.settle()? {
-            note_settled(&mut projections)?;
-        }
-        Ok(projections.log_is_cleared()? & projections.clear_erased()?)
-    };
     let advice =
         "end what reads the ledger all the while, see that there is room, then `runledger doctor` again clears it";
-    match clear() {
+    match clear(ledger) {
         Ok(true) => Finding::ok(check, "nothing of them is left in the ledger's files"),
         Ok(false) => Finding::wrong(check, "the ledger's files may still have some", advice),
         Err(error) => Finding::wrong(check, render::chain(&error), advice),

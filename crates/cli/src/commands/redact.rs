@@ -3,7 +3,7 @@
 use clap::Args;
 use runledger_events::{EventId, Position, RecordedEvent, SessionId};
 use runledger_projections::{Projections, Queries, RunFilter, RunMatch};
-use runledger_store::{Erase, EventFilter, EventLog, Read};
+use runledger_store::{Erase, EventFilter, EventLog, Read, Redacted};
 use runledger_workflow::current_user;
 use serde::Serialize;
 
@@ -67,6 +67,7 @@ impl Redact {
             None => Erase::Events(self.positions(&log)?),
         };
         refuse_open_runs(&ledger.queries_quietly()?, &log, &erase)?;
+        let before = log.reader()?.last_redaction()?;
         let redacted = log.redact(&erase, &self.reason, &current_user())?;
         if redacted.receipt.is_none() && self.session.as_ref().is_some_and(|session| !is_known(&log, session)) {
             let session = self.session.iter().map(ToString::to_string).collect::<String>();
@@ -74,9 +75,7 @@ impl Redact {
         }
         let mut projections = ledger.projections()?;
         projections.catch_up()?;
-        if redacted.is_settled {
-            note_settled(&mut projections)?;
-        }
+        note_settled(&mut projections, &redacted, before)?;
         let told = RedactObject {
             events: redacted.events,
             position: redacted.receipt.map(|receipt| receipt.position),
@@ -158,12 +157,34 @@ fn refuse_open_runs(queries: &Queries, log: &EventLog, erase: &Erase) -> anyhow:
     }
 }
 
-/// Keeps in mind that the log's files are cleared of all that was erased so far.
-pub(crate) fn note_settled(projections: &mut Projections) -> anyhow::Result<()> {
-    if let Some(redaction) = projections.reader().last_redaction()? {
-        projections.note_log_cleared(redaction)?;
+/// Keeps in mind how far the log's files were cleared with an erasure: up to it, or to the last one before where nothing was
+/// left to erase. What others erase meanwhile is theirs to clear.
+pub(crate) fn note_settled(
+    projections: &mut Projections,
+    redacted: &Redacted,
+    before: Option<Position>,
+) -> anyhow::Result<()> {
+    let up_to = redacted.receipt.as_ref().map(|receipt| receipt.position).or(before);
+    if let Some(up_to) = up_to.filter(|_| redacted.is_settled) {
+        projections.note_log_cleared(up_to)?;
     }
     Ok(())
+}
+
+/// Clears all files of a ledger of what was erased before, where that was interrupted; false where something may be left.
+pub(crate) fn clear(ledger: &LedgerArg) -> anyhow::Result<bool> {
+    let mut projections = ledger.projections()?;
+    projections.catch_up()?;
+    let last = projections.reader().last_redaction()?;
+    if let Some(last) = last
+        && !projections.log_is_cleared()?
+        && ledger.open_for_writing()?.settle()?
+    {
+        projections.note_log_cleared(last)?;
+    }
+    // The read models' file too, whatever became of the log's.
+    let are_cleared = projections.clear_erased()?;
+    Ok(are_cleared && projections.log_is_cleared()?)
 }
 
 /// Whether the log has an event of the session at all.
