@@ -66,13 +66,24 @@ fn eventful() -> Room {
 }
 
 fn erase(room: &Room, condition: &str) {
-    let erased = room
+    let positions: Vec<u64> = room
         .sqlite()
-        .execute(&format!("UPDATE runtime_events SET content = NULL, salt = NULL WHERE {condition}"), [])
+        .prepare(&format!("SELECT position FROM runtime_events WHERE {condition}"))
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
         .unwrap();
-    assert!(erased > 0);
-    // The feed and its search show words, so they are folded anew.
-    room.ok(["rebuild-projections"]);
+    let events = positions.iter().flat_map(|position| ["--event".to_owned(), position.to_string()]);
+    room.ok(["redact", "--reason", "a password"].map(str::to_owned).into_iter().chain(events));
+}
+
+/// The lines of an export but for those that tell what was done to a ledger.
+fn told_by_agents(export: &str) -> String {
+    export
+        .lines()
+        .filter(|line| !line.contains(r#""stream":"ledger/"#))
+        .fold(String::new(), |all, line| all + line + "\n")
 }
 
 fn copy_path(room: &Room) -> PathBuf {
@@ -82,13 +93,12 @@ fn copy_path(room: &Room) -> PathBuf {
 #[test]
 fn an_export_taken_in_by_another_ledger_gives_an_equal_log() {
     let room = eventful();
-    erase(&room, "kind IN ('message.complete', 'user.prompt') OR position % 5 = 0");
     let copy = copy_path(&room);
     let export = room.ok(["export"]);
     let count = export.lines().count() as u64;
     assert_eq!(report(&ingest(&room, &copy, &export)), (count, 0, vec![]));
     assert_eq!(on(&room, &copy, &["export"]), export, "into an empty ledger even the positions are the same");
-    assert!(export.contains("\"digest\":") && export.contains("\"event\":null"));
+    assert!(export.contains("\"digest\":"));
     on(&room, &copy, &["verify"]);
     for query in [&["runs", "--json"][..], &["sessions", "--json"], &["events", "--json"], &["runs"], &["sessions"]] {
         assert_eq!(on(&room, &copy, query), room.ok(query), "{query:?}");
@@ -109,9 +119,14 @@ fn behind_what_is_there_already_all_but_the_positions_is_equal() {
     assert_eq!(report(&ingest(&room, &copy, &own)), (1, 0, vec![]));
     let export = room.ok(["export"]);
     assert_eq!(report(&ingest(&room, &copy, &export)).2, Vec::<String>::new());
-    let copied = without_positions(&on(&room, &copy, &["export"]));
+    assert!(export.contains("\"event\":null"));
+    let copied = on(&room, &copy, &["export"]);
+    assert!(copied.contains("came without its content"), "the copy tells of it too");
+    let copied = without_positions(&copied);
+    let copied: Vec<_> = copied.into_iter().filter(|line| !line.contains("ledger/arrivals")).collect();
     assert_eq!(copied[1..], without_positions(&export));
     on(&room, &copy, &["verify"]);
+    assert_eq!(on(&room, &copy, &["runs"]), room.ok(["runs"]));
 }
 
 #[test]
@@ -152,9 +167,9 @@ fn content_erased_after_the_copy_stays_there_and_does_not_come_back() {
     erase(&room, "kind = 'message.complete'");
     let export = room.ok(["export"]);
     // The same events, without content or with it: neither is another event.
-    let count = export.lines().count() as u64;
-    assert_eq!(report(&ingest(&room, &copy, &export)), (0, count, vec![]));
-    assert_eq!(on(&room, &copy, &["export"]), whole);
+    let count = whole.lines().count() as u64;
+    assert_eq!(report(&ingest(&room, &copy, &export)), (1, count, vec![]), "what tells of it is new");
+    assert_eq!(told_by_agents(&on(&room, &copy, &["export"])), whole);
     assert_eq!(report(&ingest(&room, &room.ledger(), &whole)), (0, count, vec![]));
     assert_eq!(room.ok(["export"]), export);
     room.verify();

@@ -195,6 +195,11 @@ impl StreamName {
         Self("ledger/redactions".into())
     }
 
+    /// The stream of what came to the log without its content, from elsewhere.
+    pub fn arrivals() -> Self {
+        Self("ledger/arrivals".into())
+    }
+
     /// The stream of the log's seals.
     pub fn seals() -> Self {
         Self("ledger/seals".into())
@@ -202,7 +207,7 @@ impl StreamName {
 
     /// Whether what was done to the ledger stands in it.
     pub fn is_of_ledger(&self) -> bool {
-        *self == Self::redactions() || *self == Self::seals()
+        [Self::redactions(), Self::arrivals(), Self::seals()].contains(self)
     }
 
     /// The question whose stream this is, if it is one.

@@ -368,6 +368,9 @@ pub enum RedactError {
     /// It was not appended.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// What was erased before cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The log cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

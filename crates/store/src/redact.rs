@@ -38,6 +38,8 @@ pub struct Redacted {
     pub receipt: Option<Receipt>,
     /// Events whose content is gone now, and was there before.
     pub events: u64,
+    /// Events whose content was gone before, and of which no event told; now one does.
+    pub untold: u64,
     /// Whether the text is gone from the log's files too, and not from its rows alone. Where somebody reads all the while, or
     /// there is no room to write the file anew, it is not yet: [`EventLog::settle`] later.
     pub is_settled: bool,
@@ -71,7 +73,9 @@ impl EventLog {
         if let Some(position) = first_of_ledger(&transaction, &positions).map_err(failed)? {
             return Err(RedactError::OfLedger { position: Position(position) });
         }
-        let positions = with_content(&transaction, &positions).map_err(failed)?;
+        // Nobody else writes as long as this transaction goes on.
+        let already_told = self.reader()?.told_erasures()?;
+        let (positions, untold) = to_tell(&transaction, &positions, &already_told).map_err(failed)?;
         let mut receipt = None;
         if positions.is_empty() {
             transaction.commit().map_err(failed)?;
@@ -81,7 +85,11 @@ impl EventLog {
                 .map_err(failed)?;
             positions.iter().try_for_each(|position| erased.execute([*position]).map(drop)).map_err(failed)?;
             drop(erased);
-            let event = told(self.log_id(), erase, &positions, reason, by)?;
+            let sessions = match erase {
+                Erase::Events(_) => &[][..],
+                Erase::Sessions(sessions) => sessions,
+            };
+            let event = told(self.log_id(), sessions, &positions, reason, by)?;
             let append =
                 StreamAppend { stream: StreamName::redactions(), expected: ExpectedVersion::Any, events: vec![event] };
             let mut heads = Heads::default();
@@ -95,7 +103,7 @@ impl EventLog {
             tracing::warn!(%error, "the rows are erased, but the log's file could not be written anew");
             false
         });
-        Ok(Redacted { receipt, events: positions.len() as u64, is_settled })
+        Ok(Redacted { receipt, events: positions.len() as u64 - untold, untold, is_settled })
     }
 }
 
@@ -112,26 +120,27 @@ impl EventLog {
 }
 
 impl LogReader {
-    /// The positions whose content was erased in this log, as its events tell, in order. Those that such an event has in a log
-    /// that this one was copied from are others.
-    pub(crate) fn told_erasures(&self) -> Result<Vec<(u64, u64)>, ReadError> {
-        let filter = EventFilter { stream: Some(StreamName::redactions()), ..EventFilter::default() };
+    /// The positions whose content was erased in this log, or never came to it, as its events tell. Those that such an event
+    /// has in a log that this one was copied from are others.
+    pub(crate) fn told_erasures(&self) -> Result<Ranges, ReadError> {
         let head = self.head()?.position;
-        let (mut after, mut told) = (Position::START, Vec::new());
-        while after < head {
-            let batch = self.read_readable(&filter, after, head, 1024, Read::All)?;
-            for event in &batch.events {
-                let data =
-                    event.content.json().and_then(|json| Fields::parse(json).ok()?.raw("data").map(str::to_owned));
-                let parsed: Option<Told> = data.and_then(|data| serde_json::from_str(&data).ok());
-                told.extend(
-                    parsed.filter(|told| told.log_id == *self.log_id()).into_iter().flat_map(|told| told.ranges),
-                );
+        let mut found = Vec::new();
+        for stream in [StreamName::redactions(), StreamName::arrivals()] {
+            let filter = EventFilter { stream: Some(stream), ..EventFilter::default() };
+            let mut after = Position::START;
+            while after < head {
+                let batch = self.read_readable(&filter, after, head, 1024, Read::All)?;
+                for event in &batch.events {
+                    let data =
+                        event.content.json().and_then(|json| Fields::parse(json).ok()?.raw("data").map(str::to_owned));
+                    let parsed: Option<Told> = data.and_then(|data| serde_json::from_str(&data).ok());
+                    let told = parsed.filter(|told| told.log_id == *self.log_id());
+                    found.extend(told.into_iter().flat_map(|told| told.ranges));
+                }
+                after = batch.scanned_to;
             }
-            after = batch.scanned_to;
         }
-        told.sort_unstable();
-        Ok(told)
+        Ok(Ranges::new(found))
     }
 
     /// Where the last event stands that tells of an erasure, if there is one.
@@ -172,29 +181,57 @@ fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
 
 /// The first of the events that tells what was done to the ledger.
 fn first_of_ledger(connection: &Connection, positions: &[u64]) -> rusqlite::Result<Option<u64>> {
-    let mut is_of_ledger = connection
-        .prepare("SELECT name IN (?2, ?3) FROM runtime_events JOIN streams USING (stream_key) WHERE position = ?1")?;
-    let (redactions, seals) = (StreamName::redactions(), StreamName::seals());
+    let mut name_of =
+        connection.prepare("SELECT name FROM runtime_events JOIN streams USING (stream_key) WHERE position = ?1")?;
     for position in positions {
-        let found = is_of_ledger.query_row((*position, redactions.as_str(), seals.as_str()), |row| row.get(0));
-        if found.optional()?.unwrap_or_default() {
+        let name: Option<String> = name_of.query_row([*position], |row| row.get(0)).optional()?;
+        if name.and_then(|name| StreamName::new(name).ok()).is_some_and(|name| name.is_of_ledger()) {
             return Ok(Some(*position));
         }
     }
     Ok(None)
 }
 
-/// Those of the events that have something to erase.
-fn with_content(connection: &Connection, positions: &[u64]) -> rusqlite::Result<Vec<u64>> {
+/// Those of the events that have something to erase, and those whose content is gone although nothing tells of it; and how
+/// many these are.
+fn to_tell(connection: &Connection, positions: &[u64], told: &Ranges) -> rusqlite::Result<(Vec<u64>, u64)> {
     let mut has_content =
         connection.prepare("SELECT content IS NOT NULL OR salt IS NOT NULL FROM runtime_events WHERE position = ?1")?;
-    let mut found = Vec::new();
+    let (mut found, mut untold) = (Vec::new(), 0);
     for position in positions {
-        if has_content.query_row([*position], |row| row.get(0)).optional()?.unwrap_or_default() {
-            found.push(*position);
+        match has_content.query_row([*position], |row| row.get(0)).optional()? {
+            Some(true) => found.push(*position),
+            Some(false) if !told.contain(*position) => {
+                found.push(*position);
+                untold += 1;
+            }
+            Some(false) | None => {}
         }
     }
-    Ok(found)
+    Ok((found, untold))
+}
+
+/// Ranges of positions, from the first to the last of each: in order, and none within another.
+#[derive(Debug, Default)]
+pub(crate) struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    fn new(mut ranges: Vec<(u64, u64)>) -> Self {
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, kept| {
+            let is_within = next.0 <= kept.1;
+            if is_within {
+                kept.1 = kept.1.max(next.1);
+            }
+            is_within
+        });
+        Self(ranges)
+    }
+
+    pub(crate) fn contain(&self, position: u64) -> bool {
+        let begun = self.0.partition_point(|(first, _)| *first <= position);
+        begun.checked_sub(1).and_then(|last| self.0.get(last)).is_some_and(|(_, last)| position <= *last)
+    }
 }
 
 /// Positions in order, as ranges from the first to the last of each.
@@ -217,11 +254,13 @@ struct Told {
 }
 
 /// The event that tells of it. It names positions, never what stood there.
-fn told(log_id: &LogId, erase: &Erase, positions: &[u64], reason: &str, by: &str) -> Result<NewEvent, RedactError> {
-    let sessions: &[SessionId] = match erase {
-        Erase::Events(_) => &[],
-        Erase::Sessions(sessions) => sessions,
-    };
+pub(crate) fn told(
+    log_id: &LogId,
+    sessions: &[SessionId],
+    positions: &[u64],
+    reason: &str,
+    by: &str,
+) -> Result<NewEvent, RedactError> {
     let data = serde_json::json!({
         "reason": reason,
         "by": by,
@@ -249,6 +288,15 @@ fn settle(connection: &Connection) -> rusqlite::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_that_lie_in_each_other_are_one() {
+        let ranges = Ranges::new(vec![(8, 9), (1, 6), (2, 3), (5, 7), (8, 8)]);
+        assert_eq!(ranges.0, [(1, 7), (8, 9)]);
+        let contained: Vec<u64> = (0..12).filter(|position| ranges.contain(*position)).collect();
+        assert_eq!(contained, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert!(!Ranges::default().contain(1));
+    }
 
     #[test]
     fn positions_become_ranges() {

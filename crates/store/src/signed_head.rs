@@ -190,16 +190,12 @@ impl LogReader {
         Ok(seals)
     }
 
-    /// What is wrong with a signed head, if anything is: its signature, its signer where one is asked for, or the log, which
+    /// What is wrong with a signed head, if anything is: its signature, its signer where `keys` are asked for, or the log, which
     /// is no longer what was signed.
     ///
     /// # Errors
     /// [`StorageError`] when the log cannot be read.
-    pub fn check_seal(
-        &self,
-        seal: &SignedHead,
-        key: Option<SealPublicKey>,
-    ) -> Result<Option<SealFinding>, StorageError> {
+    pub fn check_seal(&self, seal: &SignedHead, keys: &[SealPublicKey]) -> Result<Option<SealFinding>, StorageError> {
         let position = seal.position;
         let found = |detail: String| Ok(Some(SealFinding { position: Some(position), detail }));
         if seal.log_id != *self.log_id() {
@@ -208,9 +204,7 @@ impl LogReader {
         if !seal.is_signed() {
             return found("its signature does not fit: it was not made by that key, or it was changed".to_owned());
         }
-        if let Some(key) = key
-            && seal.public_key != key.to_string()
-        {
+        if !keys.is_empty() && !keys.iter().any(|key| seal.public_key == key.to_string()) {
             return found(format!("it is signed by another key, {}", seal.public_key));
         }
         // No row has a greater position than SQLite's integers have.

@@ -6,6 +6,7 @@ use runledger_events::{Digest, Position, StreamName, StreamVersion, chain, chain
 
 use crate::error::{ReadError, StorageError};
 use crate::reader::{EventFilter, LogReader, Read};
+use crate::redact::Ranges;
 use crate::row::{Proof, RawEvent};
 use crate::schema;
 
@@ -30,10 +31,6 @@ pub struct LogReport {
     pub events: u64,
     /// Events whose content was erased.
     pub erased: u64,
-    /// Those of them that no event of this log tells of: copies of what was erased elsewhere, or somebody's own doing.
-    pub untold: u64,
-    /// The first of these.
-    pub first_untold: Option<Position>,
     /// What is wrong, in the order of the log; of each check at most 20.
     pub findings: Vec<LogFinding>,
     /// Findings of each check, those not told included.
@@ -178,8 +175,8 @@ struct Walk {
     since: Position,
     position: Position,
     chain: Option<Digest>,
-    /// Ranges of positions whose erasure is told of, in order.
-    told: Vec<(u64, u64)>,
+    /// Where the content is gone, as events of the log tell.
+    told: Ranges,
     streams: HashMap<StreamName, Last>,
     /// Rows that could not be read: of which stream they were cannot be known.
     lost: u64,
@@ -315,16 +312,18 @@ impl Walk {
     }
 }
 
-fn check_content(reader: &LogReader, raw: &RawEvent, proof: &Proof, told: &[(u64, u64)], report: &mut LogReport) {
+fn check_content(reader: &LogReader, raw: &RawEvent, proof: &Proof, told: &Ranges, report: &mut LogReport) {
     let at = Some(raw.position);
     match (&raw.content, &proof.salt) {
         (None, None) => {
             report.erased += 1;
-            let position = raw.position.0;
-            // Ranges of several events may lie in each other.
-            if !told.iter().take_while(|(first, _)| *first <= position).any(|(_, last)| position <= *last) {
-                report.untold += 1;
-                report.first_untold.get_or_insert(raw.position);
+            if !told.contain(raw.position.0) {
+                let detail = format!(
+                    "the content of event {} is gone, and no event of this log tells who erased it, and why; if it was you, \
+                     `runledger redact --event {}` says so",
+                    raw.id, raw.position
+                );
+                report.find("contents", at, detail);
             }
         }
         (Some(content), Some(salt)) => match reader.codec().decode_content(content) {

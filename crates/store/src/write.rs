@@ -4,7 +4,8 @@
 //! Invariants, under the write lock: `position` is the head's plus one; `stream_version` is the stream's plus one; the
 //! digest takes in the stream predecessor's, the chain the row's before. What was read before counts only while no other
 //! connection has written since, and nothing was rolled back. A request is checked before anything of it is written, so
-//! that one that is refused leaves nothing to undo.
+//! that one that is refused leaves nothing to undo. What comes without its content is told of in the same transaction, so that an
+//! erasure that nothing tells of is never the log's own doing.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -17,9 +18,11 @@ use runledger_events::{
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{AppendError, StorageError, WrongExpectedVersion};
-use crate::new_event::Receipt;
+use crate::expected_version::ExpectedVersion;
+use crate::new_event::{Receipt, StreamAppend};
+use crate::redact::told;
 use crate::schema::NEWEST;
-use crate::seal::{SealedAppend, SealedEvent};
+use crate::seal::{SealedAppend, SealedEvent, seal};
 
 /// The wall clock.
 pub(crate) fn now() -> TimestampMs {
@@ -49,6 +52,7 @@ impl Heads {
 /// One transaction's appends.
 pub(crate) struct AppendTransaction<'a> {
     path: &'a Path,
+    log_id: &'a LogId,
     codec: Codec,
     now: TimestampMs,
     head: Mark,
@@ -56,6 +60,8 @@ pub(crate) struct AppendTransaction<'a> {
     heads: &'a mut Heads,
     /// Streams whose version is to be written.
     touched: HashSet<StreamName>,
+    /// Where events stand that came without their content.
+    arrived: Vec<u64>,
 }
 
 /// The log's head.
@@ -84,7 +90,7 @@ impl<'a> AppendTransaction<'a> {
     /// Begins within an open transaction that has the write lock.
     pub(crate) fn begin(
         path: &'a Path,
-        log_id: &LogId,
+        log_id: &'a LogId,
         connection: &Connection,
         heads: &'a mut Heads,
     ) -> Result<Self, StorageError> {
@@ -114,12 +120,14 @@ impl<'a> AppendTransaction<'a> {
         };
         Ok(Self {
             path,
+            log_id,
             codec: Codec::default(),
             now: now(),
             head,
             first: head.position,
             heads,
             touched: HashSet::new(),
+            arrived: Vec::new(),
         })
     }
 
@@ -150,7 +158,7 @@ impl<'a> AppendTransaction<'a> {
         // What the requests before have to tell is written first: undoing this one forgets it.
         self.store_versions(connection)?;
         self.execute(connection, "SAVEPOINT request")?;
-        let before = self.head;
+        let (before, arrived) = (self.head, self.arrived.len());
         let mut receipts = Vec::new();
         let result = appends.into_iter().try_for_each(|append| {
             let known = self.check(connection, &append)?;
@@ -161,6 +169,7 @@ impl<'a> AppendTransaction<'a> {
             Err(refused) => {
                 self.execute(connection, "ROLLBACK TO request; RELEASE request")?;
                 self.head = before;
+                self.arrived.truncate(arrived);
                 self.heads.streams.clear();
                 self.touched.clear();
                 Err(refused)
@@ -333,6 +342,9 @@ impl<'a> AppendTransaction<'a> {
         head.version = version;
         head.digest = digest;
         self.head = Mark { position, chain };
+        if content.is_none() {
+            self.arrived.push(position.0);
+        }
         if !self.touched.contains(stream) {
             self.touched.insert(stream.clone());
         }
@@ -399,9 +411,27 @@ impl<'a> AppendTransaction<'a> {
 
     /// Writes what is left to write before the commit; false where there is nothing to commit.
     pub(crate) fn finish(mut self, connection: &Connection) -> Result<bool, StorageError> {
+        self.tell_arrived(connection)?;
         self.store_versions(connection)?;
         self.heads.log = Some(self.head);
         Ok(self.head.position > self.first)
+    }
+
+    /// Tells which events came without their content.
+    fn tell_arrived(&mut self, connection: &Connection) -> Result<(), StorageError> {
+        if self.arrived.is_empty() {
+            return Ok(());
+        }
+        let by = concat!("runledger ", env!("CARGO_PKG_VERSION"));
+        let event = told(self.log_id, &[], &self.arrived, "came without its content", by)
+            .map_err(|error| self.refused(error.to_string()))?;
+        let append =
+            StreamAppend { stream: StreamName::arrivals(), expected: ExpectedVersion::Any, events: vec![event] };
+        match self.append(connection, seal(self.path, vec![append])?) {
+            Ok(_) => Ok(()),
+            Err(AppendError::Storage(error)) => Err(error),
+            Err(error) => Err(self.refused(error.to_string())),
+        }
     }
 
     fn storage(&self, source: &rusqlite::Error) -> StorageError {

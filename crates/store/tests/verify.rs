@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use runledger_events::{Metadata, Position};
-use runledger_store::{ExpectedVersion, LogReport, StreamAppend};
+use runledger_store::{Erase, ExpectedVersion, LogReport, StreamAppend};
 use support::{Place, all, append_one, assert_verifies, belonging, id, json, prompt_with, stream};
 
 /// Ten events in three streams, closed into one file:
@@ -112,11 +112,24 @@ fn a_log_with_appends_to_several_streams_and_odd_json_passes() {
 #[test]
 fn erased_content_passes_and_is_counted() {
     let place = ledger();
-    place
-        .sqlite()
-        .execute("UPDATE runtime_events SET content = NULL, salt = NULL WHERE position IN (1, 5, 10)", [])
-        .unwrap();
+    let positions = [1, 5, 10].map(Position);
+    place.log().redact(&Erase::Events(positions.to_vec()), "reason", "somebody").unwrap();
     assert_eq!(assert_verifies(&place.reader()).erased, 3);
+}
+
+#[test]
+fn content_that_is_gone_without_a_word_is_found() {
+    let gone = "UPDATE runtime_events SET content = NULL, salt = NULL WHERE position";
+    assert_found(&format!("{gone} IN (4, 7)"), &[("contents", 4), ("contents", 7)]);
+    // Nor does it help to take away what was told.
+    let place = ledger();
+    let log = place.log();
+    log.redact(&Erase::Events(vec![Position(4)]), "reason", "somebody").unwrap();
+    let at = place.reader().head().unwrap().position;
+    place.sqlite().execute(&format!("{gone} = {at}"), []).unwrap();
+    let found = place.reader().verify(|_| {}).unwrap().findings;
+    let found: Vec<_> = found.into_iter().map(|finding| (finding.check, finding.position)).collect();
+    assert_eq!(found, [("contents", Some(Position(4))), ("contents", Some(at))]);
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn seals(reader: &LogReader) -> anyhow::Result<Finding> {
             "`runledger seal --init`, then `runledger seal --json`, whose line is kept elsewhere",
         ));
     }
-    let check = check_seals("log seals", reader, seals, None)?;
+    let check = check_seals("log seals", reader, seals, &[])?;
     let detail = check.detail.unwrap_or_default();
     Ok(if check.ok {
         Finding::ok("log seals", detail)

@@ -46,6 +46,8 @@ pub(crate) struct Redact {
 struct RedactObject {
     /// Events whose content is gone now, and was there before.
     events: u64,
+    /// Events whose content was gone before, and of which no event told.
+    untold: u64,
     /// The event that says so; none where nothing was left to erase.
     position: Option<Position>,
     /// Whether nothing is left in the log's files.
@@ -78,6 +80,7 @@ impl Redact {
         note_settled(&mut projections, &redacted, before)?;
         let told = RedactObject {
             events: redacted.events,
+            untold: redacted.untold,
             position: redacted.receipt.map(|receipt| receipt.position),
             log_cleared: redacted.is_settled,
             projections_cleared: projections.clear_erased()?,
@@ -197,12 +200,26 @@ fn is_known(log: &EventLog, session: &SessionId) -> bool {
     log.reader().ok().and_then(of_session).is_some_and(|batch| batch.events.len() + batch.unreadable.len() > 0)
 }
 
+fn events(count: u64) -> String {
+    if count == 1 { "1 event".to_owned() } else { format!("{} events", render::count(count)) }
+}
+
 fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
     match told.position {
-        Some(position) => output.line(&format!(
-            "erased what {} said; position {position} tells who and why",
-            if told.events == 1 { "1 event".to_owned() } else { format!("{} events", render::count(told.events)) }
-        ))?,
+        Some(position) => {
+            let erased = match (told.events, told.untold) {
+                (0, untold) => format!("what {} said was gone already, untold", events(untold)),
+                (erased, 0) => format!("erased what {} said", events(erased)),
+                (erased, untold) => {
+                    format!(
+                        "erased what {} said; of {} more it was gone already, untold",
+                        events(erased),
+                        events(untold)
+                    )
+                }
+            };
+            output.line(&format!("{erased}; position {position} tells who and why"))?;
+        }
         None => output.line("nothing is left to erase")?,
     }
     for (is_cleared, file) in [(told.log_cleared, "the log"), (told.projections_cleared, "the read models")] {
