@@ -63,6 +63,7 @@ enum Command {
     Hook(commands::hook::Hook),
     RebuildProjections(commands::rebuild_projections::RebuildProjections),
     Verify(commands::verify::Verify),
+    Serve(commands::serve::Serve),
     Status(commands::status::Status),
     Doctor(commands::doctor::Doctor),
 }
@@ -136,6 +137,7 @@ fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Re
         Command::Hook(command) => command.run(ledger, output),
         Command::RebuildProjections(command) => command.run(ledger, output),
         Command::Verify(command) => command.run(ledger, output),
+        Command::Serve(command) => command.run(ledger, output),
         Command::Status(command) => command.run(ledger, output),
         Command::Doctor(command) => command.run(ledger, output),
     }

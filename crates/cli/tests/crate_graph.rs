@@ -46,6 +46,7 @@ fn each_crate_links_those_below_it_and_no_others() {
     assert_eq!(linked["runledger-projections"], names(&["events", "store"]));
     assert_eq!(linked["runledger-import"], names(&["events", "store"]));
     assert_eq!(linked["runledger-workflow"], names(&["adapters", "events", "store"]));
+    assert_eq!(linked["runledger-web"], names(&["adapters", "events", "projections", "store", "workflow"]));
 }
 
 #[test]
@@ -62,7 +63,11 @@ fn commands_and_queries_never_import_each_other() {
         .map(|(name, _)| name)
         .collect();
     // The example is a program too.
-    assert_eq!(composing, ["runledger-cli", "runledger-example-approver"], "only programs see both halves");
+    assert_eq!(
+        composing,
+        ["runledger-cli", "runledger-example-approver", "runledger-web"],
+        "only programs and their pages see both halves"
+    );
 }
 
 #[test]

@@ -170,7 +170,11 @@ fn a_seal_of_another_key_and_one_that_was_changed_are_refused() {
     let ran = run(&mut sealed.room.command(["verify", "--seals", seals, "--key", other.trim_matches('"')]));
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stdout().contains("it is signed by another key"), "{ran:?}");
-    assert_eq!(sealed.verify(&["--key", other.trim_matches('"')]).code, Some(0), "either of two keys, as where one was changed");
+    assert_eq!(
+        sealed.verify(&["--key", other.trim_matches('"')]).code,
+        Some(0),
+        "either of two keys, as where one was changed"
+    );
     let line = std::fs::read_to_string(&sealed.seals).unwrap().replace("\"position\":7", "\"position\":6");
     std::fs::write(&sealed.seals, line).unwrap();
     let ran = sealed.verify(&[]);

@@ -41,6 +41,7 @@ mod tool_call;
 mod tool_pattern;
 mod upcast;
 mod version_1;
+pub mod words;
 mod workflow_event;
 mod workflow_state;
 

@@ -1,5 +1,8 @@
 //! Queries of the feed: pages of a timeline both ways, what was found in it, its runs, actors and plan.
 
+use std::fmt;
+use std::str::FromStr;
+
 use runledger_events::{Fields, Position, RunId, SessionId, readable};
 use runledger_store::{EventFilter, LogReader, Read};
 use rusqlite::types::Value;
@@ -27,6 +30,27 @@ pub struct FeedCursor {
     /// Of the entry that it is at.
     entry: u64,
     seq: u64,
+}
+
+/// A text is no place in the feed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is no place in the feed; an entry's cursor is")]
+pub struct FeedCursorError;
+
+impl fmt::Display for FeedCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.entry, self.seq)
+    }
+}
+
+impl FromStr for FeedCursor {
+    type Err = FeedCursorError;
+
+    fn from_str(text: &str) -> Result<Self, FeedCursorError> {
+        let (entry, seq) = text.split_once('.').ok_or(FeedCursorError)?;
+        let number = |text: &str| text.parse().map_err(|_| FeedCursorError);
+        Ok(Self { entry: number(entry)?, seq: number(seq)? })
+    }
 }
 
 impl FeedEvent {

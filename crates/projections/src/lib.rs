@@ -43,7 +43,7 @@ pub use runledger_events as events;
 pub use as_of::run_at;
 pub use checkpoint::Checkpoint;
 pub use error::ProjectionError;
-pub use feed_queries::{FeedCursor, FeedFilter, FeedPage, SessionFeed};
+pub use feed_queries::{FeedCursor, FeedCursorError, FeedFilter, FeedPage, SessionFeed};
 pub use file::projections_path;
 pub use objects::{AdapterSession, Iteration, Run, RunTimer, Session};
 pub use parked::ParkedStream;

@@ -49,6 +49,11 @@ impl Projector {
         Ok(Self { stop, thread: Some(thread) })
     }
 
+    /// Whether the thread goes on; where it does not, [`Projector::stop`] tells why.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Ends the thread, once it has caught up with what was there, and tells how it fared.
     ///
     /// # Errors

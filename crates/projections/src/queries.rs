@@ -31,6 +31,12 @@ pub struct RunFilter {
     pub session: Option<SessionId>,
     /// Those of this status alone.
     pub status: Option<RunStatus>,
+    /// Those of this workflow alone.
+    pub workflow: Option<String>,
+    /// Those in whose id, session, workflow or stop reason this text occurs, whatever the case of its ASCII letters.
+    pub text: Option<String>,
+    /// Those that began before this position.
+    pub before: Option<Position>,
     /// At most so many, the newest first.
     pub limit: Option<usize>,
 }
@@ -137,6 +143,21 @@ impl Queries {
         if let Some(status) = filter.status {
             parameters.push(Value::Text(status.to_string()));
             conditions.push(format!("status = ?{}", parameters.len()));
+        }
+        if let Some(workflow) = &filter.workflow {
+            parameters.push(Value::Text(workflow.clone()));
+            conditions.push(format!("workflow_name = ?{}", parameters.len()));
+        }
+        if let Some(text) = &filter.text {
+            let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            parameters.push(Value::Text(format!("%{literal}%")));
+            let like = format!("LIKE ?{} ESCAPE '\\'", parameters.len());
+            let columns = ["run_id", "session_id", "workflow_name", "stop_reason"];
+            conditions.push(format!("({})", columns.map(|column| format!("{column} {like}")).join(" OR ")));
+        }
+        if let Some(before) = filter.before {
+            parameters.push(Value::Integer(i64::try_from(before.0).unwrap_or(i64::MAX)));
+            conditions.push(format!("first_position < ?{}", parameters.len()));
         }
         let mut clause = String::new();
         if !conditions.is_empty() {

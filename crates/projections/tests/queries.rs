@@ -37,7 +37,8 @@ fn runs_come_newest_first_and_are_filtered_by_session_status_and_number() {
     drop(caught_up(&ledger.path));
     let queries = queries(&ledger.path);
     let runs = |session: Option<&str>, status, limit| {
-        let filter = RunFilter { session: session.map(|id| id.parse().unwrap()), status, limit };
+        let session = session.map(|id| id.parse().unwrap());
+        let filter = RunFilter { session, status, limit, ..RunFilter::default() };
         let runs = queries.runs(&filter).unwrap();
         ids(&runs).join("")
     };
@@ -53,6 +54,26 @@ fn runs_come_newest_first_and_are_filtered_by_session_status_and_number() {
     assert_eq!(runs(None, Some(RunStatus::Running), None), "e");
     assert_eq!(runs(None, Some(RunStatus::Exhausted), None), "");
     assert_eq!(runs(Some("s'; DROP TABLE x --"), None, None), "");
+}
+
+#[test]
+fn runs_are_found_by_a_text_letter_for_letter_and_told_from_a_position_back() {
+    let ledger = TempLedger::new();
+    let mut story = Story::default();
+    for (run, session) in [("abc", "one%"), ("aXc", "two_"), ("b_d", "one%")] {
+        tell(&ledger.log, &story.whole_run(run, session, 1, RunStatus::Completed));
+    }
+    drop(caught_up(&ledger.path));
+    let queries = queries(&ledger.path);
+    let found = |filter: RunFilter| ids(&queries.runs(&filter).unwrap()).join(" ");
+    let text = |text: &str| found(RunFilter { text: Some(text.to_owned()), ..RunFilter::default() });
+    assert_eq!(text("axC"), "aXc");
+    assert_eq!(text("e%"), "b_d abc", "a sign of patterns is a letter as any");
+    assert_eq!(text("_"), "b_d aXc");
+    assert_eq!(text("\\"), "");
+    let begun = queries.runs(&RunFilter::default()).unwrap()[1].first_position;
+    assert_eq!(found(RunFilter { before: Some(begun), ..RunFilter::default() }), "abc");
+    assert_eq!(found(RunFilter { workflow: Some("none".to_owned()), ..RunFilter::default() }), "");
 }
 
 #[test]

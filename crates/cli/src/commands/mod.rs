@@ -24,6 +24,7 @@ pub(crate) mod rules;
 pub(crate) mod run_tree;
 pub(crate) mod runs;
 pub(crate) mod seal;
+pub(crate) mod serve;
 pub(crate) mod sessions;
 pub(crate) mod show;
 pub(crate) mod signal;

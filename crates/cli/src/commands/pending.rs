@@ -2,7 +2,8 @@
 
 use clap::Args;
 use comfy_table::{Cell, Color};
-use runledger_events::{Fields, LogId, RequestStatus, SessionId, as_text};
+use runledger_events::words::call_parts;
+use runledger_events::{LogId, RequestStatus, SessionId};
 use runledger_projections::{PermissionRequest, RequestFilter};
 
 use crate::exit_code::Exit;
@@ -148,34 +149,12 @@ fn input(request: &PermissionRequest) -> String {
 
 /// The same in lines of its own: those of its command or file, then those of each other field.
 pub(crate) fn input_in_lines(request: &PermissionRequest) -> String {
-    let parts = request.tool_input.as_ref().map_or_else(|| vec!["–".to_owned()], |input| parts(input.get()));
+    let parts = request.tool_input.as_ref().map_or_else(|| vec!["–".to_owned()], |input| call_parts(input.get()));
     parts.join("\n")
 }
 
 fn input_in_line(json: &str) -> String {
-    parts(json).iter().map(|part| render::one_line(part)).collect::<Vec<_>>().join(" · ")
-}
-
-/// What a tool is to do: its command or file, or what it asks, then each other field with its name.
-fn parts(json: &str) -> Vec<String> {
-    let Ok(fields) = Fields::parse(json) else {
-        return vec![as_text(json).unwrap_or_else(|| json.to_owned())];
-    };
-    let said = ["command", "file_path", "path", "url", "pattern", "query"]
-        .into_iter()
-        .find_map(|name| Some((Some(name), fields.text(name)?)));
-    let question = || {
-        let asked = fields.list("questions").unwrap_or_default();
-        let asked = asked.iter().filter_map(|question| Fields::parse(question).ok()?.text("question"));
-        Some(asked.collect::<Vec<_>>().join(" / ")).filter(|words| !words.is_empty())
-    };
-    // The words of a question are a part of it, so the field is told as well.
-    let Some((name, said)) = said.or_else(|| Some((None, question()?))) else {
-        return vec![json.to_owned()];
-    };
-    let others = fields.iter().filter(|(other, _)| Some(*other) != name);
-    let others = others.map(|(name, json)| format!("{name}: {}", as_text(json).unwrap_or_else(|| json.to_owned())));
-    std::iter::once(said).chain(others).collect()
+    call_parts(json).iter().map(|part| render::one_line(part)).collect::<Vec<_>>().join(" · ")
 }
 
 #[cfg(test)]

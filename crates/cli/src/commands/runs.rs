@@ -89,7 +89,8 @@ impl RunView {
 
 impl Runs {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
-        let filter = RunFilter { session: self.session.clone(), status: self.status, limit: self.limit };
+        let filter =
+            RunFilter { session: self.session.clone(), status: self.status, limit: self.limit, ..RunFilter::default() };
         if self.tree {
             return run_tree::tell(ledger.queries()?.run_tree(&filter)?, output);
         }

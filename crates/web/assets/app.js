@@ -1,0 +1,149 @@
+// What moves on a page: it follows the ledger, the slider shows its position as it is drawn, filters act at once, and what
+// expired cannot be pressed. Every page works without this, if less lively.
+"use strict";
+
+(() => {
+  const live = document.getElementById("live");
+  const REDRAW_MS_MIN = 400;
+  let wanted = false;
+  let drawing = null;
+  let drawnAt = 0;
+
+  const say = (words, isOn) => {
+    live.textContent = words;
+    live.classList.toggle("on", isOn);
+    live.classList.toggle("off", !isOn);
+  };
+
+  // Somebody who writes, or has opened a list, is not interrupted.
+  const isBusy = (element) => {
+    const focused = document.activeElement;
+    return element.contains(focused) && focused.matches("input:not([type=range]), select, textarea, button");
+  };
+
+  // Draws the page at an address, and puts what is live in the place of what is there.
+  const draw = async (address, keep) => {
+    drawing?.abort();
+    const own = (drawing = new AbortController());
+    const response = await fetch(address, { headers: { accept: "text/html" }, signal: own.signal });
+    const text = await response.text();
+    const page = new DOMParser().parseFromString(text, "text/html");
+    if (!response.ok) throw new Error(page.querySelector("h1")?.textContent ?? `status ${response.status}`);
+    for (const element of document.querySelectorAll("[data-live]")) {
+      const next = page.querySelector(`[data-live="${element.dataset.live}"]`);
+      if (!next || (keep && isBusy(element))) continue;
+      const open = new Set([...element.querySelectorAll("details")].map((details, index) => (details.open ? index : -1)));
+      const scrolled = [...element.querySelectorAll(".scroll, pre")].map((part) => [part.scrollLeft, part.scrollTop]);
+      const count = element.querySelectorAll("details").length;
+      element.replaceChildren(...next.childNodes);
+      const details = [...element.querySelectorAll("details")];
+      if (details.length === count) details.forEach((part, index) => (part.open = open.has(index)));
+      const parts = [...element.querySelectorAll(".scroll, pre")];
+      if (parts.length === scrolled.length) parts.forEach((part, index) => ([part.scrollLeft, part.scrollTop] = scrolled[index]));
+    }
+    drawnAt = Date.now();
+    settle();
+    return page;
+  };
+
+  const redraw = async () => {
+    if (wanted) return;
+    wanted = true;
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, REDRAW_MS_MIN - (Date.now() - drawnAt))));
+    wanted = false;
+    try {
+      const page = await draw(location.href, true);
+      const slider = document.querySelector("[data-slider]");
+      const range = page.querySelector("[data-slider] input[type=range]");
+      if (slider && range) {
+        for (const input of slider.querySelectorAll("input[name=at], [data-number]")) {
+          const isAtEnd = input.value === input.max;
+          input.max = range.max;
+          if (isAtEnd && !new URL(location.href).searchParams.get("at")) input.value = range.max;
+        }
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") say(error.message, false);
+    }
+  };
+
+  // The page of a moment that is over stays as it is.
+  const isThen = () => new URL(location.href).searchParams.get("at");
+
+  if (document.querySelector("[data-live]")) {
+    let isFirst = true;
+    const source = new EventSource("/live");
+    source.onopen = () => say("live", true);
+    source.onmessage = (event) => {
+      document.documentElement.dataset.position = event.data;
+      say("live", true);
+      if (!isFirst && !isThen()) redraw();
+      isFirst = false;
+    };
+    source.onerror = () => say("not live", false);
+  }
+
+  // The slider: the page is drawn as of where it is let go, and on the way there as fast as that goes.
+  const slider = document.querySelector("[data-slider]");
+  if (slider) {
+    const range = slider.querySelector("input[type=range]");
+    const number = slider.querySelector("[data-number]");
+    number.removeAttribute("name");
+    let waiting = null;
+    const go = () => {
+      const address = new URL(location.href);
+      address.searchParams.set("at", range.value);
+      address.searchParams.delete("before");
+      address.searchParams.delete("after");
+      history.replaceState(null, "", address);
+      draw(address, false)
+        .then((page) => {
+          const then = page.querySelector("[data-slider]");
+          for (const part of [".then", ".quiet", ".now"]) {
+            slider.querySelector(part)?.remove();
+            const next = then?.querySelector(part);
+            if (next) slider.append(next);
+          }
+        })
+        .catch((error) => error.name !== "AbortError" && say(error.message, false));
+    };
+    const later = () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(go, 120);
+    };
+    range.addEventListener("input", () => ((number.value = range.value), later()));
+    number.addEventListener("change", () => ((range.value = number.value), later()));
+    slider.addEventListener("submit", (event) => (event.preventDefault(), go()));
+  }
+
+  // Filters act at once; the address holds them.
+  for (const form of document.querySelectorAll("[data-filter]")) {
+    let waiting = null;
+    const apply = () => {
+      const address = new URL(form.action);
+      for (const [name, value] of new FormData(form)) if (value) address.searchParams.set(name, value);
+      history.replaceState(null, "", address);
+      draw(address, false).catch((error) => error.name !== "AbortError" && say(error.message, false));
+    };
+    form.addEventListener("change", apply);
+    form.addEventListener("input", () => (clearTimeout(waiting), (waiting = setTimeout(apply, 250))));
+    form.addEventListener("submit", (event) => (event.preventDefault(), apply()));
+  }
+
+  document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !confirm(question)) event.preventDefault();
+  });
+
+  // What is due now can no longer be pressed; its page says so when it is drawn.
+  const settle = () => {
+    for (const form of document.querySelectorAll("form[data-due]")) {
+      const fields = form.querySelector("fieldset");
+      if (fields && !fields.disabled && Number(form.dataset.due) <= Date.now()) {
+        fields.disabled = true;
+        redraw();
+      }
+    }
+  };
+  setInterval(settle, 500);
+})();

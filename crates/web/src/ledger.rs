@@ -1,0 +1,156 @@
+//! The ledger behind the server: opened when it is asked for, again after it was gone, and asked on threads of its own.
+//!
+//! Invariants: so many questions at once as the queries have connections; who waits longer than [`PATIENCE`] is told so. A file
+//! that was replaced is another ledger: what was opened before is not asked again.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use runledger_projections::{Projections, Queries};
+use runledger_store::{EventLog, LogReader, OpenOptions};
+use runledger_workflow::Commands;
+use tokio::sync::Semaphore;
+
+use crate::failure::Failure;
+
+/// Questions that are answered at once; the pool of queries has as many connections.
+const ASKED_MAX: usize = 8;
+/// How long a question waits for others.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Readers that are kept for the next question.
+const READERS_KEPT: usize = ASKED_MAX;
+
+/// The ledger.
+pub(crate) struct Ledger {
+    path: PathBuf,
+    is_read_only: bool,
+    opened: Mutex<Option<(FileId, Arc<Opened>)>>,
+    places: Semaphore,
+}
+
+/// A ledger that was there when it was looked for.
+pub(crate) struct Opened {
+    path: PathBuf,
+    pub(crate) queries: Queries,
+    readers: Mutex<Vec<LogReader>>,
+    log: Option<Arc<EventLog>>,
+}
+
+/// Which file it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    /// The file of this name, where there is one.
+    #[cfg(unix)]
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|metadata| Self(metadata.dev(), metadata.ino()))
+    }
+
+    /// Whether there is a file of this name.
+    #[cfg(not(unix))]
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        path.exists().then_some(Self(0, 0))
+    }
+}
+
+impl Ledger {
+    /// The ledger at an absolute path; nothing is opened yet.
+    pub(crate) fn new(path: PathBuf, is_read_only: bool) -> Self {
+        Self { path, is_read_only, opened: Mutex::new(None), places: Semaphore::new(ASKED_MAX) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    /// Answers a question on a thread that may wait for the disk.
+    pub(crate) async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        question: impl FnOnce(&Opened) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let busy = || {
+            let error = "too many questions at once";
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, error, "try again in a moment")
+        };
+        let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
+        let _place = place.map_err(|_| busy())?.map_err(|_| busy())?;
+        let ledger = self.clone();
+        let answer = tokio::task::spawn_blocking(move || question(&*ledger.open()?)).await;
+        answer.unwrap_or_else(|error| {
+            tracing::error!(%error, "a question was not answered");
+            let next = "please report this; the server goes on";
+            Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "something here broke", next))
+        })
+    }
+
+    /// The ledger as it is now.
+    pub(crate) fn open(&self) -> Result<Arc<Opened>, Failure> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = FileId::of(&self.path);
+        let Some(found) = found else {
+            *opened = None;
+            return Err(Failure::unavailable(format!("the ledger {} is not there", self.path.display())));
+        };
+        if let Some((file, opened)) = &*opened
+            && *file == found
+        {
+            return Ok(opened.clone());
+        }
+        let new = Arc::new(Opened::open(&self.path, self.is_read_only)?);
+        *opened = Some((found, new.clone()));
+        Ok(new)
+    }
+}
+
+impl Opened {
+    fn open(path: &Path, is_read_only: bool) -> Result<Self, Failure> {
+        let options = OpenOptions { create: false, ..OpenOptions::default() };
+        let log = match is_read_only {
+            true => None,
+            false => Some(Arc::new(EventLog::open_with(path, &options)?)),
+        };
+        // Built where they never were; kept current from then on by the projector.
+        Projections::open(path)?.catch_up()?;
+        Ok(Self { path: path.to_owned(), queries: Queries::open(path)?, readers: Mutex::default(), log })
+    }
+
+    /// Reads the log.
+    pub(crate) fn read<T>(&self, question: impl FnOnce(&LogReader) -> Result<T, Failure>) -> Result<T, Failure> {
+        let kept = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let reader = match kept {
+            Some(reader) => reader,
+            None => LogReader::open(&self.path)?,
+        };
+        let answer = question(&reader);
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answer.is_ok() && readers.len() < READERS_KEPT {
+            readers.push(reader);
+        }
+        answer
+    }
+
+    /// The write half, where there is one.
+    pub(crate) fn commands(&self) -> Result<Commands, Failure> {
+        match &self.log {
+            Some(log) => Ok(Commands::open(log.clone())?),
+            None => Err(Failure::new(
+                StatusCode::FORBIDDEN,
+                "this server only reads",
+                "start it without --read-only, or decide in a terminal",
+            )),
+        }
+    }
+
+    /// The log, where it may be written.
+    pub(crate) fn log(&self) -> Option<&Arc<EventLog>> {
+        self.log.as_ref()
+    }
+}

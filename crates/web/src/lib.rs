@@ -1,0 +1,27 @@
+//! The ledger in a browser: a server for one ledger, on this machine alone unless told otherwise.
+//!
+//! Pages are rendered here and work without script; `assets/app.js` makes them live. Reads go to
+//! [`Queries`](runledger_projections::Queries), acts to [`Commands`](runledger_workflow::Commands), and nothing else sees both.
+//!
+//! ```no_run
+//! use runledger_web::{Options, Server};
+//!
+//! let server = Server::bind(Options::new("ledger.db"))?;
+//! println!("open {}", server.url());
+//! server.serve_until(std::thread::park)?;
+//! # Ok::<(), runledger_web::ServeError>(())
+//! ```
+
+mod actions;
+mod assets;
+mod failure;
+mod guard;
+mod keeper;
+mod ledger;
+mod listener;
+mod pages;
+mod server;
+mod show;
+
+pub use guard::{Token, TokenError};
+pub use server::{Options, ServeError, Server};

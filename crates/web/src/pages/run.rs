@@ -1,0 +1,349 @@
+//! One run, now or as of a position: how it stands, the way it took, its time, its feed, its tokens and its tracker.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use maud::{Markup, html};
+use runledger_events::words::{bytes, count, duration};
+use runledger_events::{Fields, Position, RecordedEvent, RunId, RunStatus, StreamName, TimestampMs, readable};
+use runledger_projections::{FeedCursor, FeedEvent, FeedFilter, FeedPage, Iteration, Run, RunMatch};
+use runledger_store::{EventFilter, LogReader, Read};
+use serde::Deserialize;
+
+use crate::failure::Failure;
+use crate::ledger::Opened;
+use crate::pages::state_machine::{Step, way};
+use crate::pages::timeline::ZOOMS;
+use crate::pages::tracker::Reading;
+use crate::pages::{event, feed, runs, state_machine, timeline, token_chart, tracker};
+use crate::server::App;
+use crate::show;
+
+/// Entries of the feed on a page.
+const PAGE: usize = 100;
+/// Entries that the timeline is drawn of, the last ones.
+const DRAWN_MAX: usize = 3000;
+/// Events of a run's own that are read.
+const OWN_MAX: usize = 100_000;
+
+/// What the address says beside the run's id.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Asked {
+    at: String,
+    q: String,
+    before: String,
+    after: String,
+    zoom: String,
+}
+
+/// A run as of a moment.
+struct Moment {
+    run: Run,
+    iterations: Vec<Iteration>,
+    way: Vec<Step>,
+    drawn: Vec<FeedEvent>,
+    entries: Vec<FeedEvent>,
+    readings: Vec<Reading>,
+    sub_runs: Vec<Run>,
+    lineage: Vec<Run>,
+    /// The first position of the run, the last one that it can be shown as of, and the one that it is shown as of.
+    first: Position,
+    head: Position,
+    at: Option<Position>,
+    /// When that was.
+    moment: TimestampMs,
+    session_events: u64,
+}
+
+pub(crate) async fn serve(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Markup, Failure> {
+    let wanted = asked.clone();
+    let moment = app.ledger.ask(move |opened| load(opened, &id, &wanted)).await?;
+    let title =
+        format!("{} {}", moment.run.workflow_name.as_deref().unwrap_or("Run"), show::short_id(moment.run.id.as_str()));
+    Ok(super::page(&app, &title, "/", &draw(&app, &asked, &moment)))
+}
+
+/// The one run that an id, or its beginning, fits.
+pub(crate) fn one_run(opened: &Opened, id: &str) -> Result<(Run, Vec<Iteration>), Failure> {
+    let next = "the list of runs is at /";
+    match opened.queries.run(id)? {
+        RunMatch::One(run, iterations) if !id.is_empty() => Ok((*run, iterations)),
+        RunMatch::None | RunMatch::One(..) => Err(Failure::not_found(format!("there is no run {id}"), next)),
+        RunMatch::Several(ids) => {
+            let shown: Vec<&str> = ids.iter().take(5).map(RunId::as_str).collect();
+            let next = format!("say more of it: {}{}", shown.join(", "), if ids.len() > 5 { ", …" } else { "" });
+            Err(Failure::bad_request(format!("{id} fits {} runs", ids.len()), next))
+        }
+    }
+}
+
+fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
+    let at = Some(asked.at.trim()).filter(|at| !at.is_empty()).map(event::position_of).transpose()?;
+    let (now, iterations_now) = one_run(opened, id)?;
+    let lineage = opened.queries.lineage(&now)?;
+    let sub_runs = opened.queries.children(&now.id)?;
+    let first = now.first_position;
+    opened.read(|reader| {
+        let head = reader.head()?.position;
+        let filter = FeedFilter { run: Some(now.id.clone()), session: Some(now.session_id.clone()), search: None };
+        let page = page_of(asked)?;
+        let searched = FeedFilter { search: Some(asked.q.clone()).filter(|q| !q.trim().is_empty()), ..filter.clone() };
+        let (run, iterations, drawn, entries) = match at {
+            None => {
+                let drawn = opened.queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
+                (now, iterations_now, drawn, opened.queries.feed(&searched, &page, PAGE)?)
+            }
+            Some(at) if at > head => return Err(event::outside(at, head)),
+            Some(at) => {
+                let id = now.id.clone();
+                let not_begun = move || {
+                    let error = format!("run {id} had not begun at position {at}");
+                    Failure::not_found(error, format!("it begins at position {first}"))
+                };
+                let (run, iterations) = runledger_projections::run_at(reader, &now.id, at)?.ok_or_else(&not_begun)?;
+                let drawn = opened.queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
+                (run, iterations, drawn, opened.queries.feed(&searched, &page, PAGE)?)
+            }
+        };
+        let until = at.unwrap_or(head);
+        let own = own_events(reader, &run.id, until)?;
+        let moment = match at {
+            None => show::now(),
+            Some(at) => moment_of(reader, at)?,
+        };
+        let sub_runs = sub_runs.into_iter().filter(|sub| sub.first_position <= until).collect();
+        let session = opened.queries.session(&run.session_id)?;
+        Ok(Moment {
+            readings: readings(reader, &iterations)?,
+            way: way(&own),
+            run,
+            iterations,
+            drawn,
+            entries,
+            sub_runs,
+            lineage,
+            first,
+            head,
+            at,
+            moment,
+            session_events: session.map_or(0, |session| session.events),
+        })
+    })
+}
+
+fn page_of(asked: &Asked) -> Result<FeedPage, Failure> {
+    let cursor = |text: &str| -> Result<FeedCursor, Failure> {
+        text.parse()
+            .map_err(|_| Failure::bad_request(format!("{text} is no place in the feed"), "go there from a page of it"))
+    };
+    match (asked.before.trim(), asked.after.trim()) {
+        ("", "") => Ok(FeedPage::Last),
+        ("", after) => Ok(FeedPage::After(cursor(after)?)),
+        (before, _) => Ok(FeedPage::Before(cursor(before)?)),
+    }
+}
+
+/// The events of the run's own stream up to a position, without their texts.
+fn own_events(reader: &LogReader, id: &RunId, until: Position) -> Result<Vec<RecordedEvent>, Failure> {
+    let filter = EventFilter { stream: Some(StreamName::run(id)), ..EventFilter::default() };
+    Ok(reader.read_readable(&filter, Position::START, until, OWN_MAX, Read::Facts)?.events)
+}
+
+/// When the event at a position was.
+fn moment_of(reader: &LogReader, at: Position) -> Result<TimestampMs, Failure> {
+    let before = Position(at.0.saturating_sub(1));
+    let batch = reader.read_readable(&EventFilter::default(), before, at, 1, Read::Facts)?;
+    Ok(batch.events.first().map_or_else(show::now, |event| event.occurred_at))
+}
+
+/// The tracker after each iteration, out of the events that ended them.
+fn readings(reader: &LogReader, iterations: &[Iteration]) -> Result<Vec<Reading>, Failure> {
+    let mut readings = Vec::new();
+    for iteration in iterations.iter().filter(|iteration| iteration.tracker.is_some()) {
+        let Some(end) = iteration.end_position else {
+            continue;
+        };
+        let before = Position(end.0.saturating_sub(1));
+        let batch = reader.read_readable(&EventFilter::default(), before, end, 1, Read::All)?;
+        let json = batch.events.first().and_then(|event| event.content.json()).map(readable).unwrap_or_default();
+        let text = Fields::parse(&json).ok().and_then(|fields| fields.object("data")?.text("tracker_text"));
+        readings.extend(Reading::new(iteration, text));
+    }
+    Ok(readings)
+}
+
+impl Asked {
+    /// The address of the same with something else.
+    fn address(&self, id: &RunId, changes: &[(&str, &str)]) -> String {
+        let changes: HashMap<&str, &str> = changes.iter().copied().collect();
+        let parameters =
+            [("at", &self.at), ("q", &self.q), ("before", &self.before), ("after", &self.after), ("zoom", &self.zoom)];
+        let parameters = parameters.map(|(name, value)| (name, Some(*changes.get(name).unwrap_or(&value.as_str()))));
+        show::address(&format!("/runs/{}", show::encoded(id.as_str())), &parameters)
+    }
+
+    fn zoom(&self) -> u32 {
+        self.zoom.parse().ok().filter(|zoom| ZOOMS.contains(zoom)).unwrap_or(1)
+    }
+}
+
+fn draw(app: &App, asked: &Asked, moment: &Moment) -> Markup {
+    let run = &moment.run;
+    html! {
+        div .title-line {
+            h1 { (run.workflow_name.as_deref().unwrap_or("Run")) " " span .id title=(run.id) { (show::short_id(run.id.as_str())) } }
+            (show::run_status(run))
+        }
+        (slider(asked, moment))
+        div data-live="run" {
+            (summary(moment))
+            @if !app.ledger.is_read_only() { (actions(app, moment)) }
+            section .panel { h2 { "States" } div .scroll { (state_machine::draw(&moment.way, run.status)) } }
+            section .panel {
+                div .head {
+                    h2 { "Time" }
+                    nav .zoom aria-label="Zoom" { @for zoom in ZOOMS {
+                        a href=(asked.address(&run.id, &[("zoom", &zoom.to_string())])) aria-current=[(zoom == asked.zoom()).then_some("true")] { (zoom) "×" }
+                    } }
+                }
+                @if moment.drawn.len() >= DRAWN_MAX { p .quiet { "The last " (count(DRAWN_MAX as u64)) " entries of the feed are drawn." } }
+                (timeline::draw(&moment.iterations, &moment.drawn, run.ended_at, moment.moment, asked.zoom()))
+            }
+            div .columns {
+                section .panel.wide #feed { (feed_panel(asked, moment)) }
+                div {
+                    section .panel { h2 { "Tokens" } (token_chart::draw(&moment.iterations)) }
+                    section .panel { h2 { "Iterations" } (iterations(moment)) }
+                    section .panel { h2 { "Tracker" } (tracker::draw(&moment.readings)) }
+                }
+            }
+        }
+    }
+}
+
+/// The slider over the log's positions, from the run's first one to the head.
+fn slider(asked: &Asked, moment: &Moment) -> Markup {
+    let id = &moment.run.id;
+    let at = moment.at.unwrap_or(moment.head);
+    let step = |to: Position| asked.address(id, &[("at", &to.to_string()), ("before", ""), ("after", "")]);
+    html! {
+        form .slider method="get" action={ "/runs/" (show::encoded(id.as_str())) } data-slider {
+            label for="at" { "As of position" }
+            input type="range" name="at" min=(moment.first) max=(moment.head) value=(at) step="1" aria-label="As of position";
+            input #at type="number" value=(at) min=(moment.first) max=(moment.head) inputmode="numeric" disabled[false] data-number;
+            input type="hidden" name="zoom" value=(asked.zoom());
+            button { "Show" }
+            @if at > moment.first { a rel="prev" href=(step(Position(at.0 - 1))) title="One event back" { "←" } }
+            @if at < moment.head { a rel="next" href=(step(at.next())) title="One event on" { "→" } }
+            @match moment.at {
+                Some(_) => {
+                    span .then { "as it was at " (show::time(moment.moment, None)) }
+                    a .now href=(asked.address(id, &[("at", ""), ("before", ""), ("after", "")])) { "Back to now" }
+                }
+                None => { span .quiet { "now" } }
+            }
+        }
+    }
+}
+
+fn summary(moment: &Moment) -> Markup {
+    let Moment { run, .. } = moment;
+    let ended = run.ended_at.unwrap_or(moment.moment);
+    let waits = runs::waits_for(run, moment.moment);
+    html! {
+        dl .facts {
+            dt { "iteration" } dd { (run.iteration) " of " (run.max_iterations) @if run.retries > 0 { ", " (run.retries) " retries" } }
+            dt { "started" } dd { (show::time(run.started_at, None)) }
+            dt { @if run.ended_at.is_some() { "took" } @else { "has taken" } } dd { (duration(ended.0.saturating_sub(run.started_at.0))) }
+            dt { "tokens" } dd { (show::tokens(&run.tokens)) }
+            dt { "harness" } dd { (run.harness.as_deref().unwrap_or("–")) }
+            dt { "session" } dd {
+                a href=(show::address("/", &[("session", Some(run.session_id.as_str()))])) { (run.session_id) }
+                span .quiet { ", " (count(moment.session_events)) " events" }
+            }
+            @if !waits.0.is_empty() { dt { @if run.status == RunStatus::Running { "waits for" } @else { "because" } } dd { (waits) } }
+            @if let Some(deadline) = run.deadline_at { dt { "deadline" } dd { (show::time(deadline, None)) } }
+            @if let Some(parent) = &run.parent_run_id { dt { "part of" } dd { a href={ "/runs/" (show::encoded(parent.as_str())) } { (show::short_id(parent.as_str())) } } }
+            @if !moment.lineage.is_empty() { dt { "forked off" } dd { @for origin in &moment.lineage {
+                a href={ "/runs/" (show::encoded(origin.id.as_str())) } { (show::short_id(origin.id.as_str())) } " "
+            } @if let Some(at) = run.forked_at { span .quiet { "at " (at) } } } }
+            @if !moment.sub_runs.is_empty() { dt { "sub-runs" } dd { @for sub in &moment.sub_runs {
+                a href={ "/runs/" (show::encoded(sub.id.as_str())) } { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub)) " "
+            } } }
+        }
+    }
+}
+
+fn actions(app: &App, moment: &Moment) -> Markup {
+    let path = format!("/runs/{}", show::encoded(moment.run.id.as_str()));
+    let at = moment.at.unwrap_or(moment.head);
+    html! {
+        div .actions {
+            form method="post" action={ (path) "/fork" } {
+                input type="hidden" name="form_word" value=(app.guard.form_word());
+                input type="hidden" name="at" value=(at);
+                button title="A new run that begins where this one stood" { "Fork from position " (at) }
+            }
+            @if moment.at.is_none() && moment.run.ended_at.is_none() {
+                form method="post" action={ (path) "/cancel" } data-confirm="Cancel this run?" {
+                    input type="hidden" name="form_word" value=(app.guard.form_word());
+                    button .danger { "Cancel" }
+                }
+            }
+        }
+    }
+}
+
+fn feed_panel(asked: &Asked, moment: &Moment) -> Markup {
+    let id = &moment.run.id;
+    let older = moment.entries.first().filter(|_| moment.entries.len() >= PAGE).map(|entry| entry.cursor().to_string());
+    let newer = moment.entries.last().filter(|_| !asked.before.is_empty() || !asked.after.is_empty());
+    let newer = newer.map(|entry| entry.cursor().to_string());
+    html! {
+        div .head {
+            h2 { "Feed" }
+            form method="get" role="search" action={ "/runs/" (show::encoded(id.as_str())) "#feed" } {
+                input type="hidden" name="at" value=(asked.at);
+                input type="hidden" name="zoom" value=(asked.zoom());
+                input type="search" name="q" value=(asked.q) placeholder="words" aria-label="Words in the feed";
+                button { "Search" }
+            }
+            @if !asked.q.trim().is_empty() { a href=(asked.address(id, &[("q", ""), ("before", ""), ("after", "")])) { "Clear" } }
+        }
+        nav .pages {
+            @if let Some(older) = &older { a rel="prev" href={ (asked.address(id, &[("before", older), ("after", "")])) "#feed" } { "Older entries" } }
+            @if let Some(newer) = &newer { a rel="next" href={ (asked.address(id, &[("after", newer), ("before", "")])) "#feed" } { "Newer entries" } }
+        }
+        (feed::list(&moment.entries, if asked.q.trim().is_empty() { "Nothing is told of this run yet." } else { "No entry has these words." }))
+    }
+}
+
+fn iterations(moment: &Moment) -> Markup {
+    html! {
+        @if moment.iterations.is_empty() { p .nothing { "None has begun." } } @else {
+            table .iterations {
+                thead { tr { th scope="col" .number { "#" } th scope="col" { "Outcome" } th scope="col" .number { "Took" } th scope="col" .number { "Tokens" } } }
+                tbody { @for iteration in moment.iterations.iter().rev() {
+                    @let outcome = iteration.outcome.map(|outcome| outcome.as_str());
+                    tr {
+                        th scope="row" .number { a href={ "/events/" (iteration.start_position) } { (iteration.iteration) } }
+                        td {
+                            span class={ "mark " (outcome.unwrap_or("running")) } { (outcome.unwrap_or("goes on")) }
+                            @if iteration.retry.is_some() { span .quiet { " retry" } }
+                            @if let Some(error) = &iteration.error { div .error { (error) } }
+                            @if let Some(tracker) = &iteration.tracker { span .quiet { " tracker " (bytes(tracker.bytes)) } }
+                        }
+                        td .number { (duration(iteration.ended_at.unwrap_or(moment.moment).0.saturating_sub(iteration.started_at.0))) }
+                        td .number { (show::tokens(&iteration.tokens)) }
+                    }
+                } }
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The list of runs: what is running, what waits, and what came of the others.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use maud::{Markup, html};
+use runledger_events::words::duration;
+use runledger_events::{Position, RunStatus, SessionId, TimestampMs};
+use runledger_projections::{Run, RunFilter};
+use serde::Deserialize;
+
+use crate::failure::Failure;
+use crate::ledger::Opened;
+use crate::server::App;
+use crate::show;
+
+/// Runs on a page.
+const PAGE: usize = 100;
+
+/// The filter, as the address holds it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Asked {
+    status: String,
+    workflow: String,
+    session: String,
+    q: String,
+    tree: Option<String>,
+    before: Option<u64>,
+}
+
+/// A run in the list, and how deep it stands under others.
+struct Row {
+    run: Run,
+    depth: usize,
+    is_fork: bool,
+}
+
+pub(crate) async fn serve(State(app): State<Arc<App>>, Query(asked): Query<Asked>) -> Result<Markup, Failure> {
+    let filter = asked.filter()?;
+    let is_tree = asked.is_tree();
+    let rows = app.ledger.ask(move |opened| rows(opened, &filter, is_tree)).await?;
+    Ok(super::page(&app, "Runs", "/", &asked.draw(&rows)))
+}
+
+fn rows(opened: &Opened, filter: &RunFilter, is_tree: bool) -> Result<Vec<Row>, Failure> {
+    if is_tree {
+        let nodes = opened.queries.run_tree(filter)?;
+        return Ok(nodes
+            .into_iter()
+            .map(|node| Row { depth: node.depth, is_fork: node.is_fork(), run: node.run })
+            .collect());
+    }
+    let runs = opened.queries.runs(filter)?;
+    Ok(runs.into_iter().map(|run| Row { is_fork: run.forked_from.is_some(), run, depth: 0 }).collect())
+}
+
+impl Asked {
+    fn is_tree(&self) -> bool {
+        self.tree.as_deref() == Some("1")
+    }
+
+    fn filter(&self) -> Result<RunFilter, Failure> {
+        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let status = match given(&self.status) {
+            None => None,
+            Some(word) => Some(RunStatus::parse(&word).ok_or_else(|| {
+                let words: Vec<&str> = RunStatus::ALL.iter().map(|status| status.as_str()).collect();
+                Failure::bad_request(
+                    format!("there is no status {word}"),
+                    format!("choose one of {}", words.join(", ")),
+                )
+            })?),
+        };
+        let session = given(&self.session).map(SessionId::new).transpose();
+        let session = session.map_err(|error| Failure::bad_request(error.to_string(), "choose another session"))?;
+        Ok(RunFilter {
+            session,
+            status,
+            workflow: given(&self.workflow),
+            text: given(&self.q),
+            before: self.before.map(Position),
+            limit: Some(PAGE),
+        })
+    }
+
+    fn address(&self, before: Option<Position>) -> String {
+        let before = before.map(|position| position.to_string());
+        show::address(
+            "/",
+            &[
+                ("status", Some(&self.status)),
+                ("workflow", Some(&self.workflow)),
+                ("session", Some(&self.session)),
+                ("q", Some(&self.q)),
+                ("tree", self.tree.as_deref()),
+                ("before", before.as_deref()),
+            ],
+        )
+    }
+
+    fn is_filtered(&self) -> bool {
+        [&self.status, &self.workflow, &self.session, &self.q].iter().any(|text| !text.trim().is_empty())
+    }
+
+    fn draw(&self, rows: &[Row]) -> Markup {
+        html! {
+            h1 .hidden { "Runs" }
+            form .filter method="get" action="/" role="search" data-filter {
+                label { "Status " select name="status" {
+                    option value="" { "any" }
+                    @for status in RunStatus::ALL {
+                        option value=(status) selected[self.status == status.as_str()] { (status) }
+                    }
+                } }
+                label { "Workflow " input name="workflow" value=(self.workflow) size="14" autocomplete="off"; }
+                label { "Session " input name="session" value=(self.session) size="14" autocomplete="off"; }
+                label { "Text " input type="search" name="q" value=(self.q) size="18" placeholder="id, workflow, reason"; }
+                label .check { input type="checkbox" name="tree" value="1" checked[self.is_tree()]; " tree" }
+                button { "Filter" }
+                @if self.is_filtered() { a href="/" { "Clear" } }
+            }
+            div data-live="runs" { (self.table(rows)) }
+        }
+    }
+
+    fn table(&self, rows: &[Row]) -> Markup {
+        let now = show::now();
+        html! {
+            @if rows.is_empty() {
+                p .nothing {
+                    @if self.is_filtered() { "No run fits this filter." } @else { "No runs yet; " code { "runledger exec" } " makes one." }
+                }
+            } @else {
+                div .scroll { table .runs {
+                    thead { tr {
+                        th scope="col" { "Run" } th scope="col" { "Status" } th scope="col" { "Workflow" }
+                        th scope="col" .number { "Iteration" } th scope="col" { "Started" }
+                        th scope="col" .number { "Took" } th scope="col" .number { "Tokens" } th scope="col" { "Waits for, or why" }
+                    } }
+                    tbody { @for row in rows { (draw_row(row, now)) } }
+                } }
+                @if rows.len() >= PAGE && !self.is_tree() && let Some(last) = rows.last() {
+                    nav .pages { a rel="next" href=(self.address(Some(last.run.first_position))) { "Older runs" } }
+                }
+            }
+        }
+    }
+}
+
+fn draw_row(Row { run, depth, is_fork }: &Row, now: TimestampMs) -> Markup {
+    let ended_at = run.ended_at.unwrap_or(now);
+    html! {
+        tr data-depth=[(*depth > 0).then(|| (*depth).min(6))] {
+            th scope="row" {
+                a .id href={ "/runs/" (show::encoded(run.id.as_str())) } title=(run.id) { (show::short_id(run.id.as_str())) }
+                @if *is_fork { span .quiet { " fork" } }
+            }
+            td { (show::run_status(run)) }
+            td { (run.workflow_name.as_deref().unwrap_or("–")) }
+            td .number { (run.iteration) span .quiet { " of " (run.max_iterations) } }
+            td { (show::age(run.started_at, now)) }
+            td .number { (duration(ended_at.0.saturating_sub(run.started_at.0))) }
+            td .number { (show::tokens(&run.tokens)) }
+            td .words { (waits_for(run, now)) }
+        }
+    }
+}
+
+/// What a run waits for, or why it ended.
+pub(super) fn waits_for(run: &Run, now: TimestampMs) -> Markup {
+    html! {
+        @if run.status != RunStatus::Running {
+            (run.stop_reason.as_deref().unwrap_or(""))
+        } @else if let Some(request) = &run.waiting_for {
+            a href={ "/permissions/" (show::encoded(request.as_str())) } { "a decision" }
+        } @else if let Some(timer) = &run.timer {
+            "a timer, due " (show::age(timer.due_at, now))
+        } @else if run.paused {
+            "to go on: it is paused"
+        }
+    }
+}

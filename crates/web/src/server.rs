@@ -1,0 +1,219 @@
+//! The server: what it is told, how it begins, what it answers where, and how it ends.
+
+use std::future::IntoFuture;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use runledger_events::Position;
+use runledger_store::{EventLog, LogReader, OpenError};
+use tokio::sync::watch;
+
+use crate::failure::Failure;
+use crate::guard::{Guard, Token, watch as guard};
+use crate::keeper::{Housekeeping, Keeper};
+use crate::ledger::Ledger;
+use crate::listener::Limited;
+use crate::{actions, assets, pages};
+
+/// The port, unless another one is named.
+const PORT: u16 = 4848;
+/// Connections at once; more wait.
+const CONNECTIONS_MAX: usize = 512;
+/// How long answers may take when the server ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a server is told.
+pub struct Options {
+    ledger: PathBuf,
+    address: SocketAddr,
+    names: Vec<String>,
+    token: Option<Token>,
+    is_read_only: bool,
+    housekeeping: Option<Housekeeping>,
+}
+
+impl Options {
+    /// A server of the ledger at this path, on this machine alone.
+    pub fn new(ledger: impl Into<PathBuf>) -> Self {
+        Self {
+            ledger: ledger.into(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            names: Vec::new(),
+            token: None,
+            is_read_only: false,
+            housekeeping: None,
+        }
+    }
+
+    /// Listens on this port; 0 for any that is free.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.address.set_port(port);
+        self
+    }
+
+    /// Listens on this address of the machine, for others too.
+    #[must_use]
+    pub fn listen(mut self, address: std::net::IpAddr) -> Self {
+        self.address.set_ip(address);
+        self
+    }
+
+    /// Answers under this name too.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
+    /// Lets in who has this token, instead of one that is made up.
+    #[must_use]
+    pub fn token(mut self, token: Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Opens no write half at all.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.is_read_only = true;
+        self
+    }
+
+    /// Does this with the log every few seconds.
+    #[must_use]
+    pub fn housekeeping(mut self, keep: impl Fn(&EventLog) + Send + 'static) -> Self {
+        self.housekeeping = Some(Box::new(keep));
+        self
+    }
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}; --port names another one, 0 any that is free")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There are no random bytes for a token.
+    #[error("no token can be made: {0}")]
+    Random(getrandom::Error),
+    /// Threads cannot be started, or the listener broke.
+    #[error("the server cannot go on: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// What every answer may use.
+pub(crate) struct App {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) guard: Guard,
+    /// How far the read models are.
+    pub(crate) applied: watch::Receiver<Position>,
+    /// True when the server ends.
+    pub(crate) ends: watch::Receiver<bool>,
+}
+
+/// A server that has its address, and answers nobody yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    token: Token,
+    options: Options,
+}
+
+impl Server {
+    /// Takes the address, and looks that the ledger is there.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing listens.
+    pub fn bind(mut options: Options) -> Result<Self, ServeError> {
+        options.ledger = LogReader::open(&options.ledger)?.path().to_owned();
+        let listen = |source| ServeError::Listen { address: options.address, source };
+        let listener = TcpListener::bind(options.address).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let token = match options.token.take() {
+            Some(token) => token,
+            None => Token::random().map_err(ServeError::Random)?,
+        };
+        Ok(Self { listener, address, token, options })
+    }
+
+    /// The address to open, with the token.
+    pub fn url(&self) -> String {
+        format!("http://{}/?token={}", self.address, self.token.secret())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `end`, which may wait, returns.
+    ///
+    /// # Errors
+    /// [`ServeError::System`]; what acted by then stands in the ledger.
+    pub fn serve_until(self, end: impl FnOnce() + Send + 'static) -> Result<(), ServeError> {
+        let Self { listener, address, token, options } = self;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(32)
+            .thread_name("runledger-web")
+            .enable_all()
+            .build()?;
+        let ledger = Arc::new(Ledger::new(options.ledger, options.is_read_only));
+        let (keeper, applied) = Keeper::start(ledger.clone(), options.housekeeping)?;
+        let (tell_end, ends) = watch::channel(false);
+        let app = Arc::new(App { ledger, guard: Guard::new(token, address, &options.names), applied, ends });
+        let result = runtime.block_on(async move {
+            let listener = Limited::new(tokio::net::TcpListener::from_std(listener)?, CONNECTIONS_MAX);
+            let mut ended = app.ends.clone();
+            let farewell = async move {
+                if let Err(error) = tokio::task::spawn_blocking(end).await {
+                    tracing::error!(%error, "what waits for the end broke");
+                }
+                tell_end.send_replace(true);
+            };
+            let serving = axum::serve(listener, routes(app)).with_graceful_shutdown(farewell);
+            tokio::select! {
+                result = serving.into_future() => result,
+                // Who is slow to go does not keep the server.
+                () = async { _ = ended.wait_for(|ends| *ends).await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+            }
+        });
+        runtime.shutdown_timeout(FAREWELL);
+        drop(keeper);
+        Ok(result?)
+    }
+}
+
+fn routes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(pages::runs::serve))
+        .route("/runs/{id}", get(pages::run::serve))
+        .route("/runs/{id}/fork", post(actions::fork))
+        .route("/runs/{id}/cancel", post(actions::cancel))
+        .route("/permissions", get(pages::permissions::serve))
+        .route("/permissions/{position}", get(pages::permissions::serve_one).post(actions::decide))
+        .route("/events/{position}", get(pages::event::serve))
+        .route("/health", get(pages::health::serve))
+        .route("/live", get(pages::live::serve))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/assets/{name}", get(assets::serve))
+        .fallback(|uri: axum::http::Uri| async move {
+            Failure::not_found(format!("there is no page {}", uri.path()), "the list of runs is at /")
+        })
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}
