@@ -2,7 +2,8 @@
 //! stood there.
 //!
 //! This finds forms, not secrets: a password that looks like a word stays. The text may be JSON, and stays JSON: what is
-//! taken out has no quotes and no escapes but the line breaks of a PEM block, and what is put in has none either.
+//! taken out has no quotes and no escapes but the line breaks of a PEM block, and what is put in has none either. Escapes that
+//! JSON does not need (`\\/`, `\\u0061`) hide nothing: they are undone before anything is looked for.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -31,11 +32,11 @@ const FORMS: [(&str, &str); 16] = [
     ("pypi_token", r"pypi-[A-Za-z0-9_-]{50,}"),
     ("crates_token", r"cio[A-Za-z0-9]{32}"),
     ("jwt", r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
-    ("bearer", r"(?i-u:bearer)[ ]+[A-Za-z0-9._~+/-]{20,}=*"),
-    ("url_password", r"[a-z][a-z0-9+.-]{1,20}://[A-Za-z0-9._%+-]{1,64}:[A-Za-z0-9._%+!$&*~-]{3,}@"),
+    ("bearer", r"(?i-u:bearer)(?:[ \t]|\\t)+[A-Za-z0-9._~+/-]{20,}=*"),
+    ("url_password", r"[a-z][a-z0-9+.-]{1,20}://[A-Za-z0-9._%+-]{0,64}:[A-Za-z0-9._%+!#$&*~^-]{2,}@"),
     (
         "private_key",
-        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[A-Za-z0-9+/=:, \\\r\n-]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\z|\x22)",
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^\x22]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\z|\x22)",
     ),
 ];
 
@@ -47,10 +48,55 @@ static EXPRESSION: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 /// The text with `[redacted:NAME]` in the place of each secret.
 pub fn redact_secrets(text: &str) -> Cow<'_, str> {
-    match &*EXPRESSION {
-        Some(expression) => expression.replace_all(text, replacement),
-        None => Cow::Borrowed(text),
+    let Some(expression) = &*EXPRESSION else {
+        return Cow::Borrowed(text);
+    };
+    match without_needless_escapes(text) {
+        // The same text to whoever reads it as JSON; it is taken only where something is in it.
+        Some(plain) => match expression.replace_all(&plain, replacement) {
+            Cow::Owned(redacted) => Cow::Owned(redacted),
+            Cow::Borrowed(_) => Cow::Borrowed(text),
+        },
+        None => expression.replace_all(text, replacement),
     }
+}
+
+/// The text with the escapes undone that JSON does not need: `\\/`, and `\\u00XX` of printable ASCII; `None` where there are none.
+fn without_needless_escapes(text: &str) -> Option<String> {
+    if !text.contains("\\/") && !text.contains("\\u00") {
+        return None;
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        plain.push_str(before);
+        let hexadecimal = escape.strip_prefix("\\u").and_then(|digits| digits.get(..4));
+        let meant = hexadecimal.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let needless = meant.filter(|byte| (b' '..=b'~').contains(byte) && !b"\"\\".contains(byte));
+        let taken = match (needless, escape.as_bytes().get(1)) {
+            (Some(byte), _) => {
+                plain.push(char::from(byte));
+                6
+            }
+            (None, Some(b'/')) => {
+                plain.push('/');
+                2
+            }
+            // Whatever is escaped is no beginning of an escape.
+            (None, Some(next)) if next.is_ascii() => {
+                plain.push_str(&escape[..2]);
+                2
+            }
+            (None, _) => {
+                plain.push('\\');
+                1
+            }
+        };
+        rest = &escape[taken..];
+    }
+    plain.push_str(rest);
+    Some(plain)
 }
 
 fn replacement(captures: &Captures<'_>) -> String {
@@ -121,6 +167,27 @@ mod tests {
         let json = format!(r#"{{"a":"{begin}\nabc","b":2}}"#);
         assert_eq!(redact_secrets(&json), r#"{"a":"[redacted:private_key]","b":2}"#);
         assert_eq!(redact_secrets(&format!("{begin}\nabc")), "[redacted:private_key]");
+    }
+
+    #[test]
+    fn needless_escapes_hide_nothing() {
+        let token = made_up("github_token");
+        for (name, json) in [
+            ("github_token", format!(r#"{{"a":"\u0067{}"}}"#, &token[1..])),
+            ("url_password", r#"{"a":"postgres:\/\/app:hunter22@db"}"#.to_owned()),
+            ("url_password", r#"{"a":"postgres://app:hunt\u0026er22@db"}"#.to_owned()),
+            ("url_password", r#"{"a":"redis://:hunter22@db"}"#.to_owned()),
+            ("bearer", format!(r#"{{"a":"Bearer\t{}"}}"#, "aB3dE6gH9".repeat(4))),
+            ("aws_secret_key", format!(r#"{{"a":"AWS_SECRET_ACCESS_KEY\u003d{}"}}"#, r"ab\/d".repeat(10))),
+        ] {
+            let redacted = redact_secrets(&json);
+            let value: serde_json::Value = serde_json::from_str(&redacted).unwrap();
+            assert!(value["a"].as_str().unwrap().contains(&format!("[redacted:{name}]")), "{json}: {redacted}");
+        }
+        // An escape that means itself is none, and a text without a secret stays as it is, to the byte.
+        for text in [r#"{"a":"C:\\\\u0041\\/b \/ \u00e9 \u0022"}"#, "\\", "\\u00", "a\\é"] {
+            assert_eq!(redact_secrets(text), text);
+        }
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             RedactError::NoEvent { .. } | RedactError::OfLedger { .. } => Exit::No,
             RedactError::Event { .. } | RedactError::NewEvent(_) => Exit::Usage,
             RedactError::Open(_) => Exit::CouldNotStart,
-            RedactError::Append(_) | RedactError::Read(_) | RedactError::Storage(_) => Exit::Failed,
+            RedactError::Append(_) | RedactError::Storage(_) => Exit::Failed,
         });
     }
     if let Some(error) = cause.downcast_ref::<SealError>() {

@@ -2,6 +2,7 @@
 
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
+use runledger_events::words::plain_json;
 use serde::Serialize;
 
 /// Standard output could not be written.
@@ -40,8 +41,12 @@ impl Output {
 
     /// One JSON object, in a line.
     pub(crate) fn json<T: Serialize>(&mut self, object: &T) -> anyhow::Result<()> {
-        let line = serde_json::to_string(object)?;
-        self.line(&line)
+        self.json_line(&serde_json::to_string(object)?)
+    }
+
+    /// A line of JSON; on a terminal without what could drive it.
+    pub(crate) fn json_line(&mut self, line: &str) -> anyhow::Result<()> {
+        if self.is_terminal() { self.line(&plain_json(line)) } else { self.line(line) }
     }
 
     /// Hands on what is buffered.

@@ -110,6 +110,12 @@ pub enum CodecError {
         /// What is wrong.
         detail: String,
     },
+    /// It decodes, to something else than what was appended.
+    #[error("{part}: it is not what was appended")]
+    Altered {
+        /// Which half.
+        part: PayloadPart,
+    },
     /// A value that cannot be written.
     #[error("{part}: the payload cannot be encoded: {source}")]
     Encode {

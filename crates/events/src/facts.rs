@@ -155,6 +155,21 @@ pub struct DecisionFacts {
 }
 
 impl Facts {
+    /// Whether somebody's own words may be among them: the pattern of a call, a reason, an error. They stay when the content is
+    /// erased.
+    pub fn may_hold_words(&self) -> bool {
+        match &self.data {
+            KindFacts::Decision(decision) => decision.pattern.is_some() || decision.rule.is_some(),
+            KindFacts::RelayRequest(request) => request.pattern.is_some(),
+            KindFacts::RelayWithdrawn(withdrawn) => withdrawn.reason.is_some(),
+            KindFacts::WorkflowTransition(transition) => transition.reason.is_some(),
+            KindFacts::WorkflowIteration(WorkflowIteration::End(end)) => end.error.is_some(),
+            KindFacts::WorkflowIteration(WorkflowIteration::Start(start)) => !start.carried.grants.is_empty(),
+            KindFacts::WorkflowEnd(end) => end.stop_reason.is_some(),
+            _ => false,
+        }
+    }
+
     /// Reads the facts of an event of this kind out of its fields; `data` is its `data` object.
     pub(crate) fn read(
         kind: &EventKind,

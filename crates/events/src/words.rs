@@ -1,5 +1,7 @@
 //! Words for people: lengths of time, figures, and text of agents without what could drive a terminal. Pure.
 
+use std::borrow::Cow;
+
 use crate::json_text::{Fields, as_text};
 
 /// A length of time, in at most two units.
@@ -45,8 +47,7 @@ pub fn plain(text: &str) -> String {
     text.chars()
         .map(|character| match character {
             '\n' | '\r' | '\t' => ' ',
-            // What turns the direction of writing could make a text look like another.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            deceiving if is_deceiving(deceiving) => '\u{fffd}',
             '\u{7f}' => '\u{2421}',
             // As its picture: what was to drive a terminal is seen, and which it was.
             control if control < ' ' => char::from_u32(0x2400 + u32::from(control)).unwrap_or('\u{fffd}'),
@@ -54,6 +55,33 @@ pub fn plain(text: &str) -> String {
             other => other,
         })
         .collect()
+}
+
+/// Whether a sign could make a text look like another: it turns the direction of writing, or is not seen.
+fn is_deceiving(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+    )
+}
+
+/// JSON text for a terminal: the same to whoever reads it as JSON, but without a sign that could drive a terminal or deceive.
+pub fn plain_json(json: &str) -> Cow<'_, str> {
+    let is_harmful = |character: char| character.is_control() || is_deceiving(character);
+    if !json.contains(is_harmful) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        // Only texts within it can have such signs; between its parts there are line breaks at the most.
+        if is_harmful(character) && !character.is_ascii_whitespace() {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// A text in one line that shows where its own lines end: a command's second line is none of a comment in its first.
@@ -97,6 +125,8 @@ pub fn call_parts(json: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
     use super::*;
 
     #[test]
@@ -109,5 +139,16 @@ mod tests {
     fn text_of_an_agent_cannot_drive_the_terminal() {
         assert_eq!(plain("a\x1b[2Jb\nc\u{202e}d\x07\x7f\u{9b}e"), "a␛[2Jb c\u{fffd}d␇␡\u{fffd}e");
         assert_eq!(short("äöüß", 3), "äö…");
+        assert_eq!(plain("a\u{200b}b\u{feff}\u{2028}c"), "a\u{fffd}b\u{fffd}\u{fffd}c");
+    }
+
+    #[test]
+    fn json_for_a_terminal_reads_as_the_same() {
+        let json = "{\"a\":\"x\u{9b}31m\u{7f}\u{202e}\",\n \"b\":1}";
+        let shown = plain_json(json);
+        assert_eq!(shown, "{\"a\":\"x\\u009b31m\\u007f\\u202e\",\n \"b\":1}");
+        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(read(&shown), read(json));
+        assert!(matches!(plain_json("{}"), Cow::Borrowed(_)));
     }
 }

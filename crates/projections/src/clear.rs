@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use runledger_events::Position;
 use runledger_store::StorageError;
+use runledger_store::sqlite::empty_wal;
 
 use crate::error::ProjectionError;
 use crate::file;
@@ -63,11 +64,9 @@ impl Projections {
             self.connection.execute_batch("VACUUM").map_err(failed)?;
             self.note_cleared(Cleared::File, redaction)?;
         }
-        self.connection.busy_timeout(PATIENCE).map_err(failed)?;
-        let is_busy: rusqlite::Result<bool> =
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        let is_empty = empty_wal(&self.connection, PATIENCE);
         file::set_busy_handler(&self.connection).map_err(failed)?;
-        if is_busy.map_err(failed)? {
+        if !is_empty.map_err(failed)? {
             return Ok(false);
         }
         self.note_cleared(Cleared::Wal, redaction)?;

@@ -30,6 +30,9 @@ pub struct FeedCursor {
     /// Of the entry that it is at.
     entry: u64,
     seq: u64,
+    first_position: Position,
+    /// The generation of the feed that counted them so: a rebuild may count otherwise, where something was erased.
+    generation: i64,
 }
 
 /// A text is no place in the feed.
@@ -39,7 +42,7 @@ pub struct FeedCursorError;
 
 impl fmt::Display for FeedCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.entry, self.seq)
+        write!(f, "{}.{}.{}.{}", self.generation, self.entry, self.seq, self.first_position)
     }
 }
 
@@ -47,16 +50,24 @@ impl FromStr for FeedCursor {
     type Err = FeedCursorError;
 
     fn from_str(text: &str) -> Result<Self, FeedCursorError> {
-        let (entry, seq) = text.split_once('.').ok_or(FeedCursorError)?;
-        let number = |text: &str| text.parse().map_err(|_| FeedCursorError);
-        Ok(Self { entry: number(entry)?, seq: number(seq)? })
+        let numbers: Result<Vec<u64>, _> = text.split('.').map(str::parse).collect();
+        let Ok(&[generation, entry, seq, first_position]) = numbers.as_deref() else {
+            return Err(FeedCursorError);
+        };
+        let generation = i64::try_from(generation).map_err(|_| FeedCursorError)?;
+        Ok(Self { entry, seq, first_position: Position(first_position), generation })
     }
 }
 
 impl FeedEvent {
     /// The place right behind it, and before it.
     pub fn cursor(&self) -> FeedCursor {
-        FeedCursor { entry: self.entry, seq: self.seq }
+        FeedCursor {
+            entry: self.entry,
+            seq: self.seq,
+            first_position: self.first_position,
+            generation: self.generation,
+        }
     }
 }
 
@@ -111,6 +122,20 @@ impl Queries {
                 None => return Err(self.not_built(feed_search::NAME)),
             }
         }
+        let generation = self.checkpoint(&snapshot, feed::NAME)?.map_or(0, |checkpoint| checkpoint.generation);
+        let place = |cursor: &FeedCursor, is_behind| -> Result<FeedCursor, ProjectionError> {
+            if cursor.generation == generation {
+                return Ok(cursor.clone());
+            }
+            rows::select_place(&snapshot, filter.session.as_ref(), cursor.first_position, is_behind)
+                .map(|(entry, seq)| FeedCursor { entry, seq, ..cursor.clone() })
+                .map_err(failed)
+        };
+        let page = &match page {
+            FeedPage::After(cursor) => FeedPage::After(place(cursor, true)?),
+            FeedPage::Before(cursor) => FeedPage::Before(place(cursor, false)?),
+            page => page.clone(),
+        };
         let is_backward = matches!(page, FeedPage::Before(_) | FeedPage::Last);
         let sql = clause.of_page(page, filter.session.is_some(), limit);
         let parameters = rusqlite::params_from_iter(clause.parameters);
@@ -118,6 +143,7 @@ impl Queries {
         if is_backward {
             events.reverse();
         }
+        events.iter_mut().for_each(|event| event.generation = generation);
         Ok(events)
     }
 

@@ -304,7 +304,7 @@ impl Queries {
         self.pool.get().map_err(|error| ProjectionError::Pool { path: self.path.clone(), detail: error.to_string() })
     }
 
-    fn checkpoint(
+    pub(crate) fn checkpoint(
         &self,
         connection: &Connection,
         projection: &'static str,

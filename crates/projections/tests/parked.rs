@@ -4,8 +4,9 @@
 
 mod support;
 
-use runledger_events::{Metadata, Position, StreamName};
+use runledger_events::{Codec, Metadata, Position, StreamName};
 use runledger_projections::{ParkedStream, ProjectionError};
+use runledger_store::{EventFilter, Read};
 use runledger_testkit::TempLedger;
 use support::{NAMES, Told, assert_verifies, dump, fresh_dump, open, queries, sqlite_of_log, tell};
 
@@ -48,6 +49,38 @@ fn parked(ledger: &TempLedger) -> Vec<(String, String, Position)> {
 
 /// A payload of a codec version that nobody knows yet.
 const OF_TOMORROW: &[u8] = &[99, 0, 0, 0, 1, 2, 3];
+
+#[test]
+fn a_flipped_bit_that_leaves_another_text_parks_the_stream_too() {
+    let (ledger, stored) = damaged("content", 5, OF_TOMORROW);
+    let codec = Codec::default();
+    let whole = codec.decode_content(&stored).unwrap();
+    let mut altered = 0;
+    for bit in 0..stored.len() * 8 {
+        let mut flipped = stored.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        if codec.decode_content(&flipped).is_ok_and(|text| text != whole) {
+            altered += 1;
+            put(&ledger, "content", 5, &flipped);
+            let read = ledger.log.reader().unwrap().read_readable(
+                &EventFilter::default(),
+                Position(4),
+                Position(5),
+                1,
+                Read::All,
+            );
+            assert_eq!(read.unwrap().unreadable.len(), 1, "bit {bit}");
+        }
+    }
+    assert!(altered > 10, "{altered}");
+    open(&ledger.path).catch_up().unwrap();
+    assert!(parked(&ledger).iter().any(|(_, stream, position)| stream == "session/odd" && *position == Position(5)));
+    // Once it is what it was, it is applied, in order.
+    put(&ledger, "content", 5, &stored);
+    open(&ledger.path).catch_up().unwrap();
+    assert_eq!(parked(&ledger), []);
+    assert_verifies(&mut open(&ledger.path));
+}
 
 #[test]
 fn a_stream_is_left_out_from_an_unreadable_event_on_and_others_go_on() {

@@ -4,10 +4,10 @@
 mod support;
 
 use runledger_events::{Metadata, Position, StreamName};
-use runledger_projections::projections_path;
+use runledger_projections::{FeedCursor, FeedFilter, FeedPage, projections_path};
 use runledger_store::Erase;
 use runledger_testkit::TempLedger;
-use support::{NAMES, Told, assert_verifies, caught_up, dump, open, sqlite, tell};
+use support::{NAMES, Told, assert_verifies, caught_up, dump, open, queries, sqlite, tell};
 
 const SECRET: &str = "quetzalcoatl";
 
@@ -23,8 +23,12 @@ fn prompts(numbers: std::ops::RangeInclusive<u64>) -> Vec<Told> {
     numbers.map(prompt).collect()
 }
 
+fn session_of(id: &str) -> Erase {
+    Erase::Sessions(vec![id.parse().unwrap()])
+}
+
 fn session() -> Erase {
-    Erase::Sessions(vec!["s".parse().unwrap()])
+    session_of("s")
 }
 
 #[test]
@@ -169,4 +173,34 @@ fn who_projects_tries_to_clear_an_erasure_once_and_the_next_one_again() {
     // Then whoever projects next does.
     caught_up(&ledger.path);
     assert_eq!(of_wal(), 21);
+}
+
+#[test]
+fn who_follows_the_feed_misses_nothing_of_what_comes_after_an_erasure() {
+    for is_of_session in [false, true] {
+        let ledger = TempLedger::new();
+        let message = |number: u64| Told {
+            json: format!(
+                r#"{{"id":"m{number}","timestamp":{number},"kind":"message.complete","sessionId":"a","data":{{"message":"{SECRET}"}}}}"#
+            ),
+            ..prompt(number)
+        };
+        tell(&ledger.log, &(1..=9).map(message).collect::<Vec<_>>());
+        let mut projections = caught_up(&ledger.path);
+        let queries = queries(&ledger.path);
+        let session = is_of_session.then(|| "s".parse().unwrap());
+        let filter = FeedFilter { session, ..FeedFilter::default() };
+        let last = queries.feed(&filter, &FeedPage::Last, 1).unwrap().pop().unwrap();
+        // When: messages without words make fewer entries, so those that come get smaller numbers than before.
+        ledger.log.redact(&session_of("s"), "asked for", "dev@host").unwrap();
+        tell(&ledger.log, &(20..=22).map(prompt).collect::<Vec<_>>());
+        projections.catch_up().unwrap();
+        // Then
+        let kept: FeedCursor = last.cursor().to_string().parse().unwrap();
+        let came = queries.feed(&filter, &FeedPage::After(kept.clone()), 100).unwrap();
+        let prompts = came.iter().filter(|entry| entry.kind == "user.prompt").count();
+        assert_eq!((prompts, came.iter().all(|entry| entry.first_position > last.first_position)), (3, true));
+        let before = queries.feed(&filter, &FeedPage::Before(kept), 100).unwrap();
+        assert!(before.iter().all(|entry| entry.first_position < last.first_position));
+    }
 }

@@ -282,6 +282,12 @@ pub enum AppendError {
         /// Where the other event stands.
         position: Position,
     },
+    /// The event says what was done to this log; nothing was written.
+    #[error("stream {stream}: what was done to this log is told by the log itself alone; nothing was appended")]
+    OfLedger {
+        /// The stream.
+        stream: StreamName,
+    },
     /// SQLite refused; the outcome is unknown, read before you try again (or append the same ids again).
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -368,9 +374,6 @@ pub enum RedactError {
     /// It was not appended.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// What was erased before cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
     /// The log cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -25,6 +25,7 @@ mod exported;
 pub mod failpoint;
 mod follow;
 mod group_commit;
+mod ledger_events;
 mod log;
 mod lookups;
 mod names;

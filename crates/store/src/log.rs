@@ -8,10 +8,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use runledger_events::{LogId, StreamName};
 
 use crate::connection;
-use crate::error::{AppendError, OpenError};
+use crate::error::{AppendError, OpenError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::follow::Follower;
 use crate::group_commit::{GroupCommit, Writer};
+use crate::ledger_events::refuse_foreign;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
 use crate::seal::seal;
@@ -114,6 +115,7 @@ impl EventLog {
     ///
     /// # Errors
     /// - [`AppendError::WrongExpectedVersion`], [`AppendError::IdTaken`]: nothing was written.
+    /// - [`AppendError::OfLedger`]: what was done to this log is told by [`EventLog::redact`] and [`EventLog::seal`] alone.
     /// - [`AppendError::Storage`]: the outcome is unknown; appending the same ids again is safe.
     ///
     /// Source: docs/decisions/0002-append.md
@@ -131,6 +133,18 @@ impl EventLog {
     /// # Errors
     /// As [`EventLog::append`].
     pub fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
+        refuse_foreign(&self.log_id, &appends, || {
+            LogReader::open(&self.path).map_err(|error| StorageError::Sqlite {
+                path: self.path.clone(),
+                doing: "looking for what is there",
+                detail: error.to_string(),
+            })
+        })?;
+        self.append_own(appends)
+    }
+
+    /// The same, also of what was done to this log.
+    pub(crate) fn append_own(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
         // In this thread, at the same time as others.
         self.group.append(seal(&self.path, appends)?)
     }

@@ -420,6 +420,14 @@ impl LogReader {
             facts: blob(12, "facts")?.ok_or_else(|| missing("facts"))?,
             proof,
             content: if content_was_read { blob(content_index, "content")? } else { None },
+            sealed: if content_was_read {
+                let index = if with_proof { 15 } else { 14 };
+                // A damaged salt is one that does not fit.
+                let salt = row.get::<_, Option<Salt>>(index + 1).unwrap_or_default();
+                Some((row.get::<_, [u8; 32]>(index).map(Digest).map_err(column("commitment"))?, salt))
+            } else {
+                None
+            },
             content_was_read,
         })
     }
@@ -503,6 +511,9 @@ pub(crate) fn columns(read: Read<'_>, with_proof: bool) -> String {
             let _ = write!(sql, ", CASE WHEN kind IN ({}) THEN content END", kinds.join(", "));
         }
         Read::All => sql.push_str(", content"),
+    }
+    if !with_proof && !matches!(read, Read::Facts) {
+        sql.push_str(", commitment, salt");
     }
     sql
 }

@@ -6,17 +6,19 @@
 
 use std::time::Duration;
 
-use runledger_events::{EventKind, Fields, LogId, Metadata, Position, RuntimeEvent, SessionId, StreamName};
+use runledger_events::{EventKind, LogId, Metadata, Position, RuntimeEvent, SessionId, StreamName};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use serde::Deserialize;
 
 use crate::connection::open_writable;
-use crate::error::{ReadError, RedactError, StorageError};
+use crate::error::{RedactError, StorageError};
 use crate::expected_version::ExpectedVersion;
+use crate::ledger_events::LedgerData;
 use crate::log::{EventLog, OpenOptions};
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
-use crate::reader::{EventFilter, LogReader, Read};
+use crate::reader::LogReader;
 use crate::seal::seal;
+use crate::sqlite::empty_wal;
 use crate::write::{AppendTransaction, Heads};
 
 /// How long others are waited for, who read what the write-ahead log holds.
@@ -40,6 +42,8 @@ pub struct Redacted {
     pub events: u64,
     /// Events whose content was gone before, and of which no event told; now one does.
     pub untold: u64,
+    /// Where all of these stand, in order.
+    pub positions: Vec<Position>,
     /// Whether the text is gone from the log's files too, and not from its rows alone. Where somebody reads all the while, or
     /// there is no room to write the file anew, it is not yet: [`EventLog::settle`] later.
     pub is_settled: bool,
@@ -103,7 +107,9 @@ impl EventLog {
             tracing::warn!(%error, "the rows are erased, but the log's file could not be written anew");
             false
         });
-        Ok(Redacted { receipt, events: positions.len() as u64 - untold, untold, is_settled })
+        let events = positions.len() as u64 - untold;
+        let positions = positions.into_iter().map(Position).collect();
+        Ok(Redacted { receipt, events, untold, positions, is_settled })
     }
 }
 
@@ -122,22 +128,18 @@ impl EventLog {
 impl LogReader {
     /// The positions whose content was erased in this log, or never came to it, as its events tell. Those that such an event
     /// has in a log that this one was copied from are others.
-    pub(crate) fn told_erasures(&self) -> Result<Ranges, ReadError> {
-        let head = self.head()?.position;
+    pub(crate) fn told_erasures(&self) -> Result<Ranges, StorageError> {
         let mut found = Vec::new();
         for stream in [StreamName::redactions(), StreamName::arrivals()] {
-            let filter = EventFilter { stream: Some(stream), ..EventFilter::default() };
-            let mut after = Position::START;
-            while after < head {
-                let batch = self.read_readable(&filter, after, head, 1024, Read::All)?;
-                for event in &batch.events {
-                    let data =
-                        event.content.json().and_then(|json| Fields::parse(json).ok()?.raw("data").map(str::to_owned));
-                    let parsed: Option<Told> = data.and_then(|data| serde_json::from_str(&data).ok());
-                    let told = parsed.filter(|told| told.log_id == *self.log_id());
-                    found.extend(told.into_iter().flat_map(|told| told.ranges));
-                }
-                after = batch.scanned_to;
+            for (position, data) in self.ledger_data(stream)? {
+                let LedgerData::Told(json) = data else {
+                    continue;
+                };
+                let told: Option<Told> =
+                    serde_json::from_str(&json).ok().filter(|told: &Told| told.log_id == *self.log_id());
+                // It tells of what was before it.
+                let ranges = told.into_iter().flat_map(|told| told.ranges).filter(|(_, last)| *last < position.0);
+                found.extend(ranges);
             }
         }
         Ok(Ranges::new(found))
@@ -281,8 +283,7 @@ pub(crate) fn told(
 fn settle(connection: &Connection) -> rusqlite::Result<bool> {
     connection.busy_timeout(PATIENCE)?;
     connection.execute_batch("VACUUM")?;
-    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    Ok(!is_busy)
+    empty_wal(connection, PATIENCE)
 }
 
 #[cfg(test)]

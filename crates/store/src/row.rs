@@ -2,7 +2,7 @@
 
 use runledger_events::{
     Codec, CodecError, Content, Digest, EventId, EventKind, Metadata, PayloadPart, Position, RecordedEvent, Salt,
-    StreamName, StreamVersion, TimestampMs,
+    StreamName, StreamVersion, TimestampMs, commitment,
 };
 
 use crate::error::ReadError;
@@ -23,6 +23,8 @@ pub(crate) struct RawEvent<'row> {
     /// The stored content payload; `None` where it was erased, or not read.
     pub(crate) content: Option<&'row [u8]>,
     pub(crate) content_was_read: bool,
+    /// What binds the content, where it was read: the commitment and its salt.
+    pub(crate) sealed: Option<(Digest, Option<Salt>)>,
 }
 
 /// A payload that does not decode: it was damaged, or a newer program wrote it.
@@ -69,6 +71,17 @@ impl RawEvent<'_> {
         }
     }
 
+    /// The content, where it is what was appended: a bit that was flipped may leave another text.
+    fn open(&self, codec: &Codec, content: &[u8]) -> Result<String, CodecError> {
+        let json = codec.decode_content(content)?;
+        match &self.sealed {
+            Some((sealed, salt)) if salt.is_none_or(|salt| commitment(&salt, json.as_bytes()) != *sealed) => {
+                Err(CodecError::Altered { part: PayloadPart::Content })
+            }
+            _ => Ok(json),
+        }
+    }
+
     /// The event, as far as it can be read, and what of it cannot.
     pub(crate) fn decode_readable(self, codec: &Codec) -> (Option<RecordedEvent>, Option<Unreadable>) {
         let unreadable = |part, source| Unreadable {
@@ -82,7 +95,7 @@ impl RawEvent<'_> {
             Ok(facts) => facts,
             Err(source) => return (None, Some(unreadable(PayloadPart::Facts, source))),
         };
-        let (content, unreadable) = match self.content.map(|content| codec.decode_content(content)) {
+        let (content, unreadable) = match self.content.map(|content| self.open(codec, content)) {
             Some(Ok(json)) => (Content::Json(json), None),
             Some(Err(source)) => (Content::NotRead, Some(unreadable(PayloadPart::Content, source))),
             None if self.content_was_read => (Content::Erased, None),

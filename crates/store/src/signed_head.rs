@@ -6,14 +6,15 @@
 use std::fmt::Write as _;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use runledger_events::{EventKind, Fields, LogId, Metadata, Position, RuntimeEvent, StreamName, TimestampMs};
+use runledger_events::{EventKind, LogId, Metadata, Position, RuntimeEvent, StreamName, TimestampMs};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ReadError, SealError, StorageError};
+use crate::error::{SealError, StorageError};
 use crate::expected_version::ExpectedVersion;
+use crate::ledger_events::LedgerData;
 use crate::log::EventLog;
-use crate::new_event::{NewEvent, Receipt};
-use crate::reader::{EventFilter, Head, LogReader, Read};
+use crate::new_event::{NewEvent, Receipt, StreamAppend};
+use crate::reader::{Head, LogReader};
 use crate::write::now;
 
 /// The private half of a key that signs heads.
@@ -153,7 +154,8 @@ impl EventLog {
         let event = RuntimeEvent::from_json(&json).map_err(|source| SealError::Event { detail: source.to_string() })?;
         let event = NewEvent::new(event, Metadata::default())
             .map_err(|source| SealError::Event { detail: source.to_string() })?;
-        let receipts = self.append(&StreamName::seals(), ExpectedVersion::Any, vec![event])?;
+        let append = StreamAppend { stream: StreamName::seals(), expected: ExpectedVersion::Any, events: vec![event] };
+        let receipts = self.append_own(vec![append])?;
         let receipt =
             receipts.into_iter().next().ok_or(SealError::Event { detail: "no receipt came back".to_owned() })?;
         Ok((signed, receipt))
@@ -162,30 +164,29 @@ impl EventLog {
 
 impl LogReader {
     /// The signed heads of this log in the log itself, in order; in place of each that cannot be read why. Those of a log that
-    /// this one was copied from say nothing of it.
+    /// this one was copied from say nothing of it, nor do those that came without their content.
     ///
     /// # Errors
-    /// [`ReadError`] when the log cannot be read.
-    pub fn seals(&self) -> Result<Vec<Result<SignedHead, SealFinding>>, ReadError> {
-        let filter = EventFilter { stream: Some(StreamName::seals()), ..EventFilter::default() };
-        let head = self.head()?.position;
-        let mut after = Position::START;
+    /// [`StorageError`] when the file cannot be read.
+    pub fn seals(&self) -> Result<Vec<Result<SignedHead, SealFinding>>, StorageError> {
+        let told_gone = self.told_erasures()?;
         let mut seals = Vec::new();
-        while after < head {
-            let batch = self.read_readable(&filter, after, head, 1024, Read::All)?;
-            let of_kind = batch.events.iter().filter(|event| event.kind == EventKind::LedgerSealed);
-            let found = of_kind.map(|event| {
-                let data =
-                    event.content.json().and_then(|json| Fields::parse(json).ok()?.raw("data").map(str::to_owned));
-                data.and_then(|data| serde_json::from_str(&data).ok()).ok_or_else(|| SealFinding {
+        for (position, data) in self.ledger_data(StreamName::seals())? {
+            if data.is_of_another(self.log_id()) {
+                continue;
+            }
+            let seal = match data {
+                LedgerData::Gone if told_gone.contain(position.0) => continue,
+                LedgerData::Told(json) => serde_json::from_str::<SignedHead>(&json).ok(),
+                LedgerData::Gone | LedgerData::Unreadable => None,
+            };
+            match seal {
+                Some(seal) => seals.push(Ok(seal)),
+                None => seals.push(Err(SealFinding {
                     position: None,
-                    detail: format!("the event at position {} holds no signed head any more", event.position),
-                })
-            });
-            let is_own =
-                |seal: &Result<SignedHead, SealFinding>| !seal.as_ref().is_ok_and(|seal| seal.log_id != *self.log_id());
-            seals.extend(found.filter(is_own));
-            after = batch.scanned_to;
+                    detail: format!("the event at position {position} holds no signed head any more"),
+                })),
+            }
         }
         Ok(seals)
     }

@@ -50,6 +50,26 @@ pub fn shorten_wal(connection: &Connection, path: &Path, pages: u32) {
     }
 }
 
+/// Writes the write-ahead log into its file and empties it, so that nothing is left of what was in it; false where somebody
+/// reads or writes it for longer than `patience`.
+///
+/// Another checkpoint, such as that of the thread that writes back, is waited for by no busy timeout of SQLite's, so it is
+/// tried again.
+///
+/// # Errors
+/// What SQLite says.
+pub fn empty_wal(connection: &Connection, patience: Duration) -> Result<bool, rusqlite::Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        connection.busy_timeout(deadline.saturating_duration_since(Instant::now()))?;
+        let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if !is_busy || Instant::now() >= deadline {
+            return Ok(!is_busy);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Brings the schema to `newest`, the number of `migrations`.
 ///
 /// Two processes may do so at once: the migrations run in an immediate transaction, so one waits for the other, then

@@ -87,7 +87,7 @@ impl LogReader {
             report.find("positions", Some(since), detail);
         }
         // What tells of an erasure and cannot be read is found as any other event.
-        let told = self.told_erasures().unwrap_or_default();
+        let told = self.told_erasures()?;
         let mut walk = Walk { since, position: since, chain, told, ..Walk::default() };
         let mut after = since;
         loop {
@@ -208,7 +208,7 @@ impl Walk {
         if let Some(previous) = self.chain
             && chain(&previous, &proof.digest) != proof.chain
         {
-            report.find("chain", at, "the chain does not lead here from the row before".to_owned());
+            report.find("chain", at, "the chain does not lead here from the row before: one of the two was changed, or what ends there was computed anew".to_owned());
         }
         self.chain = Some(proof.chain);
         if let Err(error) = reader.codec().decode_facts(raw.facts) {
@@ -274,7 +274,11 @@ impl Walk {
                 &proof.commitment,
             );
             if digest != proof.digest {
-                let detail = format!("event {} of stream {} is not what was appended", raw.id, raw.stream);
+                let before = match raw.stream_version.0 {
+                    1 => String::new(),
+                    version => format!(", or its stream's version {} before it was written anew", version - 1),
+                };
+                let detail = format!("event {} of stream {} is not what was appended{before}", raw.id, raw.stream);
                 report.find("digests", at, detail);
             }
         }

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use runledger_events::{Metadata, Position};
+use runledger_events::{Digest, Metadata, Position, chain, event_digest};
 use runledger_store::{Erase, ExpectedVersion, LogReport, StreamAppend};
 use support::{Place, all, append_one, assert_verifies, belonging, id, json, prompt_with, stream};
 
@@ -136,6 +136,59 @@ fn content_that_is_gone_without_a_word_is_found() {
 fn a_half_erased_event_is_found() {
     assert_found("UPDATE runtime_events SET salt = NULL WHERE position = 4", &[("contents", 4)]);
     assert_found("UPDATE runtime_events SET content = NULL WHERE position = 4", &[("contents", 4)]);
+}
+
+/// Changes row 4, and computes its digest and its chain anew, and those of what stands behind it up to `last`.
+fn computed_anew(last: u64) -> Place {
+    let place = tampered("UPDATE runtime_events SET occurred_at = occurred_at + 1 WHERE position = 4");
+    let connection = place.sqlite();
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'runtime_events_only_erased'";
+    let trigger: String = connection.query_row(trigger, [], |row| row.get(0)).unwrap();
+    connection.execute_batch("DROP TRIGGER runtime_events_only_erased").unwrap();
+    for event in all(&place.reader()).into_iter().filter(|event| (4..=last).contains(&event.position.0)) {
+        let digest_of = |column: &str, condition: &str| -> Digest {
+            let sql = format!("SELECT {column} FROM runtime_events WHERE {condition}");
+            connection.query_row(&sql, [], |row| row.get(0)).map(Digest).unwrap_or(Digest::ZERO)
+        };
+        let (position, version) = (event.position.0, event.stream_version.0);
+        let own_stream = format!("stream_key = (SELECT stream_key FROM runtime_events WHERE position = {position})");
+        let predecessor = digest_of("digest", &format!("stream_version = {} AND {own_stream}", version - 1));
+        let sealed = digest_of("commitment", &format!("position = {position}"));
+        let facts: Vec<u8> = connection
+            .query_row("SELECT facts FROM runtime_events WHERE position = ?1", [position], |row| row.get(0))
+            .unwrap();
+        let digest = event_digest(
+            &predecessor,
+            &event.stream,
+            event.stream_version,
+            &event.id,
+            &event.kind,
+            event.occurred_at,
+            event.recorded_at,
+            &event.metadata,
+            &facts,
+            &sealed,
+        );
+        let chained = chain(&digest_of("chain", &format!("position = {}", position - 1)), &digest);
+        connection
+            .execute(
+                "UPDATE runtime_events SET digest = ?1, chain = ?2 WHERE position = ?3",
+                (digest.0, chained.0, position),
+            )
+            .unwrap();
+    }
+    connection.execute_batch(&trigger).unwrap();
+    place
+}
+
+#[test]
+fn digests_that_were_computed_anew_for_a_part_are_found_where_the_part_ends() {
+    // Row 7 is the next one of row 4's stream, row 5 the next one of the log.
+    assert_eq!(found(&computed_anew(4).verify()), BTreeSet::from([("chain", 5), ("digests", 7)]));
+    assert_eq!(found(&computed_anew(6).verify()), BTreeSet::from([("chain", 7), ("digests", 7)]));
+    assert_eq!(found(&computed_anew(8).verify()), BTreeSet::from([("chain", 9), ("digests", 10)]));
+    // Up to the head the log alone shows nothing: that is what seals and kept checkpoints are for.
+    assert_eq!(found(&computed_anew(10).verify()), BTreeSet::new());
 }
 
 #[test]

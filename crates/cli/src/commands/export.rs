@@ -31,7 +31,7 @@ impl Export {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let reader = ledger.open_for_reading()?;
         let with_content = !self.share || self.with_content;
-        reader.export::<anyhow::Error>(self.session.as_ref(), with_content, |line| output.line(line))?;
+        reader.export::<anyhow::Error>(self.session.as_ref(), with_content, |line| output.json_line(line))?;
         Ok(Exit::Done)
     }
 }

@@ -1,9 +1,9 @@
 //! `redact`: erases what events say, in the log and in everything that is made of it.
 
 use clap::Args;
-use runledger_events::{EventId, Position, RecordedEvent, SessionId};
-use runledger_projections::{Projections, Queries, RunFilter, RunMatch};
-use runledger_store::{Erase, EventFilter, EventLog, Read, Redacted};
+use runledger_events::{EventId, Position, RecordedEvent, SessionId, StreamName};
+use runledger_projections::{Projections, Queries, Run, RunFilter, RunMatch};
+use runledger_store::{Erase, EventFilter, EventLog, LogReader, Read, Redacted};
 use runledger_workflow::current_user;
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ Exit status: 0 when no content of it is left in the ledger's files; 1 when there
 go on (cancel it first: its rules stand in what would be erased), or when something is left, because others read all the while, or
 for want of room: the same command again, or `doctor`, clears it")]
 pub(crate) struct Redact {
-    /// This event, by its position or its id; several times for several
+    /// This event, by its position or its id, position:N where it could be either; several times for several
     #[arg(long, value_name = "POSITION|ID", required_unless_present = "session", conflicts_with = "session")]
     event: Vec<String>,
     /// Every event of this ledger session, its runs and questions included
@@ -48,6 +48,8 @@ struct RedactObject {
     events: u64,
     /// Events whose content was gone before, and of which no event told.
     untold: u64,
+    /// Where words stay, in what is never erased of an event: a call's pattern, a reason, an error.
+    facts_with_words: Vec<Position>,
     /// The event that says so; none where nothing was left to erase.
     position: Option<Position>,
     /// Whether nothing is left in the log's files.
@@ -81,6 +83,7 @@ impl Redact {
         let told = RedactObject {
             events: redacted.events,
             untold: redacted.untold,
+            facts_with_words: facts_with_words(&log.reader()?, &redacted.positions)?,
             position: redacted.receipt.map(|receipt| receipt.position),
             log_cleared: redacted.is_settled,
             projections_cleared: projections.clear_erased()?,
@@ -104,11 +107,25 @@ impl Redact {
         let reader = log.reader()?;
         let mut positions = Vec::new();
         for named in &self.event {
-            if let Ok(position) = named.parse() {
+            if let Some(position) = named.strip_prefix("position:") {
+                let position = position.parse().map_err(|_| Usage(format!("{named}: there is no such position")))?;
                 positions.push(Position(position));
                 continue;
             }
             let found = reader.find(&EventId::new(named.as_str())?, None)?;
+            if let Ok(position) = named.parse() {
+                // Whoever means the other one would lose this one for good.
+                if let Some(other) = found.iter().map(|event| event.position).find(|other| *other != Position(position))
+                {
+                    return Err(Usage(format!(
+                        "{named} is a position, and the id of the event at position {other}; name it as position:{named}, or \
+                         position:{other}"
+                    ))
+                    .into());
+                }
+                positions.push(Position(position));
+                continue;
+            }
             match found.as_slice() {
                 [] => return Err(No(format!("there is no event {named}; `runledger events` lists them")).into()),
                 [one] => positions.push(one.position),
@@ -123,15 +140,38 @@ impl Redact {
     }
 }
 
+/// Where facts keep words of what was erased.
+fn facts_with_words(reader: &LogReader, positions: &[Position]) -> anyhow::Result<Vec<Position>> {
+    let mut found = Vec::new();
+    for run in positions.chunk_by(|one, next| one.next() == *next) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            continue;
+        };
+        let mut after = Position(first.0.saturating_sub(1));
+        while after < *last {
+            let batch = reader.read_readable(&EventFilter::default(), after, *last, 1024, Read::Facts)?;
+            found.extend(batch.events.iter().filter(|event| event.facts.may_hold_words()).map(|event| event.position));
+            after = batch.scanned_to;
+        }
+    }
+    Ok(found)
+}
+
 /// Rules of a run stand in its first event: without it, what they forbid would be let through.
 fn refuse_open_runs(queries: &Queries, log: &EventLog, erase: &Erase) -> anyhow::Result<()> {
+    let parked = queries.parked()?;
+    // Of a run that cannot be read nobody can say that it is over, nor end it; it drives nothing either.
+    let is_open = |run: &Run| {
+        let stream = StreamName::run(&run.id).to_string();
+        run.ended_at.is_none() && !parked.iter().any(|parked| parked.stream.to_string() == stream)
+    };
     let open = match erase {
         Erase::Sessions(sessions) => {
             let mut runs = Vec::new();
             for session in sessions {
                 runs.extend(queries.runs(&RunFilter { session: Some(session.clone()), ..RunFilter::default() })?);
             }
-            runs.into_iter().find(|run| run.ended_at.is_none())
+            runs.into_iter().find(is_open)
         }
         Erase::Events(positions) => {
             let reader = log.reader()?;
@@ -142,7 +182,7 @@ fn refuse_open_runs(queries: &Queries, log: &EventLog, erase: &Erase) -> anyhow:
                 let of_run = |event: &RecordedEvent| event.stream.run_id().or_else(|| event.metadata.run_id.clone());
                 if let Some(run_id) = found.events.first().and_then(of_run)
                     && let RunMatch::One(run, _) = queries.run(run_id.as_str())?
-                    && run.ended_at.is_none()
+                    && is_open(&run)
                 {
                     open.get_or_insert(*run);
                 }
@@ -221,6 +261,16 @@ fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
             output.line(&format!("{erased}; position {position} tells who and why"))?;
         }
         None => output.line("nothing is left to erase")?,
+    }
+    if let [first, ..] = told.facts_with_words.as_slice() {
+        let shown: Vec<String> = told.facts_with_words.iter().take(5).map(ToString::to_string).collect();
+        let more = if told.facts_with_words.len() > shown.len() { ", …" } else { "" };
+        message(&format!(
+            "what is never erased of an event keeps words at position {}{more}: a call's pattern, a reason or an error; \
+             `runledger events --after {}` shows them",
+            shown.join(", "),
+            first.0.saturating_sub(1)
+        ));
     }
     for (is_cleared, file) in [(told.log_cleared, "the log"), (told.projections_cleared, "the read models")] {
         if !is_cleared {

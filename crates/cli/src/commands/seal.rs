@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::exit_code::{CouldNotStart, Exit, Usage};
 use crate::ledger::{LedgerArg, user_folder};
-use crate::output::Output;
+use crate::output::{Output, message};
 use crate::render;
 
 /// Sign the log's head, so that a log that is cut or written anew later is found out
@@ -56,6 +56,12 @@ impl Seal {
             CouldNotStart(format!("{}: the key cannot be read: {error}; {next}", path.display()))
         })?;
         let key = SealKey::parse(&text).map_err(|error| CouldNotStart(format!("{}: {error}", path.display())))?;
+        if let Some(mode) = loose_mode(&path) {
+            let path = path.display();
+            message(&format!(
+                "{path} has mode {mode:04o}: whoever reads it can sign; chmod 600 it, or make another key"
+            ));
+        }
         if self.public_key {
             return tell_key(&path, &key, false, output);
         }
@@ -74,6 +80,20 @@ impl Seal {
             .map(|folder| folder.join("runledger/seal.key"))
             .ok_or_else(|| Usage("neither HOME nor XDG_CONFIG_HOME is set: name the key with --key".to_owned()).into())
     }
+}
+
+/// The mode of a key that others may read.
+#[cfg(unix)]
+fn loose_mode(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+/// Elsewhere modes say nothing.
+#[cfg(not(unix))]
+fn loose_mode(_: &Path) -> Option<u32> {
+    None
 }
 
 /// Never over a key that is there: what it has signed could not be signed again.

@@ -49,9 +49,12 @@ impl Verify {
         let keys: Vec<_> = self.key.iter().map(|key| public_key(key)).collect::<anyhow::Result<_>>()?;
         let held = self.seals.as_deref().map(read_seals).transpose()?;
         let mut checks = check_log(&reader, Position(self.since.unwrap_or(0)))?;
-        checks.push(check_seals("log seals", &reader, reader.seals()?, &keys)?);
+        checks.push(check_own_seals(&reader, &keys));
         if let Some(held) = held {
-            checks.push(check_seals("seals held", &reader, held.into_iter().map(Ok).collect(), &keys)?);
+            let held = held.into_iter().map(Ok).collect();
+            checks.push(
+                check_seals("seals held", &reader, held, &keys).unwrap_or_else(|error| failed("seals held", &error)),
+            );
         }
         if self.since.is_none() {
             checks.extend(check_projections(ledger));
@@ -152,8 +155,19 @@ fn read_seals(file: &Path) -> anyhow::Result<Vec<SignedHead>> {
     Ok(seals)
 }
 
+/// The seals in the log itself. Where they cannot be read, that is one finding beside the others.
+pub(crate) fn check_own_seals(reader: &LogReader, keys: &[SealPublicKey]) -> Check {
+    let check = "log seals";
+    let seals = reader.seals().map_err(anyhow::Error::from).and_then(|seals| check_seals(check, reader, seals, keys));
+    seals.unwrap_or_else(|error| failed(check, &error))
+}
+
+fn failed(check: &str, error: &anyhow::Error) -> Check {
+    Check { check: check.to_owned(), ok: false, detail: Some(render::chain(error)) }
+}
+
 /// All seals in one check: the first one that does not fit says where the log was changed at the latest.
-pub(crate) fn check_seals(
+fn check_seals(
     name: &str,
     reader: &LogReader,
     seals: Vec<Result<SignedHead, SealFinding>>,

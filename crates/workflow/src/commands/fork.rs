@@ -274,10 +274,7 @@ fn fork_events(start: WorkflowStart, of: &Fields<'_>) -> Result<Vec<NewEvent>, F
 fn write_tracker(project_dir: &Path, relative: &str, text: &str) -> Result<PathBuf, ForkError> {
     let path = paths::inside(project_dir, relative, "trackerPath")?;
     let failed = |source| ConfigError::Write { what: "tracker", path: path.clone(), source };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    let mut file = paths::create_private(&path).map_err(failed)?;
     if let Err(source) = std::io::Write::write_all(&mut file, text.as_bytes()) {
         // Half a tracker would pass for a whole one.
         let _ = std::fs::remove_file(&path);

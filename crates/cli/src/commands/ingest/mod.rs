@@ -242,6 +242,6 @@ fn bar(name: &str, bytes: u64) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes} of {total_bytes}, {eta} left") {
         bar.set_style(style);
     }
-    bar.set_prefix(name.to_owned());
+    bar.set_prefix(render::plain(name));
     bar
 }

@@ -1,5 +1,6 @@
 //! What becomes of each line: which stream it belongs to, whether it may go there, and the receipt or the reason.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use runledger_adapters::{LineAdapter, redact_secrets};
@@ -9,6 +10,8 @@ use runledger_events::{
 use runledger_store::{
     AppendError, EventLog, ExpectedVersion, LogReader, NewEvent, Receipt, StreamAppend, new_event_from_exported,
 };
+
+use serde_json::value::RawValue;
 
 use super::homes::Homes;
 use super::lines::Line;
@@ -91,7 +94,7 @@ impl Intake {
         let mut answers = Answers::new();
         for (number, line) in batch {
             let line = match line {
-                Line::Text(line) if self.redacts_secrets => redact_secrets(&line).into_owned(),
+                Line::Text(line) if self.redacts_secrets => without_secrets(line),
                 Line::Text(line) => line,
                 Line::Bad(reason) => {
                     reject(&mut answers, number, reason);
@@ -292,6 +295,26 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// The line without secrets. A copy of an event is bound to its text by its commitment, so one that has a secret comes without
+/// its text, as one that was erased.
+fn without_secrets(line: String) -> String {
+    let redacted = match redact_secrets(&line) {
+        Cow::Borrowed(_) => return line,
+        Cow::Owned(redacted) => redacted,
+    };
+    let Ok(mut fields) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&line) else {
+        return redacted;
+    };
+    let is_bound = fields.get("commitment").is_some_and(|commitment| commitment.get() != "null");
+    if !is_exported(&line) || !is_bound {
+        return redacted;
+    }
+    for field in ["event", "salt"] {
+        fields.insert(field.to_owned(), RawValue::NULL.to_owned());
+    }
+    serde_json::to_string(&fields).unwrap_or(redacted)
 }
 
 fn accept(answers: &mut Answers, number: u64, receipt: &Receipt) {

@@ -82,6 +82,9 @@ pub struct FeedEvent {
     /// Counts the entries of the whole feed: its order.
     #[serde(skip)]
     pub(crate) entry: u64,
+    /// The generation of the feed that counted it so.
+    #[serde(skip)]
+    pub(crate) generation: i64,
     /// `RUN:En`, unique within the ledger session.
     pub event_id: String,
     /// Its place in the ledger session, from 1.

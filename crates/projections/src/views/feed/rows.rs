@@ -114,6 +114,28 @@ pub(super) fn load(target: &Target<'_>, session_id: &str, seq: u64) -> Result<Op
         .map_err(|source| sqlite(target, NAME, &source))
 }
 
+/// Where an entry that another generation counted would stand, by the event that told it first: the number of the last entry
+/// up to and with that event, in the feed and in its session; or, not `is_behind` it, the one after the last before it.
+pub(crate) fn select_place(
+    connection: &Connection,
+    session: Option<&SessionId>,
+    first_position: Position,
+    is_behind: bool,
+) -> rusqlite::Result<(u64, u64)> {
+    let sign = if is_behind { "<=" } else { "<" };
+    let (of_session, order) = if session.is_some() { ("session_id = ?2", "seq") } else { ("?2 IS NULL", "entry") };
+    // From the end: who follows is near it.
+    let sql = format!(
+        "SELECT entry, seq FROM {NAME} WHERE first_position {sign} ?1 AND {of_session} ORDER BY {order} DESC LIMIT 1"
+    );
+    let found = connection
+        .prepare_cached(&sql)?
+        .query_row((first_position.0, session.map(SessionId::as_str)), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (entry, seq): (u64, u64) = found.unwrap_or_default();
+    Ok(if is_behind { (entry, seq) } else { (entry.saturating_add(1), seq.saturating_add(1)) })
+}
+
 /// The number of the last entry; 0 where there is none.
 pub(super) fn last_entry(target: &Target<'_>) -> Result<u64, ProjectionError> {
     let sql = format!("SELECT coalesce(max(entry), 0) FROM {}", target.table(NAME));
@@ -190,6 +212,7 @@ fn feed_event(session_id: String, row: FeedRow) -> rusqlite::Result<FeedEvent> {
     let json = |index, text: String| RawValue::from_string(text).map_err(|error| damaged(index, error));
     Ok(FeedEvent {
         entry: row.entry,
+        generation: 0,
         event_id: format!("{}:E{}", row.run_id, row.seq),
         seq: row.seq,
         ts: row.ts,
