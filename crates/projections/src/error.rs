@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runledger_events::{Position, RunId, StreamName};
+use runledger_events::{Position, RunId, SessionId, StreamName};
 use runledger_store::{OpenError, ReadError, StorageError};
 
 use crate::file::is_projections_path;
@@ -114,6 +114,14 @@ pub enum ProjectionError {
         position: Position,
         /// Why.
         cause: String,
+    },
+    /// A session has more than is folded in memory.
+    #[error("session {session}: its read models take more than {bytes_max} bytes, which is too much to fold in memory")]
+    TooLarge {
+        /// The session.
+        session: SessionId,
+        /// Bytes of tables in memory, at the most.
+        bytes_max: u64,
     },
     /// A file or lock beside the ledger cannot be used.
     #[error("{path}: {source}")]

@@ -70,11 +70,16 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, ProjectionError> 
     Ok(connection)
 }
 
-/// A new connection in memory with the projector's tables, for a fold to compare with.
+/// Where a file in memory is, in words.
+pub(crate) const IN_MEMORY: &str = ":memory:";
+
+/// A new connection in memory with the projector's tables, for a fold of one's own.
 pub(crate) fn open_in_memory() -> Result<Connection, ProjectionError> {
-    let storage = |source: rusqlite::Error| StorageError::sqlite(Path::new(":memory:"), "making a read model", &source);
-    let connection = Connection::open_in_memory().map_err(storage)?;
+    let path = Path::new(IN_MEMORY);
+    let storage = |source: rusqlite::Error| StorageError::sqlite(path, "making a read model", &source);
+    let mut connection = Connection::open_in_memory().map_err(storage)?;
     connection.set_prepared_statement_cache_capacity(64);
+    sqlite::migrate(path, &mut connection, &MIGRATIONS, NEWEST)?;
     Ok(connection)
 }
 

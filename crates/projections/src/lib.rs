@@ -1,7 +1,7 @@
 //! The read half: folds the log into read models, keeps them current, rebuilds and verifies them, answers queries.
 //!
 //! Read models stand in a file of their own beside the log, and can be thrown away: [`Projections`] builds them again.
-//! [`Queries`] reads nothing else.
+//! [`Queries`] reads nothing else. [`AsOf`] is a session as it was: folded from the log in memory, asked by [`Queries`] too.
 //!
 //! ```no_run
 //! use runledger_projections::{Projections, Queries, RunFilter};
@@ -40,7 +40,7 @@ mod views;
 /// The facts, for those who link this crate alone.
 pub use runledger_events as events;
 
-pub use as_of::run_at;
+pub use as_of::{AsOf, run_at};
 pub use checkpoint::Checkpoint;
 pub use error::ProjectionError;
 pub use feed_queries::{FeedCursor, FeedCursorError, FeedFilter, FeedPage, SessionFeed};

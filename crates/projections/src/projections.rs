@@ -280,11 +280,7 @@ impl Projections {
     }
 
     pub(crate) fn chain_at(&self, position: Position) -> Result<Digest, ProjectionError> {
-        self.reader.chain_at(position)?.ok_or_else(|| {
-            let path = self.reader.path().to_owned();
-            let detail = format!("position {position} was there a moment ago, and is gone");
-            StorageError::Damaged { path, doing: "reading the chain", detail }.into()
-        })
+        chain_at(&self.reader, position)
     }
 
     /// Parked streams whose event can be read by now, by an upgraded program or a mended log: looked at once.
@@ -308,28 +304,12 @@ impl Projections {
 
     /// The kinds that some of these read; `None` for all.
     pub(crate) fn kinds(&self, indexes: impl Iterator<Item = usize>) -> Option<Vec<EventKind>> {
-        let mut kinds: Vec<EventKind> = Vec::new();
-        for index in indexes {
-            let Kinds::Only(only) = self.registered[index].kinds() else {
-                return None;
-            };
-            for kind in only {
-                if !kinds.contains(kind) {
-                    kinds.push(kind.clone());
-                }
-            }
-        }
-        Some(kinds)
+        kinds_of(indexes.map(|index| self.registered[index].as_ref()))
     }
 
     /// The kinds of which some of these read the content; `None` for all.
     pub(crate) fn content_kinds(&self, indexes: impl Iterator<Item = usize>) -> Option<Vec<EventKind>> {
-        let mut kinds: Vec<EventKind> = Vec::new();
-        for index in indexes {
-            let of_one = parked::content_kinds_of(self.registered[index].as_ref())?;
-            kinds.extend(of_one.iter().filter(|kind| !kinds.contains(kind)).cloned().collect::<Vec<_>>());
-        }
-        Some(kinds)
+        content_kinds_of(indexes.map(|index| self.registered[index].as_ref()))
     }
 
     /// Applies a batch to those at the same position; false, and nothing is changed, when another process was quicker.
@@ -388,6 +368,41 @@ impl Projections {
             .position(|projection| projection.name() == name)
             .ok_or_else(|| ProjectionError::Unknown { name: name.to_owned(), known: self.names().join(", ") })
     }
+}
+
+/// The chain at a position that was there a moment ago.
+pub(crate) fn chain_at(reader: &LogReader, position: Position) -> Result<Digest, ProjectionError> {
+    reader.chain_at(position)?.ok_or_else(|| {
+        let path = reader.path().to_owned();
+        let detail = format!("position {position} was there a moment ago, and is gone");
+        StorageError::Damaged { path, doing: "reading the chain", detail }.into()
+    })
+}
+
+/// The kinds that some of these read; `None` for all.
+pub(crate) fn kinds_of<'a>(projections: impl Iterator<Item = &'a dyn Projection>) -> Option<Vec<EventKind>> {
+    let mut kinds: Vec<EventKind> = Vec::new();
+    for projection in projections {
+        let Kinds::Only(only) = projection.kinds() else {
+            return None;
+        };
+        for kind in only {
+            if !kinds.contains(kind) {
+                kinds.push(kind.clone());
+            }
+        }
+    }
+    Some(kinds)
+}
+
+/// The kinds of which some of these read the content; `None` for all.
+pub(crate) fn content_kinds_of<'a>(projections: impl Iterator<Item = &'a dyn Projection>) -> Option<Vec<EventKind>> {
+    let mut kinds: Vec<EventKind> = Vec::new();
+    for projection in projections {
+        let of_one = parked::content_kinds_of(projection)?;
+        kinds.extend(of_one.iter().filter(|kind| !kinds.contains(kind)).cloned().collect::<Vec<_>>());
+    }
+    Some(kinds)
 }
 
 /// The content of these kinds, or of all.

@@ -1,6 +1,9 @@
-//! Queries: the read models, read and never written, over a pool of connections.
+//! Queries: the read models, read and never written, over a pool of connections; or over the one in memory that a session
+//! was folded into ([`AsOf`](crate::AsOf)).
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use r2d2::{Pool, PooledConnection};
@@ -69,12 +72,46 @@ pub struct ProjectionStatus {
     pub log_id: Option<LogId>,
 }
 
-/// The read models, for reading. Clones share the pool.
+/// The read models, for reading: those of the ledger's file, or those of a fold in memory. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Queries {
     path: PathBuf,
     log_id: LogId,
-    pool: Pool<SqliteConnectionManager>,
+    source: Source,
+}
+
+/// Where connections come from.
+#[derive(Debug, Clone)]
+enum Source {
+    File(Pool<SqliteConnectionManager>),
+    /// The one connection there is.
+    Memory(Arc<Mutex<Connection>>),
+}
+
+/// A connection, until it is given back.
+pub(crate) enum Lent<'a> {
+    Pooled(PooledConnection<SqliteConnectionManager>),
+    Memory(MutexGuard<'a, Connection>),
+}
+
+impl Deref for Lent<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Memory(connection) => connection,
+        }
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Memory(connection) => connection,
+        }
+    }
 }
 
 impl Queries {
@@ -105,7 +142,7 @@ impl Queries {
             .connection_timeout(Duration::from_secs(10))
             .build(manager)
             .map_err(|error| ProjectionError::Pool { path: path.clone(), detail: error.to_string() })?;
-        let queries = Self { path, log_id, pool };
+        let queries = Self { path, log_id, source: Source::File(pool) };
         let connection = queries.connection()?;
         for projection in registered() {
             let checkpoint = queries.checkpoint(&connection, projection.name())?;
@@ -119,7 +156,12 @@ impl Queries {
         Ok(queries)
     }
 
-    /// The file.
+    /// Over a connection in memory, with every read model of `log_id` in it.
+    pub(crate) fn in_memory(connection: Connection, log_id: LogId) -> Self {
+        Self { path: file::IN_MEMORY.into(), log_id, source: Source::Memory(Arc::new(Mutex::new(connection))) }
+    }
+
+    /// The file; `:memory:` where there is none.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -275,7 +317,7 @@ impl Queries {
     /// It stays right while a model is rebuilt, because the switch never takes a model back.
     ///
     /// # Errors
-    /// [`ProjectionError::TimedOut`] after `timeout`.
+    /// [`ProjectionError::TimedOut`] after `timeout`; at once of a fold in memory, which comes no further.
     pub fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), ProjectionError> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -292,7 +334,7 @@ impl Queries {
             if reached >= position {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || matches!(self.source, Source::Memory(_)) {
                 return Err(ProjectionError::TimedOut { wanted: position, reached });
             }
             drop(connection);
@@ -300,8 +342,16 @@ impl Queries {
         }
     }
 
-    pub(crate) fn connection(&self) -> Result<PooledConnection<SqliteConnectionManager>, ProjectionError> {
-        self.pool.get().map_err(|error| ProjectionError::Pool { path: self.path.clone(), detail: error.to_string() })
+    /// A connection, for one question: whoever holds one asks for no other.
+    pub(crate) fn connection(&self) -> Result<Lent<'_>, ProjectionError> {
+        match &self.source {
+            Source::File(pool) => pool
+                .get()
+                .map(Lent::Pooled)
+                .map_err(|error| ProjectionError::Pool { path: self.path.clone(), detail: error.to_string() }),
+            // A question that panicked has written nothing, and its transaction is over.
+            Source::Memory(connection) => Ok(Lent::Memory(connection.lock().unwrap_or_else(PoisonError::into_inner))),
+        }
     }
 
     pub(crate) fn checkpoint(
