@@ -123,6 +123,21 @@ pub fn call_parts(json: &str) -> Vec<String> {
     std::iter::once(said).chain(others).collect()
 }
 
+/// What a tool answered: its text, where it is one, else its JSON.
+pub fn response_words(json: &str) -> String {
+    if let Some(text) = as_text(json) {
+        return text;
+    }
+    let fields = Fields::parse(json).unwrap_or_default();
+    let text = ["stdout", "stderr", "content", "message", "filePath", "status"];
+    let texts: Vec<String> = text.iter().filter_map(|name| fields.text(name)).collect();
+    match texts.iter().find(|text| !text.is_empty()) {
+        Some(text) => text.clone(),
+        None if !texts.is_empty() => "no output".to_owned(),
+        None => json.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]

@@ -3,12 +3,14 @@
 //! Invariants: so many questions at once as the queries have connections; who waits longer than [`PATIENCE`] is told so. A file
 //! that was replaced is another ledger: what was opened before is not asked again.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use runledger_projections::{Projections, Queries};
+use runledger_events::{Position, SessionId};
+use runledger_projections::{AsOf, Projections, Queries};
 use runledger_store::{EventLog, LogReader, OpenOptions};
 use runledger_workflow::Commands;
 use tokio::sync::Semaphore;
@@ -21,6 +23,8 @@ const ASKED_MAX: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Readers that are kept for the next question.
 const READERS_KEPT: usize = ASKED_MAX;
+/// Pasts that are kept: a page is asked for again when it is searched or zoomed.
+const PASTS_KEPT: usize = 3;
 
 /// The ledger.
 pub(crate) struct Ledger {
@@ -35,7 +39,14 @@ pub(crate) struct Opened {
     path: PathBuf,
     pub(crate) queries: Queries,
     readers: Mutex<Vec<LogReader>>,
+    pasts: Mutex<VecDeque<Past>>,
     log: Option<Arc<EventLog>>,
+}
+
+/// A session as it was at a position, and the last erasure that it knows of.
+struct Past {
+    as_of: AsOf,
+    erased: Option<Position>,
 }
 
 /// Which file it is, whatever its name.
@@ -119,7 +130,13 @@ impl Opened {
         };
         // Built where they never were; kept current from then on by the projector.
         Projections::open(path)?.catch_up()?;
-        Ok(Self { path: path.to_owned(), queries: Queries::open(path)?, readers: Mutex::default(), log })
+        Ok(Self {
+            path: path.to_owned(),
+            queries: Queries::open(path)?,
+            readers: Mutex::default(),
+            pasts: Mutex::default(),
+            log,
+        })
     }
 
     /// Reads the log.
@@ -135,6 +152,28 @@ impl Opened {
             readers.push(reader);
         }
         answer
+    }
+
+    /// A session as it was at a position; `None` when it had not begun. Those that were asked for last are kept, as long as
+    /// nothing was erased since.
+    pub(crate) fn past(&self, reader: &LogReader, session: &SessionId, at: Position) -> Result<Option<AsOf>, Failure> {
+        let erased = reader.last_redaction()?;
+        let lock = || self.pasts.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = lock()
+            .iter()
+            .find(|past| past.erased == erased && past.as_of.position() == at && past.as_of.session() == session)
+            .map(|past| past.as_of.clone());
+        if found.is_some() {
+            return Ok(found);
+        }
+        let Some(as_of) = AsOf::fold(reader, session, at)? else {
+            return Ok(None);
+        };
+        let mut pasts = lock();
+        pasts.retain(|past| past.erased == erased);
+        pasts.truncate(PASTS_KEPT - 1);
+        pasts.push_front(Past { as_of: as_of.clone(), erased });
+        Ok(Some(as_of))
     }
 
     /// The write half, where there is one.

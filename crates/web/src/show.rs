@@ -42,8 +42,9 @@ pub(crate) fn tokens(tokens: &Tokens) -> String {
     tokens.total.map_or_else(|| "–".to_owned(), count)
 }
 
-/// What a run's mark is called, and what it says: how it stands, and what it waits for.
-pub(crate) fn run_mark(run: &Run) -> (&'static str, String) {
+/// What a run's mark is called, and what it says: how it stands, and what it waits for; of a past whether somebody drives it
+/// now says nothing.
+fn run_mark(run: &Run, is_past: bool) -> (&'static str, String) {
     let word = run.status.as_str();
     if run.status != RunStatus::Running {
         return (word, word.to_owned());
@@ -54,15 +55,15 @@ pub(crate) fn run_mark(run: &Run) -> (&'static str, String) {
     if run.paused {
         return ("waiting", "paused".to_owned());
     }
-    if run.owner.as_ref().and_then(is_alive) == Some(false) {
+    if !is_past && run.owner.as_ref().and_then(is_alive) == Some(false) {
         return ("stalled", "owner gone".to_owned());
     }
     (word, word.to_owned())
 }
 
 /// How a run stands.
-pub(crate) fn run_status(run: &Run) -> Markup {
-    let (class, words) = run_mark(run);
+pub(crate) fn run_status(run: &Run, is_past: bool) -> Markup {
+    let (class, words) = run_mark(run, is_past);
     html! { span class={ "mark " (class) } { (words) } }
 }
 

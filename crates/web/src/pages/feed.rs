@@ -1,8 +1,8 @@
 //! Entries of the feed in a list: time, who, what, and the words that matter.
 
 use maud::{Markup, html};
-use runledger_events::words::call_parts;
-use runledger_events::{Fields, as_text};
+use runledger_events::Fields;
+use runledger_events::words::{call_parts, response_words};
 use runledger_projections::FeedEvent;
 
 use crate::show;
@@ -32,7 +32,7 @@ fn item(entry: &FeedEvent) -> Markup {
         li id={ "e" (entry.seq) } .(entry.level.as_str()) .subagent[is_subagent] {
             (show::time(entry.ts, Some(entry.ts)))
             span .kind title=(entry.actor_id) { (entry.kind) }
-            span .title { (entry.title) }
+            span .title { (title(entry)) }
             a .position href={ "/events/" (entry.position) } title="The event itself, raw" { (entry.position) }
             @if !words.is_empty() { span .words { (words) } }
             @if let Some(cause) = entry.cause.parent_event_id.as_deref().and_then(seq_of) {
@@ -40,6 +40,11 @@ fn item(entry: &FeedEvent) -> Markup {
             }
         }
     }
+}
+
+/// An entry's title. Its signs are the reference's, of which few fonts have all.
+fn title(entry: &FeedEvent) -> String {
+    entry.title.replace('⏺', "●").replace('⎿', "↳")
 }
 
 /// The number in `SESSION:Rn:Em`, as an entry's id has it: that of the entry in its session.
@@ -56,9 +61,7 @@ pub(crate) fn words(entry: &FeedEvent) -> String {
         "tool.pre" | "permission.request" | "permission.denied" => {
             data.raw("tool_input").map(|input| call_parts(input).join(" · "))
         }
-        "tool.post" => {
-            data.raw("tool_response").map(|response| as_text(response).unwrap_or_else(|| response.to_owned()))
-        }
+        "tool.post" => data.raw("tool_response").map(response_words),
         "tool.failure" => data.text("error"),
         "tool.delta" => data.text("delta"),
         "subagent.start" => data.text("description"),

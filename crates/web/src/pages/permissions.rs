@@ -134,14 +134,11 @@ fn context_line(request: &PermissionRequest) -> Markup {
             }
             " · " (request.agent_type.as_deref().unwrap_or(&request.actor_id))
             @if let Some(cwd) = &request.cwd { " · in " code { (cwd) } }
-            @if let Some(rule) = &request.rule { @if let Ok(rule) = serde_json::to_value(rule) { " · by the rule " code { (rule_text(&rule)) } } }
+            @if let Some(rule) = &request.rule {
+                " · rule " (rule.number) " " code { (rule.tool) } @if let Some(reason) = &rule.reason { ": " (reason) }
+            }
         }
     }
-}
-
-/// A rule in a word: its pattern, where it has one.
-fn rule_text(rule: &serde_json::Value) -> String {
-    rule.get("pattern").and_then(serde_json::Value::as_str).map_or_else(|| rule.to_string(), str::to_owned)
 }
 
 fn form(app: &App, request: &PermissionRequest, now: TimestampMs) -> Markup {

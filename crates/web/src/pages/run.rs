@@ -106,9 +106,13 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
                     let error = format!("run {id} had not begun at position {at}");
                     Failure::not_found(error, format!("it begins at position {first}"))
                 };
-                let (run, iterations) = runledger_projections::run_at(reader, &now.id, at)?.ok_or_else(&not_begun)?;
-                let drawn = opened.queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
-                (run, iterations, drawn, opened.queries.feed(&searched, &page, PAGE)?)
+                let past = opened.past(reader, &now.session_id, at)?.ok_or_else(&not_begun)?;
+                let then = past.queries();
+                let RunMatch::One(run, iterations) = then.run(now.id.as_str())? else {
+                    return Err(not_begun());
+                };
+                let drawn = then.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
+                (*run, iterations, drawn, then.feed(&searched, &page, PAGE)?)
             }
         };
         let until = at.unwrap_or(head);
@@ -196,9 +200,9 @@ impl Asked {
 fn draw(app: &App, asked: &Asked, moment: &Moment) -> Markup {
     let run = &moment.run;
     html! {
-        div .title-line {
+        div .title-line data-live="title" {
             h1 { (run.workflow_name.as_deref().unwrap_or("Run")) " " span .id title=(run.id) { (show::short_id(run.id.as_str())) } }
-            (show::run_status(run))
+            (show::run_status(run, moment.at.is_some()))
         }
         (slider(asked, moment))
         div data-live="run" {
@@ -274,7 +278,7 @@ fn summary(moment: &Moment) -> Markup {
                 a href={ "/runs/" (show::encoded(origin.id.as_str())) } { (show::short_id(origin.id.as_str())) } " "
             } @if let Some(at) = run.forked_at { span .quiet { "at " (at) } } } }
             @if !moment.sub_runs.is_empty() { dt { "sub-runs" } dd { @for sub in &moment.sub_runs {
-                a href={ "/runs/" (show::encoded(sub.id.as_str())) } { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub)) " "
+                a href={ "/runs/" (show::encoded(sub.id.as_str())) } { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, false)) " "
             } } }
         }
     }

@@ -274,7 +274,8 @@ pub(crate) fn draw(
             top += ROW * count as f64 + 8.0;
         }
     }
-    let width = NAMES + axis.width() + 16.0;
+    // The last moment is named behind its line.
+    let width = NAMES + axis.width() + 66.0;
     let marks = entries.iter().filter(|entry| is_error(entry));
     let px = |value: f64| format!("{value:.1}");
     html! {

@@ -1,6 +1,7 @@
 //! How entries of the feed look to a person: who, what and the words that matter, a heading for each session and run.
 
-use runledger_events::{Fields, as_text};
+use runledger_events::Fields;
+use runledger_events::words::response_words;
 use runledger_projections::{FeedEvent, FeedLevel};
 
 use crate::render;
@@ -134,7 +135,7 @@ fn words(event: &FeedEvent) -> Vec<String> {
         "agent.message" => block(&data.text("message").unwrap_or_default()),
         "user.prompt" => block(&data.text("prompt").unwrap_or_default()),
         "tool.pre" | "permission.request" | "permission.denied" => one(asked(&data)),
-        "tool.post" => one(data.raw("tool_response").map(response)),
+        "tool.post" => one(data.raw("tool_response").map(response_words)),
         "tool.delta" => one(data.text("delta").and_then(|text| text.trim_end().lines().last().map(str::to_owned))),
         "subagent.start" => one(data.text("description")),
         "stop.failure" => one(data.text("error_message")),
@@ -166,19 +167,4 @@ fn asked(data: &Fields<'_>) -> Option<String> {
     let told = ["command", "file_path", "notebook_path", "pattern", "query", "url", "description", "prompt"];
     let told = told.iter().find_map(|name| input.text(name));
     told.or_else(|| data.raw("tool_input").filter(|json| *json != "{}").map(str::to_owned))
-}
-
-/// What a tool answered: its text, where it is one, else its JSON.
-fn response(json: &str) -> String {
-    if let Some(text) = as_text(json) {
-        return text;
-    }
-    let fields = Fields::parse(json).unwrap_or_default();
-    let text = ["stdout", "stderr", "content", "message", "filePath", "status"];
-    let texts: Vec<String> = text.iter().filter_map(|name| fields.text(name)).collect();
-    match texts.iter().find(|text| !text.is_empty()) {
-        Some(text) => text.clone(),
-        None if !texts.is_empty() => "no output".to_owned(),
-        None => json.to_owned(),
-    }
 }
