@@ -8,6 +8,7 @@ mod follow;
 mod footprint;
 mod growth;
 mod opening;
+mod pages;
 mod peer;
 mod peers;
 mod program;
@@ -68,7 +69,7 @@ struct Context {
 
 type Group = fn(&Context, &mut Table) -> anyhow::Result<()>;
 
-const GROUPS: [(&str, Group); 9] = [
+const GROUPS: [(&str, Group); 10] = [
     ("append", append::run),
     ("follow", follow::run),
     ("rebuild", rebuild::run),
@@ -76,6 +77,7 @@ const GROUPS: [(&str, Group); 9] = [
     ("opening", opening::run),
     ("growth", growth::run),
     ("program", program::run),
+    ("pages", pages::run),
     ("footprint", footprint::run),
     ("peers", peers::run),
 ];

@@ -21,6 +21,10 @@ pub(crate) struct Sizes {
     pub(crate) followed: u64,
     /// Hook processes.
     pub(crate) hooks: u64,
+    /// The log whose pages are asked for.
+    pub(crate) pages: u64,
+    /// Requests for each page.
+    pub(crate) page_requests: u64,
     /// The log that is rebuilt under a look at memory.
     pub(crate) memory: u64,
 }
@@ -36,6 +40,8 @@ impl Sizes {
         grown_lag: 2_500,
         followed: 100_000,
         hooks: 500,
+        pages: 1_000_000,
+        page_requests: 200,
         memory: 10_000_000,
     };
     pub(crate) const QUICK: Self = Self {
@@ -48,6 +54,8 @@ impl Sizes {
         grown_lag: 400,
         followed: 20_000,
         hooks: 100,
+        pages: 50_000,
+        page_requests: 100,
         memory: 50_000,
     };
 }

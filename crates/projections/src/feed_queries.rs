@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::error::ProjectionError;
 use crate::queries::Queries;
-use crate::views::feed::{self, AgentRun, FeedActor, FeedEvent, rows, tables};
+use crate::views::feed::{self, AgentRun, FeedActor, FeedEvent, FeedLevel, rows, tables};
 use crate::views::feed_search;
 
 /// Which entries of the feed.
@@ -22,6 +22,10 @@ pub struct FeedFilter {
     pub run: Option<RunId>,
     /// Those in which each of these words occurs, or begins one that does.
     pub search: Option<String>,
+    /// Those of this kind, or of this family of kinds: `tool` takes `tool.pre`, `tool.post`, …
+    pub kind: Option<String>,
+    /// Those of this level alone.
+    pub level: Option<FeedLevel>,
 }
 
 /// A place in the feed, between entries.
@@ -110,6 +114,13 @@ impl Queries {
         }
         if let Some(run) = &filter.run {
             clause.equals("workflow_run_id", run.to_string());
+        }
+        if let Some(kind) = &filter.kind {
+            let (kind, family) = (clause.mark(Value::Text(kind.clone())), clause.mark(Value::Text(format!("{kind}."))));
+            clause.conditions.push(format!("(kind = ?{kind} OR substr(kind, 1, length(?{family})) = ?{family})"));
+        }
+        if let Some(level) = filter.level {
+            clause.equals("level", level.as_str().to_owned());
         }
         if let Some(text) = filter.search.as_deref() {
             let query = feed_search::query(text);

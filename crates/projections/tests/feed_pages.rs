@@ -5,7 +5,7 @@ mod feed_support;
 
 use feed_support::{SESSION, Scene, batch, call, hook, of_search, of_session, result, shown, stream, transcript, with};
 use runledger_events::RunId;
-use runledger_projections::{FeedEvent, FeedFilter, FeedPage, ProjectionError, Projections};
+use runledger_projections::{FeedEvent, FeedFilter, FeedLevel, FeedPage, ProjectionError, Projections};
 use serde_json::{Value, json};
 
 /// A session in which several sources use different words.
@@ -36,6 +36,21 @@ fn scene() -> Scene {
 /// The kinds of what is found, in order.
 fn found(scene: &Scene, text: &str) -> Vec<String> {
     scene.page(&of_search(text), &FeedPage::First, 100).into_iter().map(|event| event.kind).collect()
+}
+
+#[test]
+fn entries_are_narrowed_down_to_a_kind_a_family_of_kinds_or_a_level() {
+    let scene = scene();
+    let shown = |kind: Option<&str>, level| -> Vec<String> {
+        let filter = FeedFilter { kind: kind.map(str::to_owned), level, ..FeedFilter::default() };
+        scene.page(&filter, &FeedPage::First, 100).into_iter().map(|event| event.kind).collect()
+    };
+    assert_eq!(shown(Some("tool"), None), ["tool.pre", "tool.post", "tool.pre"]);
+    assert_eq!(shown(Some("tool.post"), None), ["tool.post"]);
+    assert_eq!(shown(Some("too"), None), [""; 0]);
+    assert_eq!(shown(Some("tool.p%"), None), [""; 0]);
+    assert_eq!(shown(None, Some(FeedLevel::Error)), [""; 0]);
+    assert_eq!(shown(Some("user"), Some(FeedLevel::Info)), ["user.prompt"]);
 }
 
 #[test]

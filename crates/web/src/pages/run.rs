@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use maud::{Markup, html};
 use runledger_events::words::{bytes, count, duration};
 use runledger_events::{Fields, Position, RecordedEvent, RunId, RunStatus, StreamName, TimestampMs, readable};
-use runledger_projections::{FeedCursor, FeedEvent, FeedFilter, FeedPage, Iteration, Run, RunMatch};
+use runledger_projections::{FeedCursor, FeedEvent, FeedFilter, FeedLevel, FeedPage, Iteration, Run, RunMatch};
 use runledger_store::{EventFilter, LogReader, Read};
 use serde::Deserialize;
 
@@ -33,6 +33,7 @@ const OWN_MAX: usize = 100_000;
 pub(crate) struct Asked {
     at: String,
     q: String,
+    show: String,
     before: String,
     after: String,
     zoom: String,
@@ -91,9 +92,10 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
     let first = now.first_position;
     opened.read(|reader| {
         let head = reader.head()?.position;
-        let filter = FeedFilter { run: Some(now.id.clone()), session: Some(now.session_id.clone()), search: None };
+        let (run, session) = (Some(now.id.clone()), Some(now.session_id.clone()));
+        let filter = FeedFilter { run, session, ..FeedFilter::default() };
         let page = page_of(asked)?;
-        let searched = FeedFilter { search: Some(asked.q.clone()).filter(|q| !q.trim().is_empty()), ..filter.clone() };
+        let searched = asked.narrow(filter.clone());
         let (run, iterations, drawn, entries) = match at {
             None => {
                 let drawn = opened.queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
@@ -182,12 +184,46 @@ fn readings(reader: &LogReader, iterations: &[Iteration]) -> Result<Vec<Reading>
     Ok(readings)
 }
 
+/// What of the feed can be shown alone: a word for the address, words for people.
+const SHOWN: [(&str, &str); 8] = [
+    ("", "everything"),
+    ("error", "errors"),
+    ("agent", "messages"),
+    ("user", "prompts"),
+    ("tool", "tools"),
+    ("permission", "permissions"),
+    ("subagent", "subagents"),
+    ("workflow", "workflow"),
+];
+
 impl Asked {
+    /// The filter, narrowed down to what is to be shown of the feed.
+    fn narrow(&self, filter: FeedFilter) -> FeedFilter {
+        let kind = SHOWN.iter().map(|(word, _)| *word).find(|word| *word == self.show && !word.is_empty());
+        FeedFilter {
+            search: Some(self.q.clone()).filter(|q| !q.trim().is_empty()),
+            level: (kind == Some("error")).then_some(FeedLevel::Error),
+            kind: kind.filter(|kind| *kind != "error").map(str::to_owned),
+            ..filter
+        }
+    }
+
+    /// Whether less than the whole feed is shown.
+    fn is_narrowed(&self) -> bool {
+        !self.q.trim().is_empty() || !self.show.is_empty()
+    }
+
     /// The address of the same with something else.
     fn address(&self, id: &RunId, changes: &[(&str, &str)]) -> String {
         let changes: HashMap<&str, &str> = changes.iter().copied().collect();
-        let parameters =
-            [("at", &self.at), ("q", &self.q), ("before", &self.before), ("after", &self.after), ("zoom", &self.zoom)];
+        let parameters = [
+            ("at", &self.at),
+            ("q", &self.q),
+            ("show", &self.show),
+            ("before", &self.before),
+            ("after", &self.after),
+            ("zoom", &self.zoom),
+        ];
         let parameters = parameters.map(|(name, value)| (name, Some(*changes.get(name).unwrap_or(&value.as_str()))));
         show::address(&format!("/runs/{}", show::encoded(id.as_str())), &parameters)
     }
@@ -315,16 +351,19 @@ fn feed_panel(asked: &Asked, moment: &Moment) -> Markup {
             form method="get" role="search" action={ "/runs/" (show::encoded(id.as_str())) "#feed" } {
                 input type="hidden" name="at" value=(asked.at);
                 input type="hidden" name="zoom" value=(asked.zoom());
+                select name="show" aria-label="What of the feed" {
+                    @for (word, words) in SHOWN { option value=(word) selected[word == asked.show] { (words) } }
+                }
                 input type="search" name="q" value=(asked.q) placeholder="words" aria-label="Words in the feed";
                 button { "Search" }
             }
-            @if !asked.q.trim().is_empty() { a href=(asked.address(id, &[("q", ""), ("before", ""), ("after", "")])) { "Clear" } }
+            @if asked.is_narrowed() { a href=(asked.address(id, &[("q", ""), ("show", ""), ("before", ""), ("after", "")])) { "Clear" } }
         }
         nav .pages {
             @if let Some(older) = &older { a rel="prev" href={ (asked.address(id, &[("before", older), ("after", "")])) "#feed" } { "Older entries" } }
             @if let Some(newer) = &newer { a rel="next" href={ (asked.address(id, &[("after", newer), ("before", "")])) "#feed" } { "Newer entries" } }
         }
-        (feed::list(&moment.entries, if asked.q.trim().is_empty() { "Nothing is told of this run yet." } else { "No entry has these words." }))
+        (feed::list(&moment.entries, if !asked.is_narrowed() { "Nothing is told of this run yet." } else { "No entry fits." }))
     }
 }
 

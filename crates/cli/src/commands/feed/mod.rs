@@ -51,7 +51,8 @@ impl Feed {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let queries = ledger.queries()?;
         let run = self.run.as_ref().map(|prefix| one_run(&queries, prefix).map(|(run, _)| run.id)).transpose()?;
-        let filter = FeedFilter { session: self.session.clone(), run, search: self.search.clone() };
+        let search = self.search.clone();
+        let filter = FeedFilter { session: self.session.clone(), run, search, ..FeedFilter::default() };
         let mut teller = Teller { raw: self.raw.then(|| ledger.open_for_reading()).transpose()?, lines: Lines::new() };
 
         let mut page = match self.last {
