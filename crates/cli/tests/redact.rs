@@ -238,6 +238,24 @@ fn the_doctor_clears_what_was_left_because_somebody_read() {
 }
 
 #[test]
+fn a_backup_beside_an_erasure_that_is_not_through_says_so() {
+    let room = room();
+    room.ok(["feed", "--session", "s1"]);
+    let reader = rusqlite::Connection::open(room.ledger()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM runtime_events").unwrap();
+    assert_eq!(run(&mut room.command(["redact", "--session", "s1", "--reason", "r"])).code, Some(1));
+    let backup = |name: &str| {
+        let ran = run(&mut room.command(["backup", room.path(name).to_str().unwrap()]));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.stderr()
+    };
+    assert!(backup("one.db").contains("an erasure is not through"));
+    drop(reader);
+    room.ok(["doctor"]);
+    assert_eq!(backup("two.db"), "");
+}
+
+#[test]
 fn an_erasure_that_no_event_tells_of_is_found_until_one_does() {
     let room = room();
     room.ok(["redact", "--event", "1", "--event", "3", "--reason", "a password"]);

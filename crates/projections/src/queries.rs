@@ -312,6 +312,26 @@ impl Queries {
         if is_there { parked::select(&connection).map_err(failed) } else { Ok(Vec::new()) }
     }
 
+    /// Whether texts that were erased in the log may still be in the ledger's files, its log's or its read models': an erasure
+    /// that was interrupted, or is not told of here yet.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when a file cannot be read.
+    pub fn may_have_erased_texts(&self, reader: &LogReader) -> Result<bool, ProjectionError> {
+        let Some(redaction) = reader.last_redaction()? else {
+            return Ok(false);
+        };
+        let connection = self.connection()?;
+        let failed = |source: rusqlite::Error| self.failed("cleared", &source);
+        // A file that nobody has projected into since an upgrade has no such table yet.
+        if !connection.table_exists(None, "cleared").map_err(failed)? {
+            return Ok(true);
+        }
+        let sql = "SELECT CASE log_id WHEN ?1 THEN min(of_file, of_wal, of_log) ELSE 0 END FROM cleared";
+        let cleared: u64 = connection.query_row(sql, [reader.log_id().as_str()], |row| row.get(0)).map_err(failed)?;
+        Ok(Position(cleared) < redaction)
+    }
+
     /// Waits until every read model has applied `position` of this ledger's log: to read what one wrote.
     ///
     /// It stays right while a model is rebuilt, because the switch never takes a model back.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use runledger_events::Position;
+use runledger_projections::Queries;
 use runledger_store::LogReader;
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use crate::commands::rebuild_projections::bar_of;
 use crate::commands::verify::{Check, check_log, tell};
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
-use crate::output::Output;
+use crate::output::{Output, message};
 use crate::render;
 
 /// Copy the log into a new file, as it is now, while others write
@@ -55,6 +56,15 @@ impl Backup {
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
+        // Pages that nothing refers to are copied too.
+        let known = Queries::open(reader.path()).and_then(|queries| queries.may_have_erased_texts(&reader));
+        // How far it is cleared stands in the read models' file.
+        if known.map_or_else(|_| reader.last_redaction().map(|last| last.is_some()), Ok)? {
+            message(
+                "an erasure is not through: the copy may have, in free pages, what was erased; `runledger doctor` clears the ledger, \
+                 then make the copy again",
+            );
+        }
         let checks = match self.verify {
             true => check_log(&LogReader::open(&self.file)?, Position::START)?,
             false => Vec::new(),
