@@ -2,21 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-/// A file or folder that others may look into.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Loose {
-    pub(crate) path: String,
-    /// Its mode, in octal.
-    pub(crate) mode: String,
-    /// What it would be if this program had made it.
-    pub(crate) wanted: String,
-}
+use runledger_web::objects::LooseMode;
 
 /// The ledger's files and folders whose modes are looser than 0600 and 0700.
 #[cfg(unix)]
-pub(crate) fn looser(ledger: &Path, spools: &[PathBuf]) -> Vec<Loose> {
+pub(crate) fn looser(ledger: &Path, spools: &[PathBuf]) -> Vec<LooseMode> {
     use std::os::unix::fs::PermissionsExt;
     let mut paths: Vec<PathBuf> = ledger.parent().map(Path::to_owned).into_iter().collect();
     for suffix in
@@ -39,13 +29,13 @@ pub(crate) fn looser(ledger: &Path, spools: &[PathBuf]) -> Vec<Loose> {
         }
         let (mode, wanted) = (metadata.permissions().mode() & 0o777, if metadata.is_dir() { 0o700 } else { 0o600 });
         let (mode, wanted) = (mode & !wanted != 0).then(|| (format!("{mode:04o}"), format!("{wanted:04o}")))?;
-        Some(Loose { path: path.display().to_string(), mode, wanted })
+        Some(LooseMode { path: path.display().to_string(), mode, wanted })
     };
     paths.into_iter().filter_map(loose).collect()
 }
 
 /// Elsewhere modes say nothing.
 #[cfg(not(unix))]
-pub(crate) fn looser(_: &Path, _: &[PathBuf]) -> Vec<Loose> {
+pub(crate) fn looser(_: &Path, _: &[PathBuf]) -> Vec<LooseMode> {
     Vec::new()
 }

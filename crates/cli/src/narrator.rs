@@ -1,53 +1,11 @@
-//! Tells of events while a run goes on, or out of the log: as JSON lines, or in a line for a person each.
+//! Tells of events while a run goes on, or out of the log: in a line for a person each.
 
 use runledger_events::{
-    Content, DecisionFacts, EXPIRED, EventId, EventKind, Fields, KindFacts, RecordedEvent, StreamVersion, TimestampMs,
-    WorkflowIteration, readable,
+    Content, DecisionFacts, EXPIRED, EventKind, Fields, KindFacts, RecordedEvent, WorkflowIteration, readable,
 };
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::render;
-
-/// An event as `events --json` has it.
-#[derive(Serialize)]
-pub(crate) struct EventLine<'a> {
-    position: u64,
-    stream: &'a str,
-    stream_version: StreamVersion,
-    recorded_at: TimestampMs,
-    id: &'a EventId,
-    kind: &'a str,
-    occurred_at: TimestampMs,
-    session_id: Option<&'a str>,
-    adapter_session_id: Option<&'a str>,
-    run_id: Option<&'a str>,
-    causation_id: Option<&'a str>,
-    correlation_id: Option<&'a str>,
-    event: Option<&'a RawValue>,
-}
-
-impl<'a> EventLine<'a> {
-    /// The line of an event; its JSON is `null` where the content was erased.
-    pub(crate) fn new(event: &'a RecordedEvent) -> anyhow::Result<Self> {
-        let metadata = &event.metadata;
-        Ok(Self {
-            position: event.position.0,
-            stream: event.stream.as_str(),
-            stream_version: event.stream_version,
-            recorded_at: event.recorded_at,
-            id: &event.id,
-            kind: event.kind.as_str(),
-            occurred_at: event.occurred_at,
-            session_id: metadata.session_id.as_ref().map(|id| id.as_str()),
-            adapter_session_id: metadata.adapter_session_id.as_ref().map(|id| id.as_str()),
-            run_id: metadata.run_id.as_ref().map(|id| id.as_str()),
-            causation_id: metadata.causation_id.as_ref().map(|id| id.as_str()),
-            correlation_id: metadata.correlation_id.as_deref(),
-            event: event.content.json().map(serde_json::from_str).transpose()?,
-        })
-    }
-}
 
 /// What was decided, by whom, and why; `name` is a signal's.
 fn decided(decision: &DecisionFacts, reason: Option<String>, name: Option<String>) -> String {

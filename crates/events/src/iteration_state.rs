@@ -12,6 +12,7 @@ use crate::{KindFacts, RecordedEvent};
 /// What came of an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum IterationOutcome {
     /// The turn succeeded and the work goes on.
     Continue,

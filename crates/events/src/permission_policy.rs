@@ -155,6 +155,7 @@ impl RuleAction {
 /// What a question comes to that nobody answers in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnTimeout {
     /// The call may be made.
     Allow,
@@ -179,6 +180,7 @@ impl OnTimeout {
 /// How a question waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnAsk {
     /// A process waits, and the harness with it.
     #[default]

@@ -12,6 +12,7 @@ macro_rules! count {
             bincode::Encode, bincode::Decode,
         )]
         #[serde(transparent)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub struct $name(pub $inner);
 
         impl fmt::Display for $name {

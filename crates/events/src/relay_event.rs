@@ -51,6 +51,7 @@ pub struct RelayRequest {
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum RelayQuestion {
     /// Whether a tool may run.
     Permission,
@@ -70,6 +71,7 @@ impl RelayQuestion {
 
 /// The rule that a decision, or a question, follows from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AppliedRule {
     /// Where it comes from.
     pub origin: RuleOrigin,
@@ -84,6 +86,7 @@ pub struct AppliedRule {
 /// Where a rule comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum RuleOrigin {
     /// The workflow file.
     Workflow,
@@ -177,6 +180,7 @@ pub struct Timer {
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TimerKind {
     /// The run has to be done by then.
     Deadline,

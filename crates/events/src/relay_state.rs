@@ -19,6 +19,7 @@ pub const EXPIRED: &str = "expired";
 /// How a question stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum RequestStatus {
     /// It waits for an answer.
     Pending,

@@ -13,6 +13,7 @@ const FIGURE_MAX: u64 = i64::MAX.unsigned_abs();
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, bincode::Encode, bincode::Decode,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tokens {
     /// Tokens read by the model, without those from the cache.
     pub input: Option<u64>,

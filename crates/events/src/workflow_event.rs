@@ -55,6 +55,7 @@ fn first_attempt() -> u32 {
 
 /// The process that drives a run. A newer term fences off every older one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Owner {
     /// Counts the owners of this run, from 1.
     pub term: u64,
@@ -106,6 +107,7 @@ pub enum WorkflowIteration {
 /// How an iteration continues what the harness did before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(tag = "mode", rename_all = "kebab-case", try_from = "ContinuationFields")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Continuation {
     /// A new harness session.
     Fresh,
@@ -120,6 +122,7 @@ pub enum Continuation {
 
 /// A continuation as JSON has it. serde would buffer a tagged enum's unknown fields, and refuse numbers it cannot hold.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct ContinuationFields {
     mode: String,
     handle: Option<String>,
@@ -156,6 +159,7 @@ pub struct IterationStart {
 
 /// An iteration that is another try: counted apart from the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Retry {
     /// Why.
     pub why: RetryReason,
@@ -166,6 +170,7 @@ pub struct Retry {
 /// Why an iteration is another try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum RetryReason {
     /// A permission was denied in the turn before.
     Denied,
@@ -274,6 +279,7 @@ pub struct IterationContinued {
 
 /// A tracker as it was at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrackerFacts {
     /// BLAKE3 of the file, in hexadecimal.
     pub digest: String,

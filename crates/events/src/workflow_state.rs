@@ -32,6 +32,7 @@ macro_rules! words {
             Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, bincode::Encode, bincode::Decode,
         )]
         #[serde(rename_all = "lowercase")]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub enum $name { $($(#[$vdoc])* $variant,)* }
 
         impl $name {

@@ -9,6 +9,7 @@ use serde::Serialize;
 /// A workflow run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of WorkflowState, and of the command line's run object")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Run {
     pub id: RunId,
     pub session_id: SessionId,
@@ -41,6 +42,7 @@ pub struct Run {
 
 /// The timer that a run's next iteration waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunTimer {
     /// What it is for.
     pub timer: TimerKind,
@@ -86,6 +88,7 @@ impl Run {
 /// One iteration of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of IterationState")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Iteration {
     pub iteration: u32,
     pub attempt: u32,
@@ -130,6 +133,7 @@ impl From<IterationState> for Iteration {
 
 /// A ledger session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -153,6 +157,7 @@ pub struct Session {
 
 /// A harness session within a ledger session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdapterSession {
     /// The harness's own id.
     pub id: AdapterSessionId,

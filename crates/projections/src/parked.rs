@@ -17,6 +17,7 @@ use crate::projection::{Fold, Kinds, Projection, Target};
 
 /// A stream that a read model leaves out, from a position on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ParkedStream {
     /// The read model.
     pub projection: String,

@@ -259,6 +259,22 @@ impl Queries {
         sessions::select(&snapshot, None).map_err(|source| self.failed(sessions::NAME, &source))
     }
 
+    /// Sessions with their adapter sessions, those with the latest event first: at most so many, whose last event is before a
+    /// position.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn latest_sessions(&self, before: Option<Position>, limit: usize) -> Result<Vec<Session>, ProjectionError> {
+        let failed = |source: rusqlite::Error| self.failed(sessions::NAME, &source);
+        let mut connection = self.connection()?;
+        let snapshot = connection.transaction().map_err(failed)?;
+        let mut found = Vec::new();
+        for id in sessions::select_latest(&snapshot, before, limit).map_err(failed)? {
+            found.extend(sessions::select(&snapshot, Some(&id)).map_err(failed)?);
+        }
+        Ok(found)
+    }
+
     /// One session with its adapter sessions, at a cost that does not depend on how many others there are.
     ///
     /// # Errors

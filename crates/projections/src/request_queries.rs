@@ -16,6 +16,8 @@ pub struct RequestFilter {
     pub session: Option<SessionId>,
     /// Those of this workflow run alone.
     pub run: Option<RunId>,
+    /// Those at an earlier position.
+    pub before: Option<Position>,
     /// At most so many, the newest first.
     pub limit: Option<usize>,
 }
@@ -29,6 +31,16 @@ impl Queries {
         let (clause, parameters) = clause(filter, self.log_id().as_str());
         select::select(&*self.connection()?, &clause, rusqlite::params_from_iter(parameters))
             .map_err(|source| self.failed(NAME, &source))
+    }
+
+    /// How many requests wait for an answer from this log.
+    ///
+    /// # Errors
+    /// [`ProjectionError`] when the read model cannot be read.
+    pub fn count_pending(&self) -> Result<u64, ProjectionError> {
+        let sql = format!("SELECT count(*) FROM {NAME} WHERE status = ?1 AND log_id = ?2");
+        let parameters = (RequestStatus::Pending.as_str(), self.log_id().as_str());
+        self.connection()?.query_row(&sql, parameters, |row| row.get(0)).map_err(|source| self.failed(NAME, &source))
     }
 
     /// The requests that a name fits, the newest first: a position (of what asks, of what is asked about, or of what
@@ -86,6 +98,10 @@ fn clause(filter: &RequestFilter, log_id: &str) -> (String, Vec<Value>) {
     if let Some(run) = &filter.run {
         equals("run_id", run.to_string());
     }
+    if let Some(before) = filter.before {
+        parameters.push(Value::Integer(i64::try_from(before.0).unwrap_or(i64::MAX)));
+        conditions.push(format!("position < ?{}", parameters.len()));
+    }
     let mut clause = String::new();
     if !conditions.is_empty() {
         clause = format!("WHERE {} ", conditions.join(" AND "));
@@ -137,6 +153,10 @@ mod tests {
         let asks = [
             (RequestFilter { status, ..RequestFilter::default() }, "_by_status (status=?)"),
             (RequestFilter { status, limit: Some(5), ..RequestFilter::default() }, "_by_status (status=?)"),
+            (
+                RequestFilter { status, before: Some(Position(9)), ..RequestFilter::default() },
+                "_by_status (status=? AND position<?)",
+            ),
             (RequestFilter { run: Some(run), ..RequestFilter::default() }, "_by_run (run_id=?)"),
             (RequestFilter { session: Some(session), ..RequestFilter::default() }, "_by_session (session_id=?)"),
         ];

@@ -14,6 +14,7 @@ use runledger_workflow::{
 };
 use serde::Deserialize;
 
+use crate::cancelling::{CancelError, cancel_all};
 use crate::failure::Failure;
 use crate::guard::OwnForm;
 use crate::ledger::Opened;
@@ -93,7 +94,7 @@ impl Decision {
 }
 
 /// Why a decision does not count.
-fn refused(error: DecideError) -> Failure {
+pub(crate) fn refused(error: DecideError) -> Failure {
     let conflict = |error: DecideError, next: &str| Failure::new(StatusCode::CONFLICT, error.to_string(), next);
     match error {
         DecideError::AlreadyDecided { .. } | DecideError::Withdrawn { .. } => {
@@ -145,13 +146,14 @@ pub(crate) async fn cancel(
         .ledger
         .ask(move |opened| {
             let (run, _) = one_run(opened, &id)?;
-            let cancelled = opened.commands()?.cancel(&run.id, &current_user()).map_err(|error| match error {
-                CommandError::Unknown { .. } | CommandError::Over { .. } => {
+            let cancelled = cancel_all(&opened.commands()?, &opened.queries, &run.id, &current_user());
+            let (_, receipts) = cancelled.map_err(|error| match error {
+                CancelError::Command(error @ (CommandError::Unknown { .. } | CommandError::Over { .. })) => {
                     Failure::new(StatusCode::CONFLICT, error.to_string(), "open the run anew")
                 }
                 error => Failure::unavailable(error),
             })?;
-            see(opened, cancelled.receipts.iter().map(|receipt| receipt.position).max());
+            see(opened, receipts.iter().map(|receipt| receipt.position).max());
             Ok(run.id)
         })
         .await?;
@@ -159,7 +161,7 @@ pub(crate) async fn cancel(
 }
 
 /// Waits until the read models have what was done; where they are slow, the page shows it later.
-fn see(opened: &Opened, position: Option<Position>) {
+pub(crate) fn see(opened: &Opened, position: Option<Position>) {
     if let Some(position) = position
         && let Err(error) = opened.queries.wait_for(position, SEEN)
     {

@@ -14,14 +14,17 @@
 
 mod actions;
 mod assets;
+mod cancelling;
 mod failure;
 mod guard;
 mod keeper;
 mod ledger;
 mod listener;
+pub mod objects;
 mod pages;
 mod server;
 mod show;
 
+pub use cancelling::{CancelError, cancel_all, cancel_below};
 pub use guard::{Token, TokenError};
 pub use server::{Options, ServeError, Server};

@@ -1,14 +1,14 @@
 //! `cancel`: asks a run to end, and with it the runs within it.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
 use runledger_events::RunId;
 use runledger_projections::{Projections, Queries};
-use runledger_store::{EventLog, Receipt};
-use runledger_workflow::{CommandError, Commands, current_user};
+use runledger_store::EventLog;
+use runledger_web::{CancelError, cancel_all};
+use runledger_workflow::{Commands, current_user};
 
 use crate::commands::signal::tell_events;
 use crate::exit_code::Exit;
@@ -34,12 +34,10 @@ impl Cancel {
         let run = one_run(&queries, &self.run)?.0;
         let log = Arc::new(ledger.open_for_writing()?);
         let commands = Commands::open(log.clone())?;
-        let cancelled = commands.cancel(&run.id, &current_user())?;
-        let mut receipts = cancelled.receipts;
-        receipts.extend(cancel_all_below(&commands, &queries, &run.id)?);
+        let (is_over, receipts) = cancel_all(&commands, &queries, &run.id, &current_user()).map_err(in_words)?;
         tell_events(&commands, &receipts, output)?;
         if !output.is_json() {
-            let how = if cancelled.is_over { "cancelled; nobody drove it" } else { "cancel requested" };
+            let how = if is_over { "cancelled; nobody drove it" } else { "cancel requested" };
             message(&format!("{} {how}", run.id));
         }
         Ok(Exit::Done)
@@ -50,27 +48,13 @@ impl Cancel {
 pub(crate) fn cancel_below(log: &Arc<EventLog>, path: &Path, run_id: &RunId) -> anyhow::Result<()> {
     Projections::open(path)?.catch_up()?;
     let queries = Queries::open(path)?;
-    cancel_all_below(&Commands::open(log.clone())?, &queries, run_id)?;
+    runledger_web::cancel_below(&Commands::open(log.clone())?, &queries, run_id, &current_user()).map_err(in_words)?;
     Ok(())
 }
 
-/// Asks every run within a run to end.
-fn cancel_all_below(commands: &Commands, queries: &Queries, run_id: &RunId) -> anyhow::Result<Vec<Receipt>> {
-    let mut receipts = Vec::new();
-    let mut seen = HashSet::from([run_id.clone()]);
-    let mut open = vec![run_id.clone()];
-    while let Some(parent) = open.pop() {
-        for child in queries.children(&parent)? {
-            if !seen.insert(child.id.clone()) {
-                continue;
-            }
-            open.push(child.id.clone());
-            match commands.cancel(&child.id, &current_user()) {
-                Ok(cancelled) => receipts.extend(cancelled.receipts),
-                Err(CommandError::Over { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+fn in_words(error: CancelError) -> anyhow::Error {
+    match error {
+        CancelError::Command(error) => error.into(),
+        CancelError::Read(error) => error.into(),
     }
-    Ok(receipts)
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use runledger_events::{EventKind, KindFacts, RecordedEvent, WorkflowIteration};
 use runledger_projections::{ProjectionError, Projector, Run};
 use runledger_store::{EventFilter, EventLog, Follower, Read};
+use runledger_web::objects::{EventLine, RunView};
 use runledger_workflow::{
     CancelHandle, ClaudeHarness, CodexHarness, CommandChannel, CommandHarness, Harness, HarnessError, LedgerJournal,
     RunChannels, RunError, RunOutcome, RunRelay, Runner, TerminalChannel,
@@ -18,9 +19,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::commands::cancel::cancel_below;
-use crate::commands::runs::RunView;
 use crate::exit_code::Exit;
-use crate::narrator::{EventLine, summary};
+use crate::narrator::summary;
 use crate::output::{Output, message};
 use crate::render;
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use runledger_events::{Position, RecordedEvent, SessionId};
 use runledger_store::{EventFilter, Read};
+use runledger_web::objects::EventLine;
 
 use crate::exit_code::Exit;
 use crate::ledger::{LedgerArg, one_run};
-use crate::narrator::{EventLine, summary};
+use crate::narrator::summary;
 use crate::output::Output;
 use crate::render;
 

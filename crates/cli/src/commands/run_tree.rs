@@ -1,31 +1,19 @@
 //! `runs --tree`: runs with their sub-runs and forks under them.
 
 use comfy_table::Cell;
-use runledger_events::{RunId, Tokens};
 use runledger_projections::RunNode;
-use serde::Serialize;
+use runledger_web::objects::{RunInTree, RunView};
 
-use crate::commands::runs::{NONE, RunView};
+use crate::commands::runs::NONE;
 use crate::exit_code::Exit;
 use crate::output::{Output, message};
 use crate::render;
-
-/// A run in its tree, as JSON has it.
-#[derive(Serialize)]
-struct NodeView {
-    #[serde(flatten)]
-    view: RunView,
-    depth: usize,
-    children: Vec<RunId>,
-    tokens_with_children: Tokens,
-}
 
 /// Prints a tree, a run a line.
 pub(crate) fn tell(nodes: Vec<RunNode>, output: &mut Output) -> anyhow::Result<Exit> {
     if output.is_json() {
         for node in nodes {
-            let RunNode { run, depth, children, tokens_with_children } = node;
-            output.json(&NodeView { view: RunView::new(run), depth, children, tokens_with_children })?;
+            output.json(&RunInTree::from(node))?;
         }
         return Ok(Exit::Done);
     }

@@ -3,9 +3,8 @@
 use clap::Args;
 use comfy_table::Cell;
 use runledger_events::{RunStatus, SessionId};
-use runledger_projections::{Run, RunFilter};
-use runledger_workflow::is_alive;
-use serde::Serialize;
+use runledger_projections::RunFilter;
+use runledger_web::objects::RunView;
 
 use crate::commands::run_tree;
 use crate::exit_code::Exit;
@@ -43,48 +42,6 @@ fn status(word: &str) -> Result<RunStatus, String> {
         let words: Vec<&str> = RunStatus::ALL.iter().map(|status| status.as_str()).collect();
         format!("the statuses are {}", words.join(", "))
     })
-}
-
-/// A run, and whether the process that drives it is still there.
-#[derive(Serialize)]
-pub(crate) struct RunView {
-    #[serde(flatten)]
-    pub(crate) run: Run,
-    /// None where it cannot be known from here, and for a run that is over.
-    pub(crate) owner_alive: Option<bool>,
-}
-
-impl RunView {
-    pub(crate) fn new(run: Run) -> Self {
-        let is_open = run.status == RunStatus::Running;
-        let owner_alive = run.owner.as_ref().filter(|_| is_open).and_then(is_alive);
-        Self { run, owner_alive }
-    }
-
-    pub(crate) fn owner_is_gone(&self) -> bool {
-        self.owner_alive == Some(false)
-    }
-
-    /// What keeps it from going on, in words.
-    pub(crate) fn held_by(&self) -> Option<&'static str> {
-        if self.run.status != RunStatus::Running {
-            return None;
-        }
-        // One that waits for a decision needs no owner meanwhile.
-        match (&self.run.waiting_for, self.run.paused) {
-            (Some(_), _) => Some("waiting"),
-            (None, true) => Some("paused"),
-            (None, false) => self.owner_is_gone().then_some("owner gone"),
-        }
-    }
-
-    /// How long it took, or has taken.
-    pub(crate) fn duration(&self) -> String {
-        match self.run.ended_at {
-            Some(ended_at) => render::duration(ended_at.0.saturating_sub(self.run.started_at.0)),
-            None => "–".to_owned(),
-        }
-    }
 }
 
 impl Runs {

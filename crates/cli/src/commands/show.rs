@@ -1,11 +1,10 @@
 //! `show`: one run with its iterations, now or as of a position.
 
 use clap::Args;
-use runledger_events::{Continuation, Position, RunId};
-use runledger_projections::{Iteration, Run, run_at};
-use serde::Serialize;
+use runledger_events::{Continuation, Position};
+use runledger_projections::{Iteration, run_at};
+use runledger_web::objects::{ForkedFrom, RunWithIterations};
 
-use crate::commands::runs::RunView;
 use crate::exit_code::{Exit, No};
 use crate::ledger::{LedgerArg, one_run};
 use crate::output::Output;
@@ -25,22 +24,6 @@ pub(crate) struct Show {
     at: Option<u64>,
 }
 
-/// A run with its iterations, and the runs that it was forked off, one off the other.
-#[derive(Serialize)]
-struct RunWithIterations {
-    #[serde(flatten)]
-    run: RunView,
-    lineage: Vec<Fork>,
-    iterations: Vec<Iteration>,
-}
-
-/// A run that was forked off, and where.
-#[derive(Serialize)]
-struct Fork {
-    run_id: RunId,
-    forked_at: Option<Position>,
-}
-
 impl Show {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let queries = ledger.queries()?;
@@ -50,28 +33,18 @@ impl Show {
             (run, iterations) = run_at(&ledger.open_for_reading()?, &run.id, Position(at))?
                 .ok_or_else(|| No(format!("run {} had not begun at position {at}; it begins at {begun}", run.id)))?;
         }
-        let lineage = lineage(&run, queries.lineage(&run)?);
-        let mut run = RunView::new(run);
-        if self.at.is_some() {
-            // Whether its owner lives now says nothing about then.
-            run.owner_alive = None;
-        }
+        let shown = RunWithIterations::new(&queries, run, iterations, self.at.is_some())?;
         if output.is_json() {
-            output.json(&RunWithIterations { run, lineage, iterations })?;
+            output.json(&shown)?;
             return Ok(Exit::Done);
         }
-        tell(&run, &lineage, &iterations, output)?;
+        tell(&shown, output)?;
         Ok(Exit::Done)
     }
 }
 
-/// The forks that lead to a run, its own first; the last may be off a run that this log does not have.
-fn lineage(run: &Run, origins: Vec<Run>) -> Vec<Fork> {
-    let runs = std::iter::once(run).chain(&origins);
-    runs.filter_map(|run| Some(Fork { run_id: run.forked_from.clone()?, forked_at: run.forked_at })).collect()
-}
-
-fn tell(view: &RunView, lineage: &[Fork], iterations: &[Iteration], output: &mut Output) -> anyhow::Result<()> {
+fn tell(shown: &RunWithIterations, output: &mut Output) -> anyhow::Result<()> {
+    let RunWithIterations { run: view, lineage, iterations } = shown;
     let run = &view.run;
     let is_waiting = run.waiting_for.is_some();
     let gone = if view.owner_is_gone() && !is_waiting { ", but the process that drove it is gone" } else { "" };
@@ -98,7 +71,7 @@ fn tell(view: &RunView, lineage: &[Fork], iterations: &[Iteration], output: &mut
         facts.push(("part of", parent.to_string()));
     }
     if !lineage.is_empty() {
-        let at = |fork: &Fork| fork.forked_at.map(|at| format!(" at {at}")).unwrap_or_default();
+        let at = |fork: &ForkedFrom| fork.forked_at.map(|at| format!(" at {at}")).unwrap_or_default();
         let forks: Vec<String> = lineage.iter().map(|fork| format!("{}{}", fork.run_id, at(fork))).collect();
         facts.push(("forked from", forks.join(", forked from ")));
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use clap::Args;
 use runledger_events::Position;
 use runledger_store::{EventFilter, Read, Receipt};
+use runledger_web::objects::EventLine;
 use runledger_workflow::{Commands, Signal as RunSignal, current_user};
 
 use crate::exit_code::{Exit, Usage};
 use crate::ledger::{LedgerArg, one_run};
-use crate::narrator::EventLine;
 use crate::output::{Output, message};
 
 /// Tell a run something, from any process

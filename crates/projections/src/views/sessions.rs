@@ -354,6 +354,23 @@ pub(crate) fn select_home(connection: &Connection, id: &AdapterSessionId) -> rus
     found.map(|id| SessionId::new(id).map_err(|error| damaged(0, error))).transpose()
 }
 
+/// The sessions with the latest events, at most so many, whose last event is before a position.
+pub(crate) fn select_latest(
+    connection: &Connection,
+    before: Option<Position>,
+    limit: usize,
+) -> rusqlite::Result<Vec<SessionId>> {
+    let bound = |number: Option<u64>| number.and_then(|number| i64::try_from(number).ok()).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(&format!(
+            "SELECT session_id FROM {NAME} WHERE last_position < ?1 ORDER BY last_position DESC LIMIT ?2"
+        ))?
+        .query_map((bound(before.map(|before| before.0)), bound(u64::try_from(limit).ok())), |row| {
+            SessionId::new(row.get::<_, String>(0)?).map_err(|error| damaged(0, error))
+        })?
+        .collect()
+}
+
 /// One session, or all of them, with their adapter sessions, read from the views, the latest first.
 pub(crate) fn select(connection: &Connection, id: Option<&SessionId>) -> rusqlite::Result<Vec<Session>> {
     let mut adapters: HashMap<String, Vec<AdapterSession>> = HashMap::new();

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FeedLevel {
     Debug,
     Info,
@@ -41,6 +42,7 @@ impl fmt::Display for FeedLevel {
 
 /// What led to an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FeedCause {
     /// The RuntimeEvent that told it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +60,7 @@ pub struct FeedCause {
 
 /// Which workflow run an entry belongs to, and where that run was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowContext {
     /// The run.
     pub run_id: RunId,
@@ -71,6 +74,7 @@ pub struct WorkflowContext {
 
 /// What a user interface is told about an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FeedUi {
     /// Whether it is folded away at first.
     pub collapsed_default: bool,
@@ -78,6 +82,7 @@ pub struct FeedUi {
 
 /// One entry of the timeline. `seq` and run numbers count within one ledger session.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FeedEvent {
     /// Counts the entries of the whole feed: its order.
     #[serde(skip)]

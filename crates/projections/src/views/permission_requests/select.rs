@@ -24,6 +24,7 @@ const BEFORE_MAX: usize = 50;
 
 /// A permission that was asked for, or a question; or what a rule decided without anybody being asked.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PermissionRequest {
     /// The question's own id, or the id that it would have.
     pub request_id: RequestId,
@@ -99,6 +100,7 @@ pub struct PermissionRequest {
 
 /// A request, and what was asked and decided before it in its run.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RequestContext {
     /// The request.
     #[serde(flatten)]
