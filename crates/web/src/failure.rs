@@ -4,10 +4,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use runledger_projections::ProjectionError;
 use runledger_store::{OpenError, ReadError, StorageError};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Why there is no such answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Failure {
     #[serde(skip)]
     pub(crate) status: StatusCode,

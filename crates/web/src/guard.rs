@@ -111,6 +111,11 @@ impl Guard {
         &self.form_word
     }
 
+    /// Whether a request may act: a program that sends the token, or a page of ours that says its word beside the cookie.
+    pub(crate) fn may_act(&self, headers: &HeaderMap, word: Option<&str>) -> bool {
+        self.has_bearer(headers) || word.is_some_and(|word| is_equal(word, &self.form_word))
+    }
+
     fn is_ours(&self, host: &str) -> bool {
         self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host))
     }
@@ -212,6 +217,7 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
     if is_for_person && let Some(failure) = response.extensions_mut().remove::<Failure>() {
         response = (failure.status, pages::failure::page(&app, &failure)).into_response();
     }
+    app.counts.count(response.status());
     let headers = response.headers_mut();
     let mut set = |name: &'static str, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
     set("content-security-policy", CONTENT_POLICY);
@@ -234,7 +240,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for OwnForm<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
-        let is_bearer = app.guard.has_bearer(request.headers());
+        let headers = request.headers().clone();
         let unfit =
             |error: String| Failure::bad_request(format!("the form does not fit: {error}"), "open the page anew");
         let body = axum::body::to_bytes(request.into_body(), FORM_BYTES_MAX)
@@ -243,7 +249,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for OwnForm<T> {
         let pairs: Vec<(String, String)> =
             serde_urlencoded::from_bytes(&body).map_err(|error| unfit(error.to_string()))?;
         let word = pairs.iter().find(|(name, _)| name == "form_word").map(|(_, word)| word.as_str());
-        if !is_bearer && !word.is_some_and(|word| is_equal(word, app.guard.form_word())) {
+        if !app.guard.may_act(&headers, word) {
             let next = "open the page anew, and act there";
             return Err(Failure::new(StatusCode::FORBIDDEN, "this form is not one of this server's pages", next));
         }

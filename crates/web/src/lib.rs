@@ -13,6 +13,7 @@
 //! ```
 
 mod actions;
+mod api;
 mod assets;
 mod cancelling;
 mod failure;
@@ -20,10 +21,12 @@ mod guard;
 mod keeper;
 mod ledger;
 mod listener;
+mod metrics;
 pub mod objects;
 mod pages;
 mod server;
 mod show;
+mod stream;
 
 pub use cancelling::{CancelError, cancel_all, cancel_below};
 pub use guard::{Token, TokenError};

@@ -17,7 +17,10 @@ use crate::guard::{Guard, Token, watch as guard};
 use crate::keeper::{Housekeeping, Keeper};
 use crate::ledger::Ledger;
 use crate::listener::Limited;
-use crate::{actions, assets, pages};
+use crate::metrics::Counts;
+use crate::objects::Aside;
+use crate::stream::{Hub, Reading};
+use crate::{actions, api, assets, metrics, pages};
 
 /// The port, unless another one is named.
 const PORT: u16 = 4848;
@@ -34,6 +37,7 @@ pub struct Options {
     token: Option<Token>,
     is_read_only: bool,
     housekeeping: Option<Housekeeping>,
+    aside: Option<Beside>,
 }
 
 impl Options {
@@ -46,6 +50,7 @@ impl Options {
             token: None,
             is_read_only: false,
             housekeeping: None,
+            aside: None,
         }
     }
 
@@ -84,6 +89,13 @@ impl Options {
         self
     }
 
+    /// Tells this of what stands beside the ledger's files, where its status is asked for.
+    #[must_use]
+    pub fn aside(mut self, look: impl Fn() -> Aside + Send + Sync + 'static) -> Self {
+        self.aside = Some(Box::new(look));
+        self
+    }
+
     /// Does this with the log every few seconds.
     #[must_use]
     pub fn housekeeping(mut self, keep: impl Fn(&EventLog) + Send + 'static) -> Self {
@@ -91,6 +103,9 @@ impl Options {
         self
     }
 }
+
+/// Looks at what stands beside the ledger's files.
+pub(crate) type Beside = Box<dyn Fn() -> Aside + Send + Sync>;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +133,10 @@ pub enum ServeError {
 pub(crate) struct App {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) guard: Guard,
+    /// The events as they come.
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) counts: Counts,
+    pub(crate) aside: Option<Beside>,
     /// How far the read models are.
     pub(crate) applied: watch::Receiver<Position>,
     /// True when the server ends.
@@ -175,7 +194,11 @@ impl Server {
         let ledger = Arc::new(Ledger::new(options.ledger, options.is_read_only));
         let (keeper, applied) = Keeper::start(ledger.clone(), options.housekeeping)?;
         let (tell_end, ends) = watch::channel(false);
-        let app = Arc::new(App { ledger, guard: Guard::new(token, address, &options.names), applied, ends });
+        let hub = Arc::new(Hub::new());
+        let reading = Reading::start(ledger.clone(), hub.clone())?;
+        let guard = Guard::new(token, address, &options.names);
+        let counts = Counts::default();
+        let app = Arc::new(App { ledger, guard, hub, counts, aside: options.aside, applied, ends });
         let result = runtime.block_on(async move {
             let listener = Limited::new(tokio::net::TcpListener::from_std(listener)?, CONNECTIONS_MAX);
             let mut ended = app.ends.clone();
@@ -193,7 +216,7 @@ impl Server {
             }
         });
         runtime.shutdown_timeout(FAREWELL);
-        drop(keeper);
+        drop((reading, keeper));
         Ok(result?)
     }
 }
@@ -209,10 +232,16 @@ fn routes(app: Arc<App>) -> Router {
         .route("/events/{position}", get(pages::event::serve))
         .route("/health", get(pages::health::serve))
         .route("/live", get(pages::live::serve))
+        .merge(api::routes())
+        .route("/metrics", get(metrics::serve))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/assets/{name}", get(assets::serve))
         .fallback(|uri: axum::http::Uri| async move {
-            Failure::not_found(format!("there is no page {}", uri.path()), "the list of runs is at /")
+            let next = match uri.path().starts_with("/api/") {
+                true => "/api/v1/openapi.json lists what there is",
+                false => "the list of runs is at /",
+            };
+            Failure::not_found(format!("there is no page {}", uri.path()), next)
         })
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)

@@ -9,6 +9,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::commands::status::aside;
 use crate::exit_code::{CouldNotStart, Exit, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::{Output, is_watched, message};
@@ -58,6 +59,8 @@ impl Serve {
         let path = reader.path().to_owned();
         drop(reader);
         let mut options = Options::new(&path).port(self.port).listen(self.listen);
+        let beside = path.clone();
+        options = options.aside(move || aside(&beside));
         for host in &self.host {
             options = options.name(host);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use maud::{Markup, html};
 use runledger_events::{Content, Position, RecordedEvent, readable};
-use runledger_store::{EventFilter, Read};
+use runledger_store::{EventFilter, LogReader, Read};
 
 use crate::failure::Failure;
 use crate::server::App;
@@ -16,23 +16,20 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 
 pub(crate) async fn serve(State(app): State<Arc<App>>, Path(position): Path<String>) -> Result<Markup, Failure> {
     let position = position_of(&position)?;
-    let event =
-        app.ledger
-            .ask(move |opened| {
-                opened.read(|reader| {
-                    let head = reader.head()?.position;
-                    let before = Position(position.0.saturating_sub(1));
-                    let batch = reader.read_readable(&EventFilter::default(), before, position, 1, Read::All)?;
-                    if let Some(unreadable) = batch.unreadable.first() {
-                        let next = "`runledger verify` says what is wrong with it";
-                        return Err(Failure::unavailable(format!("the event at {position}: {}", unreadable.source))
-                            .with_next(next));
-                    }
-                    batch.events.into_iter().next().ok_or_else(|| outside(position, head))
-                })
-            })
-            .await?;
+    let event = app.ledger.ask(move |opened| opened.read(|reader| one_event(reader, position))).await?;
     Ok(super::page(&app, &format!("Event {position}"), "", &draw(&event)))
+}
+
+/// The event at a position, whole.
+pub(crate) fn one_event(reader: &LogReader, position: Position) -> Result<RecordedEvent, Failure> {
+    let head = reader.head()?.position;
+    let before = Position(position.0.saturating_sub(1));
+    let batch = reader.read_readable(&EventFilter::default(), before, position, 1, Read::All)?;
+    if let Some(unreadable) = batch.unreadable.first() {
+        let next = "`runledger verify` says what is wrong with it";
+        return Err(Failure::unavailable(format!("the event at {position}: {}", unreadable.source)).with_next(next));
+    }
+    batch.events.into_iter().next().ok_or_else(|| outside(position, head))
 }
 
 /// A position, as an address has it.

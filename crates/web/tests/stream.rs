@@ -1,0 +1,165 @@
+//! Events as they come: nobody misses one or gets one twice, whoever is slow, gone and back, or stuck.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+#![allow(clippy::print_stdout, reason = "the figures are for who looks at them")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use runledger_events::{Metadata, RuntimeEvent, StreamName};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent};
+use support::{Following, Served, bearer};
+
+const CLIENTS: usize = 200;
+const EVENTS: u64 = 5000;
+
+fn event(number: u64, session: &str, words: &str) -> NewEvent {
+    let json = format!(
+        r#"{{"id":"e{number}","timestamp":{},"kind":"message.delta","data":{{"delta":"{words}"}}}}"#,
+        1_700_000_000_000 + number
+    );
+    let metadata = Metadata { session_id: session.parse().ok(), ..Metadata::default() };
+    NewEvent::new(RuntimeEvent::from_json(&json).unwrap(), metadata).unwrap()
+}
+
+fn append(log: &EventLog, session: &str, numbers: std::ops::Range<u64>, words: &str) {
+    let stream = StreamName::new(format!("session/{session}")).unwrap();
+    let events = numbers.map(|number| event(number, session, words)).collect();
+    log.append(&stream, ExpectedVersion::Any, events).unwrap();
+}
+
+/// Reads on until a position; each one that comes is the one behind the last.
+fn read_to(following: &mut Following, mut last: u64, until: u64) -> u64 {
+    while last < until {
+        let told = following.next().expect("the stream goes on");
+        assert_eq!(told.id, last + 1);
+        assert!(told.data.starts_with(&format!("{{\"position\":{},", told.id)), "{}", told.data);
+        last = told.id;
+    }
+    last
+}
+
+#[test]
+fn of_two_hundred_clients_nobody_misses_an_event_while_one_is_stuck() {
+    // Given a log with events, of which some follow from the beginning, and one that never reads
+    let served = Arc::new(Served::new());
+    append(&served.ledger.log, "s1", 0..500, "before");
+    let bearer = bearer();
+    let _stuck = served.send("GET", "/api/v1/events", &["accept: text/event-stream", &bearer], "");
+    let until = 500 + EVENTS;
+    let started = Arc::new(AtomicU64::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let (served, started) = (served.clone(), started.clone());
+            let client = move || {
+                let begin = if number % 4 == 0 { 0 } else { 500 };
+                let mut following = served.follow(&format!("/api/v1/events?after={begin}"), None);
+                started.fetch_add(1, Ordering::Release);
+                let mut last = begin;
+                if number % 3 == 0 {
+                    // Some go in the middle of it, and come back where they were.
+                    for part in 1..4 {
+                        last = read_to(&mut following, last, 500 + part * (EVENTS / 5) + number as u64);
+                        drop(following);
+                        following = served.follow("/api/v1/events?after=3", Some(last));
+                    }
+                }
+                read_to(&mut following, last, until)
+            };
+            std::thread::Builder::new().stack_size(256 << 10).spawn(client).unwrap()
+        })
+        .collect();
+    while started.load(Ordering::Acquire) < CLIENTS as u64 {
+        std::thread::yield_now();
+    }
+    // When events are appended, in batches of any size
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (watched, over) = (served.clone(), is_over.clone());
+    let watch = std::thread::spawn(move || {
+        let (mut most, mut times) = (0, 0);
+        while !over.load(Ordering::Acquire) {
+            let bytes = watched.figure("event_stream_ring_bytes");
+            assert!(bytes <= watched.figure("event_stream_ring_bytes_max"));
+            assert!(watched.figure("event_stream_ring_events") <= watched.figure("event_stream_ring_events_max"));
+            (most, times) = (most.max(bytes), times + 1);
+        }
+        (most, times)
+    });
+    let begun = std::time::Instant::now();
+    let (mut number, words) = (500, "x".repeat(300));
+    while number < until {
+        let next = (number + 1 + number % 40).min(until);
+        append(&served.ledger.log, "s1", number..next, &words);
+        number = next;
+    }
+    let appended = begun.elapsed();
+    // Then each client has every event, in order, once
+    for client in clients {
+        assert_eq!(client.join().unwrap(), until);
+    }
+    let all = begun.elapsed();
+    is_over.store(true, Ordering::Release);
+    let (most, times) = watch.join().unwrap();
+    assert!(most > 0, "the ring was used");
+    println!(
+        "{EVENTS} events appended in {appended:?}, all {CLIENTS} clients had them after {all:?}; ring at most {most} bytes, {times} looks"
+    );
+}
+
+#[test]
+fn json_of_several_lines_is_one_line_of_the_stream() {
+    let served = Served::new();
+    let json = "{\"id\":\"e1\",\n\"timestamp\":1,\r\n\"kind\":\"message.delta\",\"data\":{\n\"delta\":\"a\\nb\"}}";
+    served.ledger.append("session/s1", json);
+    let told: serde_json::Value =
+        serde_json::from_str(&served.follow("/api/v1/events", None).next().unwrap().data).unwrap();
+    assert_eq!(told["event"]["data"]["delta"], "a\nb");
+    assert_eq!(told, served.get("/api/v1/events/1").json());
+}
+
+#[test]
+fn a_filtered_client_gets_what_fits_alone() {
+    let served = Served::new();
+    for round in 0..30 {
+        append(&served.ledger.log, "s1", round * 10..round * 10 + 5, "one");
+        append(&served.ledger.log, "s2", round * 10 + 5..round * 10 + 10, "two");
+    }
+    let mut following = served.follow("/api/v1/events?session=s2", None);
+    let expected = |round: u64| (6..=10).map(move |number| round * 10 + number);
+    for position in (0..30).flat_map(expected) {
+        assert_eq!(following.next().unwrap().id, position);
+    }
+    append(&served.ledger.log, "s1", 300..301, "one");
+    append(&served.ledger.log, "s2", 301..302, "two");
+    assert_eq!(following.next().unwrap().id, 302);
+}
+
+#[test]
+fn a_large_event_is_left_out_and_counted() {
+    let served = Served::new();
+    let (long, short) = ("y".repeat(300 << 10), "y".repeat(200 << 10));
+    append(&served.ledger.log, "s1", 0..1, &long);
+    append(&served.ledger.log, "s1", 1..2, &short);
+    let mut following = served.follow("/api/v1/events", None);
+    let told: serde_json::Value = serde_json::from_str(&following.next().unwrap().data).unwrap();
+    assert!(told["event"].is_null() && told["left_out_bytes"].as_u64() > Some(300 << 10), "{told}");
+    let whole = served.get("/api/v1/events/1").json();
+    assert_eq!(whole["event"]["data"]["delta"].as_str().unwrap().len(), 300 << 10);
+    let told: serde_json::Value = serde_json::from_str(&following.next().unwrap().data).unwrap();
+    assert_eq!(told["event"]["data"]["delta"].as_str().unwrap().len(), 200 << 10);
+}
+
+#[test]
+fn a_place_outside_the_log_is_refused_and_so_is_no_place() {
+    let served = Served::new();
+    append(&served.ledger.log, "s1", 0..3, "one");
+    let stream = |path: &str, last: &str| {
+        served.ask("GET", path, &["accept: text/event-stream", &bearer(), &format!("last-event-id: {last}")], "")
+    };
+    assert_eq!(stream("/api/v1/events", "4").status, 404);
+    assert_eq!(stream("/api/v1/events", "four").status, 400);
+    assert_eq!(served.get("/api/v1/events?after=4").status, 404);
+    assert_eq!(served.get("/api/v1/events?after=3").status, 200);
+}
