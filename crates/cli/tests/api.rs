@@ -210,6 +210,31 @@ fn acts_are_those_of_the_commands_and_refused_where_they_are() {
 }
 
 #[test]
+fn a_rebuild_is_a_job_that_tells_how_far_it_is_and_what_the_command_tells() {
+    let room = room();
+    let serve = Serve::of(&room, &[]);
+    let begun = serve.post("/projections/rebuild", &json!({"projections": ["workflow_runs", "sessions"]}));
+    assert_eq!((&begun["id"], &begun["kind"]), (&json!(1), &json!("rebuild")));
+    let mut job = begun;
+    support::wait_until("the job", || {
+        job = serve.get("/jobs/1");
+        !job["ended_at"].is_null()
+    });
+    assert_eq!((&job["position"], &job["error"]), (&job["head"], &Value::Null), "{job}");
+    let mut told = room.json(["rebuild-projections", "--projection", "workflow_runs", "sessions"]);
+    let mut rebuilt = list(&job, "rebuilt").clone();
+    for one in told.iter_mut().chain(&mut rebuilt) {
+        one["seconds"] = Value::Null;
+    }
+    assert_eq!(rebuilt, told);
+    assert_eq!(list(&serve.get("/jobs"), "jobs").len(), 1);
+    let (status, answer) = serve.ask("POST", "/projections/rebuild", r#"{"projections":["nothing"]}"#);
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(serve.ask("GET", "/jobs/7", "").0, 404);
+    room.verify();
+}
+
+#[test]
 fn a_decision_over_http_answers_the_hook_that_waits_and_the_first_one_counts() {
     let room = room_with_run(json!({"rules": [{"tool": "Bash(git push:*)", "action": "ask"}]}));
     let serve = Serve::of(&room, &[]);

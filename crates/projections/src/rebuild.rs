@@ -37,6 +37,7 @@ const COMPARISONS_MAX: u32 = 4;
 const ROWS_FIRST: usize = 500;
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rebuilt {
     /// The read model.
     pub projection: String,

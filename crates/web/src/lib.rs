@@ -18,6 +18,7 @@ mod assets;
 mod cancelling;
 mod failure;
 mod guard;
+mod jobs;
 mod keeper;
 mod ledger;
 mod listener;

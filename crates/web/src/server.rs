@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::failure::Failure;
 use crate::guard::{Guard, Token, watch as guard};
+use crate::jobs::Jobs;
 use crate::keeper::{Housekeeping, Keeper};
 use crate::ledger::Ledger;
 use crate::listener::Limited;
@@ -135,6 +136,7 @@ pub(crate) struct App {
     pub(crate) guard: Guard,
     /// The events as they come.
     pub(crate) hub: Arc<Hub>,
+    pub(crate) jobs: Arc<Jobs>,
     pub(crate) counts: Counts,
     pub(crate) aside: Option<Beside>,
     /// How far the read models are.
@@ -198,7 +200,8 @@ impl Server {
         let reading = Reading::start(ledger.clone(), hub.clone())?;
         let guard = Guard::new(token, address, &options.names);
         let counts = Counts::default();
-        let app = Arc::new(App { ledger, guard, hub, counts, aside: options.aside, applied, ends });
+        let jobs = Arc::default();
+        let app = Arc::new(App { ledger, guard, hub, jobs, counts, aside: options.aside, applied, ends });
         let result = runtime.block_on(async move {
             let listener = Limited::new(tokio::net::TcpListener::from_std(listener)?, CONNECTIONS_MAX);
             let mut ended = app.ends.clone();

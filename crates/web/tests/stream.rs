@@ -163,3 +163,24 @@ fn a_place_outside_the_log_is_refused_and_so_is_no_place() {
     assert_eq!(served.get("/api/v1/events?after=4").status, 404);
     assert_eq!(served.get("/api/v1/events?after=3").status, 200);
 }
+
+#[test]
+fn a_stream_outlives_a_ledger_that_is_gone_for_a_while_and_ends_where_another_one_comes() {
+    let served = Served::new();
+    append(&served.ledger.log, "s1", 0..3, "one");
+    let mut following = served.follow("/api/v1/events", None);
+    assert_eq!(read_to(&mut following, 0, 3), 3);
+    let aside = served.ledger.folder.path().join("aside.db");
+    std::fs::rename(&served.ledger.path, &aside).unwrap();
+    assert_eq!(served.get("/api/v1/status").status, 503);
+    std::fs::rename(&aside, &served.ledger.path).unwrap();
+    append(&served.ledger.log, "s1", 3..5, "one");
+    assert_eq!(read_to(&mut following, 3, 5), 5);
+    // Another ledger in its place has positions of its own.
+    for suffix in ["", "-wal", "-shm", ".projections", ".projections-wal", ".projections-shm"] {
+        let path = |name: &str| served.ledger.folder.path().join(format!("{name}{suffix}"));
+        _ = std::fs::rename(path("ledger.db"), path("aside.db"));
+    }
+    append(&EventLog::open(&served.ledger.path).unwrap(), "s1", 0..9, "another");
+    assert!(following.next().is_none());
+}

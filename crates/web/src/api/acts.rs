@@ -17,6 +17,7 @@ use super::lists::{Acted, ForkedRun, Lined};
 use crate::actions::{refused, see};
 use crate::cancelling::{CancelError, cancel_all};
 use crate::failure::Failure;
+use crate::jobs::{Job, Jobs};
 use crate::ledger::Opened;
 
 /// Requests that are named in a message, at the most.
@@ -196,6 +197,24 @@ pub(crate) fn fork(asking: &Asking<'_, Fork>) -> Result<ForkedRun, Failure> {
         tracker: forked.tracker.map(|path| path.display().to_string()),
         events,
     })
+}
+
+/// What is built again.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rebuild {
+    /// The read models; all where none is named.
+    #[serde(default)]
+    projections: Vec<String>,
+    /// Leave streams out from an event on that cannot be read, where the rebuild would stop at it.
+    #[serde(default)]
+    park: bool,
+}
+
+pub(crate) fn rebuild(asking: &Asking<'_, Rebuild>) -> Result<Job, Failure> {
+    // What a server that only reads may not do either: its readers would wait for the rows to be written.
+    asking.opened.commands()?;
+    Jobs::rebuild(&asking.app.jobs, &asking.app.ledger, &asking.asked.projections, asking.asked.park)
 }
 
 /// Why a run was not told.

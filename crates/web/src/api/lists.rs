@@ -8,6 +8,7 @@ use runledger_store::Unreadable;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 
+use crate::jobs::Job;
 use crate::objects::event_line::EVENT_BYTES_MAX;
 use crate::objects::{Checkpoint, EventLine, RunInTree, RunView};
 
@@ -63,6 +64,12 @@ pub(crate) struct ReadModels {
     pub(crate) projections: Vec<Checkpoint>,
     /// Streams that they leave out.
     pub(crate) parked: Vec<ParkedStream>,
+}
+
+/// Jobs since the server began, the newest first.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct JobList {
+    pub(crate) jobs: Vec<Job>,
 }
 
 /// Events of the log, in its order.

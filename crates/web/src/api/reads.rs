@@ -9,8 +9,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::asking::{Asking, Limit, known_elsewhere, run_of, within};
-use super::lists::{Events, Feed, Lined, ListedRun, Permissions, ReadModels, Runs, Sessions, UnreadableEvent};
+use super::lists::{Events, Feed, JobList, Lined, ListedRun, Permissions, ReadModels, Runs, Sessions, UnreadableEvent};
 use crate::failure::Failure;
+use crate::jobs::Job;
 use crate::ledger::Opened;
 use crate::objects::{RunInTree, RunView, RunWithIterations, Status, checkpoints};
 use crate::pages::event::position_of;
@@ -323,4 +324,13 @@ pub(crate) fn read_models(asking: &Asking<'_, Nothing>) -> Result<ReadModels, Fa
     let (models, parked) = (queries.status()?, queries.parked()?);
     let head = asking.opened.read(|reader| Ok(reader.head()?.position))?;
     Ok(ReadModels { head, projections: checkpoints(models, head), parked })
+}
+
+pub(crate) fn jobs(asking: &Asking<'_, Nothing>) -> Result<JobList, Failure> {
+    Ok(JobList { jobs: asking.app.jobs.all() })
+}
+
+pub(crate) fn job(asking: &Asking<'_, Nothing>) -> Result<Job, Failure> {
+    let found = asking.name.parse().ok().and_then(|id| asking.app.jobs.one(id));
+    found.ok_or_else(|| Failure::not_found(format!("there is no job {}", asking.name), "/api/v1/jobs lists them"))
 }
