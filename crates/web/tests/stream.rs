@@ -184,3 +184,61 @@ fn a_stream_outlives_a_ledger_that_is_gone_for_a_while_and_ends_where_another_on
     append(&EventLog::open(&served.ledger.path).unwrap(), "s1", 0..9, "another");
     assert!(following.next().is_none());
 }
+
+/// The figures of docs/api.md: `cargo test --release -p runledger-web --test stream -- --ignored --nocapture`.
+#[test]
+#[ignore = "it takes ten seconds, and what it tells depends on the machine"]
+fn two_hundred_clients_follow_five_thousand_events_a_second() {
+    let served = Arc::new(Served::new());
+    let (batches, batch, pace) = (500, 100, std::time::Duration::from_millis(20));
+    let until = batches * batch;
+    let begun = std::time::Instant::now();
+    // When each batch was appended, in microseconds since the beginning; 0 where it was not.
+    let appended: Arc<Vec<AtomicU64>> = Arc::new((0..batches).map(|_| AtomicU64::new(0)).collect());
+    let started = Arc::new(AtomicU64::new(0));
+    let stuck: Vec<_> =
+        (0..10).map(|_| served.send("GET", "/api/v1/events", &["accept: text/event-stream", &bearer()], "")).collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (served, started, appended) = (served.clone(), started.clone(), appended.clone());
+            let client = move || {
+                let mut following = served.follow("/api/v1/events?after=0", None);
+                started.fetch_add(1, Ordering::Release);
+                (1..=batches)
+                    .map(|number| {
+                        read_to(&mut following, (number - 1) * batch, number * batch);
+                        let at = appended[usize::try_from(number - 1).unwrap()].load(Ordering::Acquire);
+                        u64::try_from(begun.elapsed().as_micros()).unwrap().saturating_sub(at)
+                    })
+                    .collect::<Vec<u64>>()
+            };
+            std::thread::Builder::new().stack_size(256 << 10).spawn(client).unwrap()
+        })
+        .collect();
+    while started.load(Ordering::Acquire) < CLIENTS as u64 {
+        std::thread::yield_now();
+    }
+    let (first, words) = (std::time::Instant::now(), "x".repeat(300));
+    for number in 0..batches {
+        let due = first + pace * u32::try_from(number).unwrap();
+        std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
+        append(&served.ledger.log, "s1", number * batch..(number + 1) * batch, &words);
+        let at = u64::try_from(begun.elapsed().as_micros()).unwrap();
+        appended[usize::try_from(number).unwrap()].store(at, Ordering::Release);
+    }
+    let took = first.elapsed();
+    let mut late: Vec<u64> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    late.sort_unstable();
+    let part = |part: usize| late[(late.len() - 1) * part / 100] / 1000;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+    println!(
+        "{until} events in {took:.1?}, {:.0} a second, to {CLIENTS} clients beside {} that are stuck: had after {} ms (p50), \
+         {} ms (p99), {} ms at the most; server and clients together {memory}",
+        until as f64 / took.as_secs_f64(),
+        stuck.len(),
+        part(50),
+        part(99),
+        part(100)
+    );
+}

@@ -2,7 +2,8 @@
 
 use runledger_events::{Position, RequestStatus, RunId, RunStatus, SessionId};
 use runledger_projections::{
-    FeedCursor, FeedEvent, FeedFilter, FeedPage, Queries, RequestContext, RequestFilter, RunFilter, Session, run_at,
+    FeedCursor, FeedEvent, FeedFilter, FeedPage, PermissionRequest, Queries, RequestContext, RequestFilter, RunFilter,
+    Session, run_at,
 };
 use runledger_store::{EventFilter, Read};
 use schemars::JsonSchema;
@@ -19,8 +20,8 @@ use crate::pages::permissions::one;
 
 /// Bytes of an answer, about, at the most; what is left over is on the next page.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Entries that are read at once, so that no more than these are read beyond the bound.
-const ENTRIES_AT_ONCE: usize = 64;
+/// Entries and requests that are read at once, so that no more than these are read beyond the bound.
+const READ_AT_ONCE: usize = 64;
 
 /// Nothing is asked for.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -128,9 +129,11 @@ pub(crate) struct FeedAsked {
     run: Option<String>,
     /// Those in which each of these words occurs, or begins one that does.
     q: Option<String>,
+    /// Those of this kind, or of this family of kinds: `tool` takes `tool.pre`, `tool.post`, …
+    kind: Option<String>,
     /// Those right before this place, as an answer told it.
     before: Option<String>,
-    /// Those behind this place, as an answer told it; `0.0` for the first ones.
+    /// Those behind this place, as an answer told it; `0.0.0.0` for the first ones.
     after: Option<String>,
     #[serde(default)]
     limit: Limit,
@@ -142,9 +145,11 @@ pub(crate) struct FeedAsked {
 pub(crate) struct RunFeedAsked {
     /// Those in which each of these words occurs, or begins one that does.
     q: Option<String>,
+    /// Those of this kind, or of this family of kinds: `tool` takes `tool.pre`, `tool.post`, …
+    kind: Option<String>,
     /// Those right before this place, as an answer told it.
     before: Option<String>,
-    /// Those behind this place, as an answer told it; `0.0` for the first ones.
+    /// Those behind this place, as an answer told it; `0.0.0.0` for the first ones.
     after: Option<String>,
     #[serde(default)]
     limit: Limit,
@@ -153,7 +158,13 @@ pub(crate) struct RunFeedAsked {
 pub(crate) fn feed(asking: &Asking<'_, FeedAsked>) -> Result<Feed, Failure> {
     let asked = &asking.asked;
     let run = run_id(asking.opened, asked.run.as_deref())?;
-    let filter = FeedFilter { session: asked.session.clone(), run, search: words(asked.q.as_deref()) };
+    let filter = FeedFilter {
+        session: asked.session.clone(),
+        run,
+        search: words(asked.q.as_deref()),
+        kind: words(asked.kind.as_deref()),
+        ..FeedFilter::default()
+    };
     let page = page(asked.before.as_deref(), asked.after.as_deref())?;
     entries(&asking.opened.queries, &filter, page, asked.limit)
 }
@@ -161,7 +172,13 @@ pub(crate) fn feed(asking: &Asking<'_, FeedAsked>) -> Result<Feed, Failure> {
 pub(crate) fn run_feed(asking: &Asking<'_, RunFeedAsked>) -> Result<Feed, Failure> {
     let asked = &asking.asked;
     let (run, _) = run_of(asking.opened, asking.name)?;
-    let filter = FeedFilter { session: Some(run.session_id), run: Some(run.id), search: words(asked.q.as_deref()) };
+    let filter = FeedFilter {
+        session: Some(run.session_id),
+        run: Some(run.id),
+        search: words(asked.q.as_deref()),
+        kind: words(asked.kind.as_deref()),
+        ..FeedFilter::default()
+    };
     let page = page(asked.before.as_deref(), asked.after.as_deref())?;
     entries(&asking.opened.queries, &filter, page, asked.limit)
 }
@@ -199,7 +216,7 @@ fn entries(queries: &Queries, filter: &FeedFilter, mut page: FeedPage, limit: Li
     };
     let (mut entries, mut bytes): (Vec<FeedEvent>, usize) = (Vec::new(), 0);
     while entries.len() < limit && bytes < ANSWER_BYTES_MAX {
-        let at_once = ENTRIES_AT_ONCE.min(limit - entries.len());
+        let at_once = READ_AT_ONCE.min(limit - entries.len());
         let mut part = queries.feed(filter, &page, at_once)?;
         let is_last = part.len() < at_once;
         if is_backward {
@@ -250,16 +267,29 @@ pub(crate) fn permissions(asking: &Asking<'_, PermissionsAsked>) -> Result<Permi
         return Err(Failure::bad_request("both `all` and `status` are given", "give one of them"));
     }
     let limit = asked.limit.get()?;
-    let filter = RequestFilter {
+    let mut filter = RequestFilter {
         status: if asked.all { None } else { asked.status.or(Some(RequestStatus::Pending)) },
         session: asked.session.clone(),
         run: run_id(asking.opened, asked.run.as_deref())?,
         before: asked.before,
-        limit: Some(limit),
+        limit: None,
     };
-    let requests = asking.opened.queries.permission_requests(&filter)?;
-    let before = requests.last().filter(|_| requests.len() >= limit).map(|request| request.position);
-    Ok(Permissions { requests, before })
+    let (mut requests, mut bytes): (Vec<PermissionRequest>, usize) = (Vec::new(), 0);
+    // In parts, so that the bound is kept whatever a tool's input holds.
+    while requests.len() < limit && bytes < ANSWER_BYTES_MAX {
+        let at_once = READ_AT_ONCE.min(limit - requests.len());
+        filter.limit = Some(at_once);
+        let part = asking.opened.queries.permission_requests(&filter)?;
+        let is_last = part.len() < at_once;
+        filter.before = part.last().map(|request| request.position);
+        bytes +=
+            part.iter().filter_map(|request| request.tool_input.as_ref()).map(|input| input.get().len()).sum::<usize>();
+        requests.extend(part);
+        if is_last {
+            return Ok(Permissions { requests, before: None });
+        }
+    }
+    Ok(Permissions { requests, before: filter.before })
 }
 
 pub(crate) fn permission(asking: &Asking<'_, Nothing>) -> Result<RequestContext, Failure> {
