@@ -112,7 +112,7 @@ fn every_object_is_the_one_that_the_command_prints() {
 
     assert_eq!(list(&serve.get("/sessions"), "sessions"), &room.json(["sessions"]));
     assert_eq!(serve.get("/sessions/told"), room.json(["sessions"])[0]);
-    assert_eq!(list(&serve.get("/feed?after=0.0&limit=1000"), "entries"), &room.json(["feed"]));
+    assert_eq!(list(&serve.get("/feed?after=0.0.0.0&limit=1000"), "entries"), &room.json(["feed"]));
     assert_eq!(list(&serve.get("/feed?limit=2"), "entries"), &room.json(["feed", "--last", "2"]));
     assert_eq!(list(&serve.get("/feed?q=flaky&session=told"), "entries"), &room.json(["feed", "--search", "flaky"]));
     assert_eq!(list(&serve.get(&format!("/runs/{id}/feed")), "entries"), &room.json(["feed", "--run", &id]));
@@ -139,8 +139,8 @@ fn pages_of_the_feed_and_of_events_meet_without_a_gap() {
     let room = room();
     let serve = Serve::of(&room, &["--read-only"]);
     let all = room.json(["feed"]);
-    let (mut onward, mut cursor) = (Vec::new(), "0.0".to_owned());
-    let mut page = serve.get("/feed?limit=3&after=0.0");
+    let (mut onward, mut cursor) = (Vec::new(), "0.0.0.0".to_owned());
+    let mut page = serve.get("/feed?limit=3&after=0.0.0.0");
     while !list(&page, "entries").is_empty() {
         onward.extend(list(&page, "entries").clone());
         cursor = text(&page, "/after").to_owned();

@@ -23,7 +23,7 @@ use crate::show;
 /// Entries of the feed on a page.
 const PAGE: usize = 100;
 /// Entries that the timeline is drawn of, the last ones.
-const DRAWN_MAX: usize = 3000;
+const DRAWN_MAX: usize = 1500;
 /// Events of a run's own that are read.
 const OWN_MAX: usize = 100_000;
 
