@@ -36,6 +36,18 @@ impl Failure {
         Self { next: next.into(), ..self }
     }
 
+    /// What is refused before a page is asked: an address or a method that does not fit, with what was said of it.
+    pub(crate) async fn of_refused(response: Response) -> Self {
+        let status = response.status();
+        let said = axum::body::to_bytes(response.into_body(), 4096).await.unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        let error = match said.is_empty() {
+            true => status.canonical_reason().unwrap_or("that cannot be asked").to_lowercase(),
+            false => said,
+        };
+        Self::new(status, error, "look at the address; the list of runs is at /")
+    }
+
     /// The ledger cannot be read now.
     pub(crate) fn unavailable(error: impl std::fmt::Display) -> Self {
         let next = "the server goes on, and answers again once the ledger is back; `runledger doctor` says more";

@@ -214,6 +214,9 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
         (None, Some(failure)) => failure.into_response(),
         (None, None) => next.run(request).await,
     };
+    if response.status().is_client_error() && response.extensions().get::<Failure>().is_none() {
+        response = Failure::of_refused(response).await.into_response();
+    }
     if is_for_person && let Some(failure) = response.extensions_mut().remove::<Failure>() {
         response = (failure.status, pages::failure::page(&app, &failure)).into_response();
     }
