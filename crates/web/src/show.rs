@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use maud::{Markup, html};
-use runledger_events::words::{count, duration};
+use maud::{Markup, PreEscaped, html};
+use runledger_events::words::{count, duration, plain};
 use runledger_events::{RequestStatus, RunStatus, TimestampMs, Tokens};
 use runledger_projections::Run;
 use runledger_workflow::is_alive;
@@ -76,6 +76,25 @@ pub(crate) fn request_status(status: Option<RequestStatus>) -> Markup {
 /// The first characters of an id, which are enough to tell it by.
 pub(crate) fn short_id(id: &str) -> &str {
     id.get(..13).unwrap_or(id)
+}
+
+/// A page with pictures in the place of what would be obeyed instead of shown: control characters, and what turns the
+/// direction of the text around it.
+pub(crate) fn harmless(page: Markup) -> Markup {
+    let is_harmful = |character: char| {
+        (character.is_control() && !matches!(character, '\n' | '\r' | '\t'))
+            || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !page.0.contains(is_harmful) {
+        return page;
+    }
+    PreEscaped(page.0.split_inclusive(is_harmful).fold(String::with_capacity(page.0.len()), |mut told, part| {
+        match part.char_indices().next_back().filter(|(_, last)| is_harmful(*last)) {
+            Some((at, last)) => told.push_str(&(part[..at].to_owned() + &plain(last.encode_utf8(&mut [0; 4])))),
+            None => told.push_str(part),
+        }
+        told
+    }))
 }
 
 /// What goes into an address.

@@ -16,15 +16,31 @@ mod tracker;
 use maud::{DOCTYPE, Markup, html};
 
 use crate::assets::asset;
+use crate::failure::Failure;
 use crate::server::App;
+
+/// Bytes of words to look for, at the most; SQLite takes no longer pattern than 50,000.
+const WORDS_BYTES_MAX: usize = 2000;
 
 /// The parts of the site, as the head of each page names them.
 const PARTS: [(&str, &str); 3] = [("/", "Runs"), ("/permissions", "Permissions"), ("/health", "Health")];
 
+/// Words to look for: none where nothing but blanks is there.
+fn given(words: &str) -> Result<Option<String>, Failure> {
+    match words.trim() {
+        "" => Ok(None),
+        words if words.len() > WORDS_BYTES_MAX => {
+            let error = format!("words to look for are {} bytes long", words.len());
+            Err(Failure::bad_request(error, format!("say it in {WORDS_BYTES_MAX}")))
+        }
+        words => Ok(Some(words.to_owned())),
+    }
+}
+
 /// A whole page: `part` is the address of the part that it belongs to. What stands in an element with `data-live` is drawn anew
 /// when something new is in the ledger.
 pub(crate) fn page(app: &App, title: &str, part: &str, main: &Markup) -> Markup {
-    html! {
+    crate::show::harmless(html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -53,5 +69,5 @@ pub(crate) fn page(app: &App, title: &str, part: &str, main: &Markup) -> Markup 
                 main #main tabindex="-1" { (main) }
             }
         }
-    }
+    })
 }

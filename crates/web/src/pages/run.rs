@@ -16,7 +16,7 @@ use crate::ledger::Opened;
 use crate::pages::state_machine::{Step, way};
 use crate::pages::timeline::ZOOMS;
 use crate::pages::tracker::Reading;
-use crate::pages::{event, feed, runs, state_machine, timeline, token_chart, tracker};
+use crate::pages::{event, feed, given, runs, state_machine, timeline, token_chart, tracker};
 use crate::server::App;
 use crate::show;
 
@@ -95,7 +95,7 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
         let (run, session) = (Some(now.id.clone()), Some(now.session_id.clone()));
         let filter = FeedFilter { run, session, ..FeedFilter::default() };
         let page = page_of(asked)?;
-        let searched = asked.narrow(filter.clone());
+        let searched = asked.narrow(filter.clone())?;
         let (run, iterations, drawn, entries) = match at {
             None => {
                 let drawn = opened.queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
@@ -198,14 +198,14 @@ const SHOWN: [(&str, &str); 8] = [
 
 impl Asked {
     /// The filter, narrowed down to what is to be shown of the feed.
-    fn narrow(&self, filter: FeedFilter) -> FeedFilter {
+    fn narrow(&self, filter: FeedFilter) -> Result<FeedFilter, Failure> {
         let kind = SHOWN.iter().map(|(word, _)| *word).find(|word| *word == self.show && !word.is_empty());
-        FeedFilter {
-            search: Some(self.q.clone()).filter(|q| !q.trim().is_empty()),
+        Ok(FeedFilter {
+            search: given(&self.q)?,
             level: (kind == Some("error")).then_some(FeedLevel::Error),
             kind: kind.filter(|kind| *kind != "error").map(str::to_owned),
             ..filter
-        }
+        })
     }
 
     /// Whether less than the whole feed is shown.

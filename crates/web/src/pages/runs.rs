@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::failure::Failure;
 use crate::ledger::Opened;
+use crate::pages::given;
 use crate::server::App;
 use crate::show;
 
@@ -61,8 +62,7 @@ impl Asked {
     }
 
     fn filter(&self) -> Result<RunFilter, Failure> {
-        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-        let status = match given(&self.status) {
+        let status = match given(&self.status)? {
             None => None,
             Some(word) => Some(RunStatus::parse(&word).ok_or_else(|| {
                 let words: Vec<&str> = RunStatus::ALL.iter().map(|status| status.as_str()).collect();
@@ -72,13 +72,13 @@ impl Asked {
                 )
             })?),
         };
-        let session = given(&self.session).map(SessionId::new).transpose();
+        let session = given(&self.session)?.map(SessionId::new).transpose();
         let session = session.map_err(|error| Failure::bad_request(error.to_string(), "choose another session"))?;
         Ok(RunFilter {
             session,
             status,
-            workflow: given(&self.workflow),
-            text: given(&self.q),
+            workflow: given(&self.workflow)?,
+            text: given(&self.q)?,
             before: self.before.map(Position),
             limit: Some(PAGE),
         })
