@@ -99,7 +99,7 @@
       draw(address, false)
         .then((page) => {
           const then = page.querySelector("[data-slider]");
-          for (const part of [".then", ".quiet", ".now"]) {
+          for (const part of ["[rel=prev]", "[rel=next]", ".then", ".quiet", ".now"]) {
             slider.querySelector(part)?.remove();
             const next = then?.querySelector(part);
             if (next) slider.append(next);

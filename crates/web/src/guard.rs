@@ -225,8 +225,9 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
     let mut set = |name: &'static str, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
     set("content-security-policy", CONTENT_POLICY);
     set("x-content-type-options", "nosniff");
-    // The address may have the token.
-    set("referrer-policy", "no-referrer");
+    // The address may have the token, so others are not told it. With `no-referrer` browsers would say `Origin: null` of our
+    // own forms.
+    set("referrer-policy", "same-origin");
     set("cross-origin-opener-policy", "same-origin");
     set("cross-origin-resource-policy", "same-origin");
     set("x-frame-options", "DENY");
