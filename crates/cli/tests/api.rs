@@ -235,6 +235,28 @@ fn a_rebuild_is_a_job_that_tells_how_far_it_is_and_what_the_command_tells() {
 }
 
 #[test]
+fn a_check_is_a_job_that_tells_what_the_command_tells_of_a_changed_log_too() {
+    let room = room();
+    let serve = Serve::of(&room, &[]);
+    for id in [1, 2] {
+        assert_eq!(serve.post("/verify", &json!({}))["kind"], json!("verify"));
+        let mut job = Value::Null;
+        support::wait_until("the job", || {
+            job = serve.get(&format!("/jobs/{id}"));
+            !job["ended_at"].is_null()
+        });
+        let told = support::run(&mut room.command(["verify", "--json"]));
+        assert_eq!(list(&job, "checks"), &told.json(), "{job}");
+        let wrong = list(&job, "checks").iter().filter(|check| check["ok"] == json!(false)).count();
+        assert_eq!((wrong > 0, told.code), (id == 2, Some(id - 1)), "{job}");
+        let erased = "UPDATE runtime_events SET content = NULL, salt = NULL WHERE position = 1";
+        room.sqlite().execute(erased, []).unwrap();
+    }
+    let (status, answer) = Serve::of(&room, &["--read-only"]).ask("POST", "/verify", "{}");
+    assert_eq!(status, 403, "{answer}");
+}
+
+#[test]
 fn a_decision_over_http_answers_the_hook_that_waits_and_the_first_one_counts() {
     let room = room_with_run(json!({"rules": [{"tool": "Bash(git push:*)", "action": "ask"}]}));
     let serve = Serve::of(&room, &[]);

@@ -145,5 +145,6 @@
       }
     }
   };
-  setInterval(settle, 500);
+  // Work that goes on here is not told of by the ledger.
+  setInterval(() => (settle(), document.querySelector("[data-busy]") && redraw()), 500);
 })();

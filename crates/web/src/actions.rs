@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::cancelling::{CancelError, cancel_all};
 use crate::failure::Failure;
 use crate::guard::OwnForm;
+use crate::jobs::{Job, Jobs};
 use crate::ledger::Opened;
 use crate::pages::event::position_of;
 use crate::pages::permissions::one;
@@ -158,6 +159,35 @@ pub(crate) async fn cancel(
         })
         .await?;
     Ok(Redirect::to(&format!("/runs/{}", show::encoded(run.as_str()))))
+}
+
+pub(crate) async fn verify(
+    State(app): State<Arc<App>>,
+    OwnForm(Nothing {}): OwnForm<Nothing>,
+) -> Result<Redirect, Failure> {
+    begin(&app, |app| Jobs::verify(&app.jobs, &app.ledger)).await
+}
+
+pub(crate) async fn rebuild(
+    State(app): State<Arc<App>>,
+    OwnForm(Nothing {}): OwnForm<Nothing>,
+) -> Result<Redirect, Failure> {
+    begin(&app, |app| Jobs::rebuild(&app.jobs, &app.ledger, &[], false)).await
+}
+
+/// Begins a job, and shows it.
+async fn begin(
+    app: &Arc<App>,
+    begin: impl FnOnce(&App) -> Result<Job, Failure> + Send + 'static,
+) -> Result<Redirect, Failure> {
+    let of = app.clone();
+    app.ledger
+        .ask(move |opened| {
+            opened.commands()?;
+            begin(&of)
+        })
+        .await?;
+    Ok(Redirect::to("/health"))
 }
 
 /// Waits until the read models have what was done; where they are slow, the page shows it later.

@@ -13,6 +13,7 @@ use runledger_projections::{ProjectionError, Projections, RebuildProgress, Rebui
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::checks::{Check, check_log, check_own_seals, check_projections};
 use crate::failure::Failure;
 use crate::ledger::Ledger;
 use crate::show::now;
@@ -26,27 +27,33 @@ const KEPT: usize = 20;
 pub(crate) enum JobKind {
     /// It builds read models again from the log.
     Rebuild,
+    /// It checks the log, and compares every read model with a fresh fold of it.
+    Verify,
 }
 
 /// A job, and how far it is.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Job {
     /// Counts from 1, since the server began.
-    id: u64,
-    kind: JobKind,
+    pub(crate) id: u64,
+    pub(crate) kind: JobKind,
     /// The read models that it is on.
     projections: Vec<&'static str>,
-    started_at: TimestampMs,
+    pub(crate) started_at: TimestampMs,
     /// When it was over, well or not.
-    ended_at: Option<TimestampMs>,
+    pub(crate) ended_at: Option<TimestampMs>,
+    /// What it looks at now: the log, a read model; none for all of them.
+    pub(crate) at: Option<String>,
     /// Where it is in the log.
-    position: Position,
+    pub(crate) position: Position,
     /// Where the log ends.
-    head: Position,
+    pub(crate) head: Position,
     /// What was built, as `rebuild-projections` tells it; none until it is done.
-    rebuilt: Option<Vec<Rebuilt>>,
+    pub(crate) rebuilt: Option<Vec<Rebuilt>>,
+    /// What was checked, as `verify` tells it; none until it is done.
+    pub(crate) checks: Option<Vec<Check>>,
     /// Why it failed.
-    error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// The jobs of one server.
@@ -83,18 +90,43 @@ impl Jobs {
         is_lenient: bool,
     ) -> Result<Job, Failure> {
         let names = names(ledger.path(), named)?;
-        let job = jobs.begin(JobKind::Rebuild, names)?;
+        Self::start(jobs, ledger, JobKind::Rebuild, names, move |path, of, id| {
+            let rebuilt = rebuild(path, of, id, is_lenient)?;
+            of.change(id, |job| job.rebuilt = Some(rebuilt));
+            Ok(())
+        })
+    }
+
+    /// Begins to check everything that `verify` checks.
+    pub(crate) fn verify(jobs: &Arc<Self>, ledger: &Arc<Ledger>) -> Result<Job, Failure> {
+        let names = names(ledger.path(), &[])?;
+        Self::start(jobs, ledger, JobKind::Verify, names, |path, of, id| {
+            let checks = verify(path, of, id)?;
+            of.change(id, |job| job.checks = Some(checks));
+            Ok(())
+        })
+    }
+
+    /// A job on a thread of its own.
+    fn start(
+        jobs: &Arc<Self>,
+        ledger: &Arc<Ledger>,
+        kind: JobKind,
+        names: Vec<&'static str>,
+        work: impl FnOnce(&Path, &Jobs, u64) -> Result<(), ProjectionError> + Send + 'static,
+    ) -> Result<Job, Failure> {
+        let job = jobs.begin(kind, names)?;
         let (of, path, id) = (jobs.clone(), ledger.path().to_owned(), job.id);
         let work = move || {
-            let result = rebuild(&path, &of, id, is_lenient);
+            // Whatever becomes of it, it is over then: the next one could not begin.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&path, &of, id)));
             of.change(id, |job| {
                 job.ended_at = Some(now());
+                job.at = None;
                 match result {
-                    Ok(rebuilt) => {
-                        job.position = job.head;
-                        job.rebuilt = Some(rebuilt);
-                    }
-                    Err(error) => job.error = Some(error.to_string()),
+                    Ok(Ok(())) => job.position = job.head,
+                    Ok(Err(error)) => job.error = Some(error.to_string()),
+                    Err(_) => job.error = Some("something here broke; please report this".to_owned()),
                 }
             });
         };
@@ -120,7 +152,9 @@ impl Jobs {
             ended_at: None,
             position: Position::START,
             head: Position::START,
+            at: None,
             rebuilt: None,
+            checks: None,
             error: None,
         };
         jobs.push_back(job.clone());
@@ -154,4 +188,20 @@ fn rebuild(path: &Path, jobs: &Jobs, id: u64, is_lenient: bool) -> Result<Vec<Re
         true => projections.rebuild_readable(&names, &mut progress),
         false => projections.rebuild_together(&names, &mut progress),
     }
+}
+
+fn verify(path: &Path, jobs: &Jobs, id: u64) -> Result<Vec<Check>, ProjectionError> {
+    let mut progress = |at: &str, position: Position, head: Position| {
+        jobs.change(id, |job| {
+            if job.at.as_deref() != Some(at) {
+                job.at = Some(at.to_owned());
+            }
+            (job.position, job.head) = (position, head);
+        });
+    };
+    let mut projections = Projections::open(path)?;
+    let mut checks = check_log(projections.reader(), Position::START, &mut progress)?;
+    checks.push(check_own_seals(projections.reader(), &[]));
+    checks.extend(check_projections(&mut projections, &mut progress));
+    Ok(checks)
 }

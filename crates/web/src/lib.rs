@@ -16,6 +16,7 @@ mod actions;
 mod api;
 mod assets;
 mod cancelling;
+pub mod checks;
 mod failure;
 mod guard;
 mod jobs;

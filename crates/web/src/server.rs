@@ -234,6 +234,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/permissions/{position}", get(pages::permissions::serve_one).post(actions::decide))
         .route("/events/{position}", get(pages::event::serve))
         .route("/health", get(pages::health::serve))
+        .route("/health/verify", post(actions::verify))
+        .route("/health/rebuild", post(actions::rebuild))
         .route("/live", get(pages::live::serve))
         .merge(api::routes())
         .route("/metrics", get(metrics::serve))

@@ -6,10 +6,11 @@ use clap::Args;
 use runledger_events::Position;
 use runledger_projections::Queries;
 use runledger_store::LogReader;
+use runledger_web::checks::Check;
 use serde::Serialize;
 
 use crate::commands::rebuild_projections::bar_of;
-use crate::commands::verify::{Check, check_log, tell};
+use crate::commands::verify::{check_log, tell};
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
 use crate::output::{Output, message};

@@ -6,11 +6,12 @@ use clap::Args;
 use runledger_events::{RequestStatus, RunStatus};
 use runledger_projections::{ParkedStream, Queries, RequestFilter, Run, RunFilter, projections_path};
 use runledger_store::LogReader;
+use runledger_web::checks::check_own_seals;
 use runledger_workflow::is_alive;
 use serde::Serialize;
 
 use crate::commands::redact::clear;
-use crate::commands::verify::{check_all, check_own_seals};
+use crate::commands::verify::check_all;
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
 use crate::modes::looser;

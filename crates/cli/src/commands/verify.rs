@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use runledger_events::Position;
-use runledger_projections::{Projections, Verified};
-use runledger_store::{LogReader, LogReport, SealFinding, SealPublicKey, SignedHead};
-use serde::Serialize;
+use runledger_store::{LogReader, SealPublicKey, SignedHead};
+use runledger_web::checks::{self, Check, PROJECTIONS, check_own_seals, check_seals};
 
 use crate::commands::rebuild_projections::bar;
 use crate::exit_code::{CouldNotStart, Exit, Usage};
@@ -35,14 +35,6 @@ pub(crate) struct Verify {
     key: Vec<String>,
 }
 
-/// One check, and what it came to.
-#[derive(Serialize)]
-pub(crate) struct Check {
-    pub(crate) check: String,
-    pub(crate) ok: bool,
-    pub(crate) detail: Option<String>,
-}
-
 impl Verify {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let reader = ledger.open_for_reading()?;
@@ -53,7 +45,8 @@ impl Verify {
         if let Some(held) = held {
             let held = held.into_iter().map(Ok).collect();
             checks.push(
-                check_seals("seals held", &reader, held, &keys).unwrap_or_else(|error| failed("seals held", &error)),
+                check_seals("seals held", &reader, held, &keys)
+                    .unwrap_or_else(|error| Check::failed("seals held", &error)),
             );
         }
         if self.since.is_none() {
@@ -80,43 +73,33 @@ pub(crate) fn tell(check: Check, output: &mut Output) -> anyhow::Result<()> {
 
 /// The log alone behind a position, each check of it.
 pub(crate) fn check_log(reader: &LogReader, since: Position) -> anyhow::Result<Vec<Check>> {
-    let bar = bar("log", reader.head()?.position);
-    let report = reader.verify_since(since, |position| bar.set_position(position.0))?;
-    bar.finish_and_clear();
-    let mut checks = Vec::new();
-    // Pages are read as a whole, or not at all.
-    let is_made =
-        |name: &&&str| since == Position::START || **name != "integrity" || report.counts.contains_key(**name);
-    for name in LogReport::CHECKS.iter().filter(is_made) {
-        let check = format!("log {name}");
-        let count = report.counts.get(name).copied().unwrap_or_default();
-        if count == 0 {
-            let detail = (*name == "positions").then(|| {
-                let behind = if since == Position::START { String::new() } else { format!(" behind position {since}") };
-                let events = format!("{} events{behind}", render::count(report.events));
-                match report.erased {
-                    0 => events,
-                    erased => format!("{events}, the content of {} erased", render::count(erased)),
-                }
-            });
-            checks.push(Check { check, ok: true, detail });
-            continue;
-        }
-        let told = report.findings.iter().filter(|finding| finding.check == *name);
-        let mut left = count;
-        for finding in told {
-            left -= 1;
-            let detail = match finding.position {
-                Some(position) => format!("position {position}: {}", finding.detail),
-                None => finding.detail.clone(),
-            };
-            checks.push(Check { check: check.clone(), ok: false, detail: Some(detail) });
-        }
-        if left > 0 {
-            checks.push(Check { check, ok: false, detail: Some(format!("and {} more", render::count(left))) });
-        }
+    with_bars(|progress| Ok(checks::check_log(reader, since, progress)?))
+}
+
+fn check_projections(ledger: &LedgerArg) -> Vec<Check> {
+    match ledger.projections() {
+        Ok(mut projections) => with_bars(|progress| checks::check_projections(&mut projections, progress)),
+        Err(error) => vec![Check::failed(PROJECTIONS, &render::chain(&error))],
     }
-    Ok(checks)
+}
+
+/// Shows how far it is with each thing that is looked at.
+fn with_bars<T>(check: impl FnOnce(checks::Progress<'_>) -> T) -> T {
+    let mut shown: Option<(String, ProgressBar)> = None;
+    let checked = check(&mut |name, position, head| {
+        if shown.as_ref().is_none_or(|(known, _)| known != name)
+            && let Some((_, before)) = shown.replace((name.to_owned(), bar(name, head)))
+        {
+            before.finish_and_clear();
+        }
+        if let Some((_, bar)) = &shown {
+            bar.set_position(position.0);
+        }
+    });
+    if let Some((_, bar)) = shown {
+        bar.finish_and_clear();
+    }
+    checked
 }
 
 /// The log from its beginning, and every read model.
@@ -153,102 +136,4 @@ fn read_seals(file: &Path) -> anyhow::Result<Vec<SignedHead>> {
         return Err(Usage(format!("{name}: there is no seal in it; `seal --json` prints them")).into());
     }
     Ok(seals)
-}
-
-/// The seals in the log itself. Where they cannot be read, that is one finding beside the others.
-pub(crate) fn check_own_seals(reader: &LogReader, keys: &[SealPublicKey]) -> Check {
-    let check = "log seals";
-    let seals = reader.seals().map_err(anyhow::Error::from).and_then(|seals| check_seals(check, reader, seals, keys));
-    seals.unwrap_or_else(|error| failed(check, &error))
-}
-
-fn failed(check: &str, error: &anyhow::Error) -> Check {
-    Check { check: check.to_owned(), ok: false, detail: Some(render::chain(error)) }
-}
-
-/// All seals in one check: the first one that does not fit says where the log was changed at the latest.
-fn check_seals(
-    name: &str,
-    reader: &LogReader,
-    seals: Vec<Result<SignedHead, SealFinding>>,
-    keys: &[SealPublicKey],
-) -> anyhow::Result<Check> {
-    let count = seals.len();
-    let mut wrong = Vec::new();
-    let mut last = Position::START;
-    for seal in seals {
-        let finding = match seal {
-            Ok(seal) => {
-                last = last.max(seal.position);
-                reader.check_seal(&seal, keys)?
-            }
-            Err(finding) => Some(finding),
-        };
-        wrong.extend(finding.map(|SealFinding { position, detail }| match position {
-            Some(position) => format!("seal of position {position}: {detail}"),
-            None => detail,
-        }));
-    }
-    let detail = match wrong.as_slice() {
-        [] if count == 0 => {
-            (!keys.is_empty()).then(|| "there is none: what was sealed may be gone with its seal".to_owned())
-        }
-        [] => Some(format!("{} fit, the last one of position {last}", render::count(count as u64))),
-        [one] => Some(one.clone()),
-        [first, rest @ ..] => Some(format!("{first}; and {} more do not fit", render::count(rest.len() as u64))),
-    };
-    let is_missing = !keys.is_empty() && count == 0;
-    Ok(Check { check: name.to_owned(), ok: wrong.is_empty() && !is_missing, detail })
-}
-
-/// What is found of the log is told in any case, so what is wrong here is a finding too.
-fn check_projections(ledger: &LedgerArg) -> Vec<Check> {
-    let failed = |detail: String| Check { check: "projections".to_owned(), ok: false, detail: Some(detail) };
-    let mut projections = match ledger.projections() {
-        Ok(projections) => projections,
-        Err(error) => return vec![failed(render::chain(&error))],
-    };
-    let mut checks = Vec::new();
-    match projections.lost_events() {
-        Ok(None) => {}
-        // The read models are the witness: they are left as they are.
-        Ok(Some((position, detail))) => return vec![failed(format!("position {position}: {detail}"))],
-        Err(error) => checks.push(failed(error.to_string())),
-    }
-    // A log that cannot be folded to its head is told by the comparison below, as far as it goes.
-    if let Err(error) = projections.catch_up() {
-        checks.push(failed(error.to_string()));
-    }
-    for name in projections.names() {
-        checks.extend(check_projection(&mut projections, name));
-    }
-    checks
-}
-
-fn check_projection(projections: &mut Projections, name: &str) -> Vec<Check> {
-    let head = projections.reader().head().map(|head| head.position).unwrap_or_default();
-    let bar = bar(name, head);
-    let verified = projections.verify(name, &mut |position| bar.set_position(position.0));
-    bar.finish_and_clear();
-    let check = format!("projection {name}");
-    match verified {
-        Ok(verified) => findings(&check, &verified),
-        Err(error) => vec![Check { check, ok: false, detail: Some(error.to_string()) }],
-    }
-}
-
-fn findings(check: &str, verified: &Verified) -> Vec<Check> {
-    let new = |ok, detail| Check { check: check.to_owned(), ok, detail: Some(detail) };
-    if verified.different == 0 {
-        let rows = if verified.rows == 1 { "row" } else { "rows" };
-        return vec![new(true, format!("{} {rows} at position {}", render::count(verified.rows), verified.position))];
-    }
-    let told =
-        verified.differences.iter().map(|row| new(false, format!("{}, row {}: {}", row.table, row.key, row.detail)));
-    let mut checks: Vec<Check> = told.collect();
-    let left = verified.different.saturating_sub(u64::try_from(checks.len()).unwrap_or(u64::MAX));
-    if left > 0 {
-        checks.push(new(false, format!("and {} more", render::count(left))));
-    }
-    checks
 }

@@ -217,6 +217,17 @@ pub(crate) fn rebuild(asking: &Asking<'_, Rebuild>) -> Result<Job, Failure> {
     Jobs::rebuild(&asking.app.jobs, &asking.app.ledger, &asking.asked.projections, asking.asked.park)
 }
 
+/// What is checked: everything.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Verify {}
+
+pub(crate) fn verify(asking: &Asking<'_, Verify>) -> Result<Job, Failure> {
+    // It brings the read models to the log's head first.
+    asking.opened.commands()?;
+    Jobs::verify(&asking.app.jobs, &asking.app.ledger)
+}
+
 /// Why a run was not told.
 pub(crate) fn not_done(error: CommandError) -> Failure {
     match error {

@@ -101,6 +101,7 @@ impl Interface {
             .get("/jobs", "listJobs", "Long work since the server began, the newest first", reads::jobs)
             .get("/jobs/{id}", "getJob", "One job, and how far it is", reads::job)
             .post("/projections/rebuild", "rebuild", "Build read models again, as a job", acts::rebuild)
+            .post("/verify", "verify", "Check the log and every read model, as a job", acts::verify)
             .post("/permissions/{name}/decision", "decide", "Allow, answer or deny a request", acts::decide)
             .post("/runs/{id}/cancel", "cancelRun", "End a run and the runs within it", acts::cancel)
             .post("/runs/{id}/signal", "signalRun", "Tell a run something", acts::signal)

@@ -9,8 +9,10 @@ use runledger_events::words::{bytes, count};
 use runledger_projections::{ParkedStream, ProjectionStatus, projections_path};
 
 use crate::failure::Failure;
+use crate::jobs::{Job, JobKind};
 use crate::ledger::Opened;
 use crate::server::App;
+use crate::show;
 
 /// What the page shows.
 struct Health {
@@ -81,6 +83,7 @@ fn draw(app: &App, health: &Health) -> Markup {
                     } } }
                 } }
             }
+            section .panel { (jobs(app)) }
             section .panel {
                 h2 { "Left out" }
                 @if health.parked.is_empty() { p .nothing { "Every event can be read." } }
@@ -93,6 +96,70 @@ fn draw(app: &App, health: &Health) -> Markup {
                 h2 { "Sizes" }
                 dl .facts { @for (name, size) in &health.sizes { dt { (name) } dd { (size.map_or_else(|| "–".to_owned(), bytes)) } } }
             }
+        }
+    }
+}
+
+/// Jobs that are shown.
+const JOBS: usize = 5;
+
+/// What can be begun, and how far it is.
+fn jobs(app: &App) -> Markup {
+    let jobs = app.jobs.all();
+    let is_busy = jobs.iter().any(|job| job.ended_at.is_none());
+    let button = |path: &str, words: &str, title: &str| {
+        html! { form method="post" action=(path) {
+            input type="hidden" name="form_word" value=(app.guard.form_word());
+            button title=(title) disabled[is_busy] { (words) }
+        } }
+    };
+    html! {
+        div .head {
+            h2 { "Checks and rebuilds" }
+            @if !app.ledger.is_read_only() {
+                (button("/health/verify", "Verify", "Check the log, and compare every read model with a fresh fold of it"))
+                (button("/health/rebuild", "Rebuild", "Build every read model again from the log"))
+            }
+        }
+        @if jobs.is_empty() { p .nothing { "None since this server began." } }
+        @for job in jobs.iter().take(JOBS) { (draw_job(job)) }
+    }
+}
+
+fn draw_job(job: &Job) -> Markup {
+    let wrong = job.checks.iter().flatten().filter(|check| !check.ok).count();
+    let words = match (job.kind, job.ended_at, &job.error) {
+        (_, Some(_), Some(_)) => "failed",
+        (JobKind::Verify, Some(_), None) if wrong > 0 => "something is wrong",
+        (JobKind::Verify, Some(_), None) => "all is well",
+        (JobKind::Rebuild, Some(_), None) => "done",
+        (JobKind::Verify, None, _) => "checking",
+        (JobKind::Rebuild, None, _) => "building",
+    };
+    let class = match (job.ended_at, job.error.is_some() || wrong > 0) {
+        (None, _) => "running",
+        (Some(_), true) => "failed",
+        (Some(_), false) => "completed",
+    };
+    html! {
+        details .job open[job.ended_at.is_none() || class == "failed"] data-busy[job.ended_at.is_none()] {
+            summary {
+                @match job.kind { JobKind::Verify => { "Verify " } JobKind::Rebuild => { "Rebuild " } }
+                span class={ "mark " (class) } { (words) }
+                span .quiet { " " (show::time(job.started_at, None)) }
+            }
+            @if job.ended_at.is_none() {
+                progress max=(job.head.0.max(1)) value=(job.position.0) {}
+                span .quiet { " " @if let Some(at) = &job.at { (at) ", " } (count(job.position.0)) " of " (count(job.head.0)) }
+            }
+            @if let Some(error) = &job.error { p .error { (error) } }
+            @if let Some(rebuilt) = &job.rebuilt {
+                ul { @for rebuilt in rebuilt { li { (rebuilt.projection) ": " (count(rebuilt.rows)) " rows" } } }
+            }
+            @if let Some(checks) = &job.checks { ul .checks { @for check in checks { li {
+                span .mark.(if check.ok { "completed" } else { "failed" }) { @if check.ok { "ok" } @else { "wrong" } }
+                " " (check.check) @if let Some(detail) = &check.detail { span .quiet { " " (detail) } }
+            } } } }
         }
     }
 }
