@@ -156,7 +156,7 @@ fn draw_row(Row { run, depth, is_fork }: &Row, now: TimestampMs) -> Markup {
                 a .id href={ "/runs/" (show::encoded(run.id.as_str())) } title=(run.id) { (show::short_id(run.id.as_str())) }
                 @if *is_fork { span .quiet { " fork" } }
             }
-            td { (show::run_status(run, false)) }
+            td { (show::run_status(run, false)) @if run.status == RunStatus::Running { span .quiet { " " (run.state) } } }
             td { (run.workflow_name.as_deref().unwrap_or("–")) }
             td .number { (run.iteration) span .quiet { " of " (run.max_iterations) } }
             td { (show::age(run.started_at, now)) }

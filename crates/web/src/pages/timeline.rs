@@ -142,11 +142,13 @@ impl Axis {
         let step = STEPS.into_iter().find(|step| *step as f64 * self.scale >= 90.0).unwrap_or(86_400_000);
         let mut ticks = Vec::new();
         for (begin, end, _) in &self.pieces {
-            ticks.push(*begin);
+            if ticks.last().is_none_or(|last| self.x(*begin) - self.x(*last) > 70.0) {
+                ticks.push(*begin);
+            }
             let mut at = (begin.div_euclid(step) + 1).saturating_mul(step);
             // A piece of a year is named by its first days; the picture has an end.
             while at < *end && ticks.len() < 200 {
-                if (at - begin) as f64 * self.scale > 70.0 {
+                if ticks.last().is_none_or(|last| self.x(at) - self.x(*last) > 70.0) {
                     ticks.push(at);
                 }
                 at += step;
@@ -182,8 +184,11 @@ fn spans(iterations: &[Iteration], entries: &[FeedEvent]) -> Vec<Span> {
             seq: None,
         })
         .collect();
-    // What was begun and not ended: by its call, its turn or its subagent.
+    // What was begun and not ended: by its call, its turn or its subagent, and by the entry that began it.
     let mut open: HashMap<(Lane, String), usize> = HashMap::new();
+    let mut begun: HashMap<(Lane, &str), usize> = HashMap::new();
+    // The calls of each turn, which end with it at the latest.
+    let mut calls: HashMap<&str, Vec<usize>> = HashMap::new();
     for entry in entries {
         let call = entry.cause.tool_use_id.clone();
         let key = |lane: Lane| match lane {
@@ -207,6 +212,10 @@ fn spans(iterations: &[Iteration], entries: &[FeedEvent]) -> Vec<Span> {
             if let Some(key) = key {
                 open.insert(key, spans.len());
             }
+            begun.insert((lane, entry.event_id.as_str()), spans.len());
+            if lane == Lane::Tools {
+                calls.entry(entry.run_id.as_str()).or_default().push(spans.len());
+            }
             spans.push(Span {
                 lane,
                 name: entry.title.clone(),
@@ -222,7 +231,16 @@ fn spans(iterations: &[Iteration], entries: &[FeedEvent]) -> Vec<Span> {
             "tool.failure" | "permission.denied" => "failed",
             _ => "plain",
         };
-        match key.and_then(|key| open.remove(&key)).and_then(|index| spans.get_mut(index)) {
+        if lane == Lane::Turns {
+            for index in calls.remove(entry.run_id.as_str()).unwrap_or_default() {
+                if let Some(call) = spans.get_mut(index).filter(|call| call.end.is_none()) {
+                    call.end = Some(ms(entry.ts).max(call.begin));
+                    call.class = "unknown";
+                }
+            }
+        }
+        let by_parent = || begun.get(&(lane, entry.cause.parent_event_id.as_deref()?)).copied();
+        match key.and_then(|key| open.remove(&key)).or_else(by_parent).and_then(|index| spans.get_mut(index)) {
             Some(span) => {
                 span.end = Some(ms(entry.ts).max(span.begin));
                 span.class = class;
@@ -301,7 +319,7 @@ pub(crate) fn draw(
                 @let took = span.end.map_or_else(|| "goes on".to_owned(), |end| duration(end - span.begin));
                 a href=(span.seq.map_or_else(|| format!("/events/{}", span.position), |seq| format!("#e{seq}")))
                     class={ "span " (span.lane.name()) " " (span.class) @if span.end.is_none() { " open" } } {
-                    title { (span.name) ", " (took) @if span.class == "stalled" { ", never answered" } }
+                    title { (span.name) ", " (took) @if span.class == "stalled" { ", never answered" } @if span.class == "unknown" { ", until its turn ended: what it answered was not told" } }
                     rect x=(px(NAMES + begin)) y=(px(y)) width=(px(wide)) height=(px(ROW - 4.0)) rx="2" {}
                     @if wide > 46.0 {
                         text x=(px(NAMES + begin + 4.0)) y=(px(y + 11.0)) { (shortened(&span.name, ((wide - 8.0) / 6.2) as usize)) }
