@@ -44,12 +44,12 @@ pub(crate) fn tokens(tokens: &Tokens) -> String {
 
 /// What a run's mark is called, and what it says: how it stands, and what it waits for; of a past whether somebody drives it
 /// now says nothing.
-fn run_mark(run: &Run, is_past: bool) -> (&'static str, String) {
+fn run_mark(run: &Run, is_past: bool, asks: bool) -> (&'static str, String) {
     let word = run.status.as_str();
     if run.status != RunStatus::Running {
         return (word, word.to_owned());
     }
-    if run.waiting_for.is_some() {
+    if run.waiting_for.is_some() || asks {
         return ("waiting", "waits for a decision".to_owned());
     }
     if run.paused {
@@ -62,8 +62,8 @@ fn run_mark(run: &Run, is_past: bool) -> (&'static str, String) {
 }
 
 /// How a run stands.
-pub(crate) fn run_status(run: &Run, is_past: bool) -> Markup {
-    let (class, words) = run_mark(run, is_past);
+pub(crate) fn run_status(run: &Run, is_past: bool, asks: bool) -> Markup {
+    let (class, words) = run_mark(run, is_past, asks);
     html! { span class={ "mark " (class) } { (words) } }
 }
 

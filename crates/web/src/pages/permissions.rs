@@ -113,7 +113,7 @@ fn standing(request: &PermissionRequest, now: TimestampMs) -> Markup {
 }
 
 /// What the tool is to do.
-fn call(request: &PermissionRequest) -> String {
+pub(super) fn call(request: &PermissionRequest) -> String {
     match &request.tool_input {
         Some(input) => call_parts(input.get()).join("\n"),
         None => "(erased, or not told)".to_owned(),

@@ -7,7 +7,9 @@ use axum::extract::{Path, Query, State};
 use maud::{Markup, html};
 use runledger_events::words::{bytes, count, duration};
 use runledger_events::{Fields, Position, RecordedEvent, RunId, RunStatus, StreamName, TimestampMs, readable};
-use runledger_projections::{FeedCursor, FeedEvent, FeedFilter, FeedLevel, FeedPage, Iteration, Run, RunMatch};
+use runledger_projections::{
+    FeedCursor, FeedEvent, FeedFilter, FeedLevel, FeedPage, Iteration, PermissionRequest, Run, RunMatch,
+};
 use runledger_store::{EventFilter, LogReader, Read};
 use serde::Deserialize;
 
@@ -48,6 +50,8 @@ struct Moment {
     entries: Vec<FeedEvent>,
     readings: Vec<Reading>,
     sub_runs: Vec<Run>,
+    /// What it asks, and nobody has answered.
+    asks: Option<PermissionRequest>,
     lineage: Vec<Run>,
     /// The first position of the run, the last one that it can be shown as of, and the one that it is shown as of.
     first: Position,
@@ -96,25 +100,20 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
         let filter = FeedFilter { run, session, ..FeedFilter::default() };
         let page = page_of(asked)?;
         let searched = asked.narrow(filter.clone())?;
-        let (run, iterations, drawn, entries) = match at {
-            None => {
-                let drawn = opened.queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
-                (now, iterations_now, drawn, opened.queries.feed(&searched, &page, PAGE)?)
-            }
+        // The same questions to what is now, or to what was then.
+        let (queries, run, iterations) = match at {
+            None => (opened.queries.clone(), now, iterations_now),
             Some(at) if at > head => return Err(event::outside(at, head)),
             Some(at) => {
-                let id = now.id.clone();
-                let not_begun = move || {
-                    let error = format!("run {id} had not begun at position {at}");
+                let not_begun = || {
+                    let error = format!("run {} had not begun at position {at}", now.id);
                     Failure::not_found(error, format!("it begins at position {first}"))
                 };
-                let past = opened.past(reader, &now.session_id, at)?.ok_or_else(&not_begun)?;
-                let then = past.queries();
-                let RunMatch::One(run, iterations) = then.run(now.id.as_str())? else {
+                let past = opened.past(reader, &now.session_id, at)?.ok_or_else(not_begun)?;
+                let RunMatch::One(run, iterations) = past.queries().run(now.id.as_str())? else {
                     return Err(not_begun());
                 };
-                let drawn = then.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
-                (*run, iterations, drawn, then.feed(&searched, &page, PAGE)?)
+                (past.queries().clone(), *run, iterations)
             }
         };
         let until = at.unwrap_or(head);
@@ -124,14 +123,13 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
             Some(at) => moment_of(reader, at)?,
         };
         let sub_runs = sub_runs.into_iter().filter(|sub| sub.first_position <= until).collect();
-        let session = opened.queries.session(&run.session_id)?;
+        let session = queries.session(&run.session_id)?;
         Ok(Moment {
             readings: readings(reader, &iterations)?,
             way: way(&own),
-            run,
-            iterations,
-            drawn,
-            entries,
+            drawn: queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?,
+            entries: queries.feed(&searched, &page, PAGE)?,
+            asks: runs::questions(&queries, Some(run.id.clone()), moment)?.remove(&run.id),
             sub_runs,
             lineage,
             first,
@@ -139,6 +137,8 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
             at,
             moment,
             session_events: session.map_or(0, |session| session.events),
+            run,
+            iterations,
         })
     })
 }
@@ -238,7 +238,7 @@ fn draw(app: &App, asked: &Asked, moment: &Moment) -> Markup {
     html! {
         div .title-line data-live="title" {
             h1 { (run.workflow_name.as_deref().unwrap_or("Run")) " " span .id title=(run.id) { (show::short_id(run.id.as_str())) } }
-            (show::run_status(run, moment.at.is_some()))
+            (show::run_status(run, moment.at.is_some(), moment.asks.is_some()))
         }
         (slider(asked, moment))
         div data-live="run" {
@@ -295,7 +295,7 @@ fn slider(asked: &Asked, moment: &Moment) -> Markup {
 fn summary(moment: &Moment) -> Markup {
     let Moment { run, .. } = moment;
     let ended = run.ended_at.unwrap_or(moment.moment);
-    let waits = runs::waits_for(run, moment.moment);
+    let waits = runs::waits_for(run, moment.asks.as_ref(), moment.moment);
     html! {
         dl .facts {
             dt { "iteration" } dd { (run.iteration) " of " (run.max_iterations) @if run.retries > 0 { ", " (run.retries) " retries" } }
@@ -314,7 +314,7 @@ fn summary(moment: &Moment) -> Markup {
                 a href={ "/runs/" (show::encoded(origin.id.as_str())) } { (show::short_id(origin.id.as_str())) } " "
             } @if let Some(at) = run.forked_at { span .quiet { "at " (at) } } } }
             @if !moment.sub_runs.is_empty() { dt { "sub-runs" } dd { @for sub in &moment.sub_runs {
-                a href={ "/runs/" (show::encoded(sub.id.as_str())) } { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, false)) " "
+                a href={ "/runs/" (show::encoded(sub.id.as_str())) } { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, false, false)) " "
             } } }
         }
     }

@@ -1,17 +1,19 @@
 //! The list of runs: what is running, what waits, and what came of the others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use maud::{Markup, html};
-use runledger_events::words::duration;
-use runledger_events::{Position, RunStatus, SessionId, TimestampMs};
-use runledger_projections::{Run, RunFilter};
+use runledger_events::words::{self, duration};
+use runledger_events::{Position, RequestStatus, RunId, RunStatus, SessionId, TimestampMs};
+use runledger_projections::{PermissionRequest, Queries, RequestFilter, Run, RunFilter};
 use serde::Deserialize;
 
 use crate::failure::Failure;
 use crate::ledger::Opened;
 use crate::pages::given;
+use crate::pages::permissions::{call, can_be_decided};
 use crate::server::App;
 use crate::show;
 
@@ -35,6 +37,24 @@ struct Row {
     run: Run,
     depth: usize,
     is_fork: bool,
+    /// What it asks, and nobody has answered.
+    asks: Option<PermissionRequest>,
+}
+
+/// Questions that are looked through for those of the runs on a page.
+const ASKED_MAX: usize = 500;
+
+/// What waits for an answer, by the run that asks; of several the oldest.
+pub(super) fn questions(
+    queries: &Queries,
+    run: Option<RunId>,
+    now: TimestampMs,
+) -> Result<HashMap<RunId, PermissionRequest>, Failure> {
+    let filter =
+        RequestFilter { status: Some(RequestStatus::Pending), run, limit: Some(ASKED_MAX), ..RequestFilter::default() };
+    let asked = queries.permission_requests(&filter)?.into_iter();
+    let asked = asked.filter(|request| can_be_decided(request, now));
+    Ok(asked.filter_map(|request| Some((request.run_id.clone()?, request))).collect())
 }
 
 pub(crate) async fn serve(State(app): State<Arc<App>>, Query(asked): Query<Asked>) -> Result<Markup, Failure> {
@@ -45,15 +65,26 @@ pub(crate) async fn serve(State(app): State<Arc<App>>, Query(asked): Query<Asked
 }
 
 fn rows(opened: &Opened, filter: &RunFilter, is_tree: bool) -> Result<Vec<Row>, Failure> {
+    let mut questions = questions(&opened.queries, None, show::now())?;
+    let mut row = |run: Run, depth, is_fork| Row { asks: questions.remove(&run.id), run, depth, is_fork };
     if is_tree {
         let nodes = opened.queries.run_tree(filter)?;
         return Ok(nodes
             .into_iter()
-            .map(|node| Row { depth: node.depth, is_fork: node.is_fork(), run: node.run })
+            .map(|node| {
+                let (depth, is_fork) = (node.depth, node.is_fork());
+                row(node.run, depth, is_fork)
+            })
             .collect());
     }
     let runs = opened.queries.runs(filter)?;
-    Ok(runs.into_iter().map(|run| Row { is_fork: run.forked_from.is_some(), run, depth: 0 }).collect())
+    Ok(runs
+        .into_iter()
+        .map(|run| {
+            let is_fork = run.forked_from.is_some();
+            row(run, 0, is_fork)
+        })
+        .collect())
 }
 
 impl Asked {
@@ -148,7 +179,7 @@ impl Asked {
     }
 }
 
-fn draw_row(Row { run, depth, is_fork }: &Row, now: TimestampMs) -> Markup {
+fn draw_row(Row { run, depth, is_fork, asks }: &Row, now: TimestampMs) -> Markup {
     let ended_at = run.ended_at.unwrap_or(now);
     html! {
         tr data-depth=[(*depth > 0).then(|| (*depth).min(6))] {
@@ -156,22 +187,25 @@ fn draw_row(Row { run, depth, is_fork }: &Row, now: TimestampMs) -> Markup {
                 a .id href={ "/runs/" (show::encoded(run.id.as_str())) } title=(run.id) { (show::short_id(run.id.as_str())) }
                 @if *is_fork { span .quiet { " fork" } }
             }
-            td { (show::run_status(run, false)) @if run.status == RunStatus::Running { span .quiet { " " (run.state) } } }
+            td { (show::run_status(run, false, asks.is_some())) @if run.status == RunStatus::Running { span .quiet { " " (run.state) } } }
             td { (run.workflow_name.as_deref().unwrap_or("–")) }
             td .number { (run.iteration) span .quiet { " of " (run.max_iterations) } }
             td { (show::age(run.started_at, now)) }
             td .number { (duration(ended_at.0.saturating_sub(run.started_at.0))) }
             td .number { (show::tokens(&run.tokens)) }
-            td .words { (waits_for(run, now)) }
+            td .words { (waits_for(run, asks.as_ref(), now)) }
         }
     }
 }
 
 /// What a run waits for, or why it ended.
-pub(super) fn waits_for(run: &Run, now: TimestampMs) -> Markup {
+pub(super) fn waits_for(run: &Run, asks: Option<&PermissionRequest>, now: TimestampMs) -> Markup {
     html! {
         @if run.status != RunStatus::Running {
             (run.stop_reason.as_deref().unwrap_or(""))
+        } @else if let Some(request) = asks {
+            a href={ "/permissions/" (request.position) } { "a decision on " (request.tool_name.as_deref().unwrap_or("a question")) }
+            " " span .quiet { (words::short(&call(request), 80)) }
         } @else if let Some(request) = &run.waiting_for {
             a href={ "/permissions/" (show::encoded(request.as_str())) } { "a decision" }
         } @else if let Some(timer) = &run.timer {
