@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use maud::{Markup, html};
 use runledger_events::words::{self, duration};
-use runledger_events::{Position, RequestStatus, RunId, RunStatus, SessionId, TimestampMs};
+use runledger_events::{Position, RequestStatus, RunId, RunState, RunStatus, SessionId, TimestampMs};
 use runledger_projections::{PermissionRequest, Queries, RequestFilter, Run, RunFilter};
 use serde::Deserialize;
 
@@ -187,7 +187,7 @@ fn draw_row(Row { run, depth, is_fork, asks }: &Row, now: TimestampMs) -> Markup
                 a .id href={ "/runs/" (show::encoded(run.id.as_str())) } title=(run.id) { (show::short_id(run.id.as_str())) }
                 @if *is_fork { span .quiet { " fork" } }
             }
-            td { (show::run_status(run, false, asks.is_some())) @if run.status == RunStatus::Running { span .quiet { " " (run.state) } } }
+            td { (show::run_status(run, false, asks.is_some())) @if run.status == RunStatus::Running && run.state != RunState::Running { span .quiet { " " (run.state) } } }
             td { (run.workflow_name.as_deref().unwrap_or("–")) }
             td .number { (run.iteration) span .quiet { " of " (run.max_iterations) } }
             td { (show::age(run.started_at, now)) }
