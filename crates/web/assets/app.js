@@ -70,17 +70,30 @@
   // The page of a moment that is over stays as it is.
   const isThen = () => new URL(location.href).searchParams.get("at");
 
+  // Browsers have six connections for one server, so a page that nobody sees gives its own back.
   if (document.querySelector("[data-live]")) {
-    let isFirst = true;
-    const source = new EventSource("/live");
-    source.onopen = () => say("live", true);
-    source.onmessage = (event) => {
-      document.documentElement.dataset.position = event.data;
-      say("live", true);
-      if (!isFirst && !isThen()) redraw();
-      isFirst = false;
+    let source = null;
+    let told = null;
+    const follow = () => {
+      if (source || document.hidden) return;
+      source = new EventSource("/live");
+      source.onopen = () => say("live", true);
+      source.onmessage = (event) => {
+        document.documentElement.dataset.position = event.data;
+        say("live", true);
+        if (told !== null && told !== event.data && !isThen()) redraw();
+        told = event.data;
+      };
+      source.onerror = () => say("not live", false);
     };
-    source.onerror = () => say("not live", false);
+    const leave = () => {
+      source?.close();
+      source = null;
+    };
+    follow();
+    document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
+    addEventListener("pagehide", leave);
+    addEventListener("pageshow", follow);
   }
 
   // The slider: the page is drawn as of where it is let go, and on the way there as fast as that goes.
