@@ -264,7 +264,7 @@ fn a_ledger_that_is_gone_is_missed_and_found_again_and_another_one_is_shown_inst
 }
 
 #[test]
-fn a_file_that_is_no_ledger_and_read_models_that_are_damaged_are_said() {
+fn a_file_that_is_no_ledger_is_said() {
     let room = room_with_run(Value::Null);
     let serving = Serving::start(&room, &[]);
     assert_eq!(serving.page("/").status, 200);

@@ -106,7 +106,7 @@ impl Answer {
         assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("x-frame-options", "DENY"),
             ("cross-origin-resource-policy", "same-origin"),
             ("cross-origin-opener-policy", "same-origin"),
@@ -146,14 +146,27 @@ pub(crate) fn ask(address: &str, method: &str, target: &str, headers: &[(&str, &
     }
     // Who is refused early may not read it all.
     _ = stream.write_all(format!("{text}\r\n{body}").as_bytes());
-    let mut bytes = Vec::new();
-    _ = stream.read_to_end(&mut bytes);
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 16 << 10]);
+    while !is_whole(&bytes, method) {
+        match stream.read(&mut buffer) {
+            Ok(read) if read > 0 => bytes.extend_from_slice(&buffer[..read]),
+            _ => break,
+        }
+    }
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {target}: {text:?}"));
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines.filter_map(|line| line.split_once(": ")).map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
     Answer { status, headers, body: body.to_owned() }
+}
+
+/// Whether an answer has all the bytes that it says it has; not each server ends the connection then.
+fn is_whole(bytes: &[u8], method: &str) -> bool {
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    length.is_some_and(|length: usize| method == "HEAD" || bytes.len() >= end + 4 + length)
 }
 
 pub(crate) fn connect(address: &str) -> TcpStream {
