@@ -27,6 +27,8 @@ use crate::{actions, api, assets, metrics, pages};
 const PORT: u16 = 4848;
 /// Connections at once; more wait.
 const CONNECTIONS_MAX: usize = 512;
+/// How long nothing may go over a connection either way; who follows is told something every 15 seconds.
+const IDLE_MAX: Duration = Duration::from_secs(40);
 /// How long answers may take when the server ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -203,7 +205,7 @@ impl Server {
         let jobs = Arc::default();
         let app = Arc::new(App { ledger, guard, hub, jobs, counts, aside: options.aside, applied, ends });
         let result = runtime.block_on(async move {
-            let listener = Limited::new(tokio::net::TcpListener::from_std(listener)?, CONNECTIONS_MAX);
+            let listener = Limited::new(tokio::net::TcpListener::from_std(listener)?, CONNECTIONS_MAX, IDLE_MAX);
             let mut ended = app.ends.clone();
             let farewell = async move {
                 if let Err(error) = tokio::task::spawn_blocking(end).await {

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use runledger_events::words::{bytes, count, duration};
 use runledger_events::{Fields, Position, RecordedEvent, RunId, RunStatus, StreamName, TimestampMs, readable};
 use runledger_projections::{
-    FeedCursor, FeedEvent, FeedFilter, FeedLevel, FeedPage, Iteration, PermissionRequest, Run, RunMatch,
+    FeedCursor, FeedEvent, FeedFilter, FeedLevel, FeedPage, Iteration, PermissionRequest, Run, RunMatch, run_at,
 };
 use runledger_store::{EventFilter, LogReader, Read};
 use serde::Deserialize;
@@ -102,18 +102,21 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
         let searched = asked.narrow(filter.clone())?;
         // The same questions to what is now, or to what was then.
         let (queries, run, iterations) = match at {
-            None => (opened.queries.clone(), now, iterations_now),
+            None => (Some(opened.queries.clone()), now, iterations_now),
             Some(at) if at > head => return Err(event::outside(at, head)),
             Some(at) => {
                 let not_begun = || {
                     let error = format!("run {} had not begun at position {at}", now.id);
                     Failure::not_found(error, format!("it begins at position {first}"))
                 };
-                let past = opened.past(reader, &now.session_id, at)?.ok_or_else(not_begun)?;
-                let RunMatch::One(run, iterations) = past.queries().run(now.id.as_str())? else {
-                    return Err(not_begun());
+                let past = opened.past(reader, &now.session_id, at)?.map(|past| past.queries().clone());
+                let found = past.as_ref().map(|then| then.run(now.id.as_str())).transpose()?;
+                let (run, iterations) = match found {
+                    Some(RunMatch::One(run, iterations)) => (*run, iterations),
+                    // One whose events name no session is told by its own stream alone.
+                    _ => run_at(reader, &now.id, at)?.ok_or_else(not_begun)?,
                 };
-                (past.queries().clone(), *run, iterations)
+                (past, run, iterations)
             }
         };
         let until = at.unwrap_or(head);
@@ -123,13 +126,19 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
             Some(at) => moment_of(reader, at)?,
         };
         let sub_runs = sub_runs.into_iter().filter(|sub| sub.first_position <= until).collect();
-        let session = queries.session(&run.session_id)?;
+        let (mut drawn, mut entries, mut asks, mut session) = Default::default();
+        if let Some(queries) = queries {
+            drawn = queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
+            entries = queries.feed(&searched, &page, PAGE)?;
+            asks = runs::questions(&queries, Some(run.id.clone()), moment)?.remove(&run.id);
+            session = queries.session(&run.session_id)?;
+        }
         Ok(Moment {
             readings: readings(reader, &iterations)?,
             way: way(&own),
-            drawn: queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?,
-            entries: queries.feed(&searched, &page, PAGE)?,
-            asks: runs::questions(&queries, Some(run.id.clone()), moment)?.remove(&run.id),
+            drawn,
+            entries,
+            asks,
             sub_runs,
             lineage,
             first,
