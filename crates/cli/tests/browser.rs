@@ -198,6 +198,44 @@ fn a_hook_that_waits_is_answered_by_a_press_of_a_button() {
 }
 
 #[test]
+fn what_comes_into_the_inbox_moves_no_button_and_takes_nothing_that_was_typed() {
+    let Some(browser) = Browser::start() else { return };
+    let room = room_with_run(json!({"ask_timeout_ms": 600_000, "rules": [{"tool": "Bash", "action": "ask"}]}));
+    let serving = Serving::start(&room, &[]);
+    let first = start(&mut hook_of_run(&room), &pre("t1", "make one"));
+    wait_for_question(&room, "t1");
+    browser.open(&serving.url);
+    browser.open(&format!("http://{}/permissions", serving.address));
+    browser.wait_for("document.querySelectorAll('.card').length === 1");
+    browser.wait_for_text("#live", "live");
+    // Given: somebody is writing a reason in the first card.
+    browser.click(".decide input[name=reason]");
+    browser.write(".decide input[name=reason]", "half a sent");
+    let place = "const place = document.querySelector('.decide button.allow').getBoundingClientRect();
+        return [place.x, place.y, document.querySelector('.decide').getAttribute('action')]";
+    let before = browser.script(place);
+    // When another one comes
+    let second = start(&mut hook_of_run(&room), &pre("t2", "make two"));
+    browser.wait_for("document.querySelectorAll('.card').length === 2");
+    // Then it stands below, and the button is where it was, of the same request.
+    assert_eq!(browser.script(place), before);
+    assert_eq!(browser.texts(".card .call"), ["make one\ndescription: d", "make two\ndescription: d"]);
+    let typed = "const field = document.querySelector('.decide input[name=reason]');
+        return [field.value, document.activeElement === field]";
+    assert_eq!(browser.script(typed), json!(["half a sent", true]));
+    // When the one below is decided elsewhere, it is shut where it stands, and so is the one that is being written in.
+    room.ok(["allow", "t2"]);
+    browser.wait_for("document.querySelectorAll('.decide')[1].querySelector('fieldset').disabled");
+    assert_eq!(browser.script(place), before);
+    room.ok(["allow", "t1"]);
+    browser.wait_for("document.querySelector('.decide fieldset').disabled");
+    for waiting in [first, second] {
+        assert_eq!(answered(waiting).0["permissionDecision"], "allow");
+    }
+    has_a_quiet_console(&browser);
+}
+
+#[test]
 fn what_expired_cannot_be_pressed() {
     let Some(browser) = Browser::start() else { return };
     let room = room_with_run(json!({"ask_timeout_ms": 600_000, "rules": [{"tool": "Bash", "action": "ask"}]}));

@@ -41,6 +41,7 @@ fn nothing_is_told_without_the_token() {
             let answer = serving.ask("GET", place, &[&headers[..], &[("Accept", "text/html")]].concat(), "");
             answer.is_a_page_of(401, "token");
             assert!(answer.body.contains("runledger serve"), "{}", answer.body);
+            assert!(!answer.body.contains("ledger.db"), "not even where the ledger is: {}", answer.body);
         }
         let answer = serving.ask("GET", &format!("{place}?token=0123456789abcdef0123"), &[], "");
         assert_eq!((answer.status, answer.header("set-cookie")), (401, None), "{place}");

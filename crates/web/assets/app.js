@@ -5,6 +5,7 @@
 (() => {
   const live = document.getElementById("live");
   const REDRAW_MS_MIN = 400;
+  const AGE_MS = 5000;
   let wanted = false;
   let drawing = null;
   let drawnAt = 0;
@@ -15,10 +16,56 @@
     live.classList.toggle("off", !isOn);
   };
 
-  // Somebody who writes, or has opened a list, is not interrupted.
+  // Somebody who writes, or has opened a list, is not interrupted: what is new is drawn when that is over.
   const isBusy = (element) => {
     const focused = document.activeElement;
-    return element.contains(focused) && focused.matches("input:not([type=range]), select, textarea, button");
+    return element.contains(focused) && focused.matches("input:not([type=range], [type=checkbox]), select, textarea");
+  };
+  let kept = false;
+
+  const fields = (element) => [...element.querySelectorAll("input:not([type=hidden]), select, textarea")];
+  const nameOf = (part) =>
+    [part.tagName, part.form?.getAttribute("action"), part.name, part.getAttribute("href"), part.tagName === "BUTTON" ? part.value : ""].join(" ");
+  const isChanged = (field) => {
+    if (field.type === "checkbox") return field.checked !== field.defaultChecked;
+    if (field.tagName !== "SELECT") return field.value !== field.defaultValue;
+    return field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected));
+  };
+
+  // What somebody typed, opened, scrolled to and has the focus on is carried over to what comes in its place.
+  const replace = (old, fresh) => {
+    const typed = new Map(fields(old).filter(isChanged).map((field) => [nameOf(field), field.value]));
+    const focused = old.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+    const opened = [...old.querySelectorAll("details")].map((part) => part.open);
+    const scrolled = [...old.querySelectorAll(".scroll, pre")].map((part) => [part.scrollLeft, part.scrollTop]);
+    old.replaceChildren(...fresh.childNodes);
+    for (const field of fields(old)) if (typed.has(nameOf(field))) field.value = typed.get(nameOf(field));
+    const details = [...old.querySelectorAll("details")];
+    if (details.length === opened.length) details.forEach((part, index) => (part.open = opened[index]));
+    const parts = [...old.querySelectorAll(".scroll, pre")];
+    if (parts.length === scrolled.length) parts.forEach((part, index) => ([part.scrollLeft, part.scrollTop] = scrolled[index]));
+    if (focused !== null) {
+      const again = [...old.querySelectorAll("a, button, input, select, textarea, summary, pre")].find((part) => nameOf(part) === focused);
+      again?.focus({ preventScroll: true });
+    }
+  };
+
+  // A list in which buttons stand: while somebody points into it, or is in it by keyboard, nothing in it moves. What comes
+  // stands below, and what no longer waits is shut where it is.
+  const patch = (list, fresh) => {
+    const news = new Map([...fresh.querySelectorAll("[data-key]")].map((item) => [item.dataset.key, item]));
+    for (const item of list.querySelectorAll("[data-key]")) {
+      const now = news.get(item.dataset.key);
+      news.delete(item.dataset.key);
+      if (now && !isBusy(item)) replace(item, now);
+      if (now && !now.querySelector("fieldset:not(:disabled)")) replace(item, now);
+      if (!now) {
+        item.classList.add("gone");
+        for (const form of item.querySelectorAll("fieldset")) form.disabled = true;
+      }
+    }
+    (list.querySelector("ol") ?? list).append(...news.values());
+    kept = true;
   };
 
   // Draws the page at an address, and puts what is live in the place of what is there.
@@ -31,15 +78,11 @@
     if (!response.ok) throw new Error(page.querySelector("h1")?.textContent ?? `status ${response.status}`);
     for (const element of document.querySelectorAll("[data-live]")) {
       const next = page.querySelector(`[data-live="${element.dataset.live}"]`);
-      if (!next || (keep && isBusy(element))) continue;
-      const open = new Set([...element.querySelectorAll("details")].map((details, index) => (details.open ? index : -1)));
-      const scrolled = [...element.querySelectorAll(".scroll, pre")].map((part) => [part.scrollLeft, part.scrollTop]);
-      const count = element.querySelectorAll("details").length;
-      element.replaceChildren(...next.childNodes);
-      const details = [...element.querySelectorAll("details")];
-      if (details.length === count) details.forEach((part, index) => (part.open = open.has(index)));
-      const parts = [...element.querySelectorAll(".scroll, pre")];
-      if (parts.length === scrolled.length) parts.forEach((part, index) => ([part.scrollLeft, part.scrollTop] = scrolled[index]));
+      if (!next) continue;
+      const isKeyed = element.querySelector("[data-key]") !== null;
+      if (keep && isKeyed && (element.matches(":hover") || element.contains(document.activeElement))) patch(element, next);
+      else if (keep && isBusy(element)) kept = true;
+      else replace(element, next);
     }
     drawnAt = Date.now();
     settle();
@@ -72,6 +115,12 @@
 
   // Browsers have six connections for one server, so a page that nobody sees gives its own back.
   if (document.querySelector("[data-live]")) {
+    // What was kept as it was for somebody's sake is drawn once they have gone on.
+    const goOn = () => setTimeout(() => kept && ((kept = false), isThen() || redraw()), 50);
+    document.addEventListener("focusout", goOn);
+    document.querySelectorAll("[data-live]").forEach((element) => element.addEventListener("mouseleave", goOn));
+    // Ages grow, and owners go, without a word from the ledger.
+    setInterval(() => document.hidden || isThen() || redraw(), AGE_MS);
     let source = null;
     let told = null;
     const follow = () => {

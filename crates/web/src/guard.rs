@@ -137,6 +137,9 @@ impl Guard {
     /// Why a request is not let in; `None` where it is.
     fn refusal(&self, request: &Request) -> Option<Failure> {
         let headers = request.headers();
+        if headers.get_all(header::HOST).iter().count() > 1 {
+            return Some(Failure::bad_request("more than one host is named", "name the one that is asked"));
+        }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
         if !host.is_some_and(|host| self.is_ours(host)) {
@@ -171,7 +174,7 @@ impl Guard {
         }
         token.filter(|token| is_equal(token, self.token.secret()))?;
         // A path of two strokes would be another host's.
-        let path = format!("/{}", uri.path().trim_start_matches('/'));
+        let path = format!("/{}", uri.path().trim_start_matches(['/', '\\']));
         let to = if rest.is_empty() { path } else { format!("{path}?{}", rest.join("&")) };
         let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Strict", self.cookie_name, self.cookie);
         let cookie = HeaderValue::from_str(&cookie).ok()?;
@@ -201,6 +204,7 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
     let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let is_for_person = !is_api && accepts.is_some_and(|accept| accept.contains("text/html"));
     let refusal = app.guard.refusal(&request);
+    let is_let_in = refusal.is_none();
     let is_unknown = refusal.as_ref().is_some_and(|failure| failure.status == StatusCode::UNAUTHORIZED);
     let brings_token = is_unknown || request.uri().query().is_some_and(|query| query.contains("token="));
     let is_get = request.method() == Method::GET;
@@ -218,7 +222,16 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
         response = Failure::of_refused(response).await.into_response();
     }
     if is_for_person && let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        response = (failure.status, pages::failure::page(&app, &failure)).into_response();
+        let page = match is_let_in {
+            true => pages::failure::page(&app, &failure),
+            // Whoever is not let in is told nothing of the ledger, not even where it is.
+            false => pages::failure::bare(&failure),
+        };
+        response = (failure.status, page).into_response();
+    }
+    if !is_let_in {
+        // Who only asks at the door does not stay in it.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     app.counts.count(response.status());
     let headers = response.headers_mut();

@@ -3,8 +3,10 @@
 //! Invariants: so many questions at once as the queries have connections; who waits longer than [`PATIENCE`] is told so. A file
 //! that was replaced is another ledger: what was opened before is not asked again.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub(crate) struct Opened {
     pub(crate) queries: Queries,
     readers: Mutex<Vec<LogReader>>,
     pasts: Mutex<VecDeque<Past>>,
+    /// Held while a session is folded: one at a time.
+    folding: Mutex<()>,
     log: Option<Arc<EventLog>>,
 }
 
@@ -68,6 +72,25 @@ impl FileId {
     }
 }
 
+/// Whoever asks; once it is gone, so is who waits for the answer.
+#[derive(Default)]
+struct Asker(Arc<AtomicBool>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+thread_local! {
+    /// Whether nobody waits any more for what this thread answers.
+    static GIVEN_UP: RefCell<Arc<AtomicBool>> = RefCell::default();
+}
+
+fn is_given_up() -> bool {
+    GIVEN_UP.with_borrow(|given_up| given_up.load(Ordering::Acquire))
+}
+
 impl Ledger {
     /// The ledger at an absolute path; nothing is opened yet.
     pub(crate) fn new(path: PathBuf, is_read_only: bool) -> Self {
@@ -94,7 +117,13 @@ impl Ledger {
         let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
         let _place = place.map_err(|_| busy())?.map_err(|_| busy())?;
         let ledger = self.clone();
-        let answer = tokio::task::spawn_blocking(move || question(&*ledger.open()?)).await;
+        let asker = Asker::default();
+        let given_up = asker.0.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            GIVEN_UP.set(given_up);
+            question(&*ledger.open()?)
+        })
+        .await;
         answer.unwrap_or_else(|error| {
             tracing::error!(%error, "a question was not answered");
             let next = "please report this; the server goes on";
@@ -135,6 +164,7 @@ impl Opened {
             queries: Queries::open(path)?,
             readers: Mutex::default(),
             pasts: Mutex::default(),
+            folding: Mutex::default(),
             log,
         })
     }
@@ -165,6 +195,12 @@ impl Opened {
             .map(|past| past.as_of.clone());
         if found.is_some() {
             return Ok(found);
+        }
+        let _one = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        // A slider that is drawn asks for many positions, of which the last one counts.
+        if is_given_up() {
+            let next = "ask again";
+            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "nobody waits for this any more", next));
         }
         let Some(as_of) = AsOf::fold(reader, session, at)? else {
             return Ok(None);

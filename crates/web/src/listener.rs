@@ -1,5 +1,5 @@
 //! A listener that takes so many connections at once: the next one waits in the system's queue until one ends. One on which
-//! nothing goes either way is ended, so that whoever only holds it keeps nobody out for long.
+//! nothing is answered for long is ended, whatever trickles in, so that whoever only holds it keeps nobody out.
 
 use std::future::Future;
 use std::io;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 pub(crate) struct Limited {
     inner: TcpListener,
     places: Arc<Semaphore>,
-    /// How long nothing may go either way.
+    /// How long nothing may be answered.
     idle_max: Duration,
 }
 
@@ -57,14 +57,14 @@ pub(crate) struct Held {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Until when something has to go one way or the other.
+/// Until when something has to be answered.
 struct Idle {
     max: Duration,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl Idle {
-    /// What became of a try to read or to write; an error where nothing has gone for too long.
+    /// What became of a try; an error where nothing has been answered for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, tried: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if tried.is_ready() {
             let deadline = Instant::now() + self.max;
@@ -83,7 +83,8 @@ impl AsyncRead for Held {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let tried = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.idle.watch(context, tried)
+        // What trickles in keeps no place: it is the answer that has to go on.
+        if tried.is_ready() { tried } else { self.idle.watch(context, tried) }
     }
 }
 
@@ -132,6 +133,13 @@ mod tests {
         let listener = Limited::new(inner, 1, Duration::from_millis(200));
         runtime.spawn(async move { axum::serve(listener, router).await });
         let mut silent = std::net::TcpStream::connect(address).unwrap();
+        // A head that never ends, byte by byte.
+        let mut trickling = silent.try_clone().unwrap();
+        std::thread::spawn(move || {
+            while trickling.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
         let mut next = std::net::TcpStream::connect(address).unwrap();
         next.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();

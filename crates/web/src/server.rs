@@ -1,7 +1,7 @@
 //! The server: what it is told, how it begins, what it answers where, and how it ends.
 
 use std::future::IntoFuture;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::{actions, api, assets, metrics, pages};
 const PORT: u16 = 4848;
 /// Connections at once; more wait.
 const CONNECTIONS_MAX: usize = 512;
-/// How long nothing may go over a connection either way; who follows is told something every 15 seconds.
+/// How long nothing may be answered on a connection; who follows is told something every 15 seconds.
 const IDLE_MAX: Duration = Duration::from_secs(40);
 /// How long answers may take when the server ends.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -66,7 +66,7 @@ impl Options {
 
     /// Listens on this address of the machine, for others too.
     #[must_use]
-    pub fn listen(mut self, address: std::net::IpAddr) -> Self {
+    pub fn listen(mut self, address: IpAddr) -> Self {
         self.address.set_ip(address);
         self
     }
@@ -175,7 +175,13 @@ impl Server {
 
     /// The address to open, with the token.
     pub fn url(&self) -> String {
-        format!("http://{}/?token={}", self.address, self.token.secret())
+        // Every address of the machine is none to open; this one is among them.
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        format!("http://{}/?token={}", SocketAddr::new(ip, self.address.port()), self.token.secret())
     }
 
     /// Where it listens.

@@ -185,12 +185,13 @@ fn a_stream_outlives_a_ledger_that_is_gone_for_a_while_and_ends_where_another_on
     assert!(following.next().is_none());
 }
 
-/// The figures of docs/api.md: `cargo test --release -p runledger-web --test stream -- --ignored --nocapture`.
+/// 5,000 events a second, in as many batches of 100 as `RUNLEDGER_FOLLOW_BATCHES` says: a few, or the 500 of the figures in
+/// docs/api.md. It asserts what came, and prints how late.
 #[test]
-#[ignore = "it takes ten seconds, and what it tells depends on the machine"]
-fn two_hundred_clients_follow_five_thousand_events_a_second() {
+fn two_hundred_clients_miss_nothing_of_what_is_appended_at_a_steady_pace() {
     let served = Arc::new(Served::new());
-    let (batches, batch, pace) = (500, 100, std::time::Duration::from_millis(20));
+    let batches = std::env::var("RUNLEDGER_FOLLOW_BATCHES").map_or(10, |batches| batches.parse().unwrap());
+    let (batch, pace) = (100, std::time::Duration::from_millis(20));
     let until = batches * batch;
     let begun = std::time::Instant::now();
     // When each batch was appended, in microseconds since the beginning; 0 where it was not.

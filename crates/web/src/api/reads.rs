@@ -16,6 +16,7 @@ use crate::jobs::Job;
 use crate::ledger::Opened;
 use crate::objects::{RunInTree, RunView, RunWithIterations, Status, checkpoints};
 use crate::pages::event::position_of;
+use crate::pages::given;
 use crate::pages::permissions::one;
 
 /// Bytes of an answer, about, at the most; what is left over is on the next page.
@@ -56,7 +57,7 @@ pub(crate) fn runs(asking: &Asking<'_, RunsAsked>) -> Result<Runs, Failure> {
         session: asked.session.clone(),
         status: asked.status,
         workflow: asked.workflow.clone(),
-        text: asked.q.clone().filter(|text| !text.is_empty()),
+        text: words(asked.q.as_deref())?,
         before: asked.before,
         limit: Some(limit),
     };
@@ -161,8 +162,8 @@ pub(crate) fn feed(asking: &Asking<'_, FeedAsked>) -> Result<Feed, Failure> {
     let filter = FeedFilter {
         session: asked.session.clone(),
         run,
-        search: words(asked.q.as_deref()),
-        kind: words(asked.kind.as_deref()),
+        search: words(asked.q.as_deref())?,
+        kind: words(asked.kind.as_deref())?,
         ..FeedFilter::default()
     };
     let page = page(asked.before.as_deref(), asked.after.as_deref())?;
@@ -175,16 +176,16 @@ pub(crate) fn run_feed(asking: &Asking<'_, RunFeedAsked>) -> Result<Feed, Failur
     let filter = FeedFilter {
         session: Some(run.session_id),
         run: Some(run.id),
-        search: words(asked.q.as_deref()),
-        kind: words(asked.kind.as_deref()),
+        search: words(asked.q.as_deref())?,
+        kind: words(asked.kind.as_deref())?,
         ..FeedFilter::default()
     };
     let page = page(asked.before.as_deref(), asked.after.as_deref())?;
     entries(&asking.opened.queries, &filter, page, asked.limit)
 }
 
-fn words(text: Option<&str>) -> Option<String> {
-    text.filter(|text| !text.trim().is_empty()).map(str::to_owned)
+fn words(text: Option<&str>) -> Result<Option<String>, Failure> {
+    given(text.unwrap_or_default())
 }
 
 fn run_id(opened: &Opened, name: Option<&str>) -> Result<Option<RunId>, Failure> {

@@ -26,7 +26,7 @@ const WORDS_BYTES_MAX: usize = 2000;
 const PARTS: [(&str, &str); 3] = [("/", "Runs"), ("/permissions", "Permissions"), ("/health", "Health")];
 
 /// Words to look for: none where nothing but blanks is there.
-fn given(words: &str) -> Result<Option<String>, Failure> {
+pub(crate) fn given(words: &str) -> Result<Option<String>, Failure> {
     match words.trim() {
         "" => Ok(None),
         words if words.len() > WORDS_BYTES_MAX => {

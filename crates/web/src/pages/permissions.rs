@@ -37,7 +37,11 @@ pub(crate) async fn serve(State(app): State<Arc<App>>, Query(asked): Query<Asked
         })?),
     };
     let filter = RequestFilter { status, limit: Some(PAGE), ..RequestFilter::default() };
-    let requests = app.ledger.ask(move |opened| Ok(opened.queries.permission_requests(&filter)?)).await?;
+    let mut requests = app.ledger.ask(move |opened| Ok(opened.queries.permission_requests(&filter)?)).await?;
+    if status == Some(RequestStatus::Pending) {
+        // What comes next stands below, and moves no button that somebody is about to press.
+        requests.reverse();
+    }
     Ok(super::page(&app, "Permissions", "/permissions", &list(&app, &asked.status, &requests)))
 }
 
@@ -80,7 +84,7 @@ fn list(app: &App, status: &str, requests: &[PermissionRequest]) -> Markup {
             @if requests.is_empty() {
                 p .nothing { @if status.is_empty() { "Nothing waits for you." } @else { "There is no such request." } }
             }
-            ol .requests { @for request in requests { li { (card(app, request, now)) } } }
+            ol .requests { @for request in requests { li data-key=(request.position) { (card(app, request, now)) } } }
         }
     }
 }

@@ -26,6 +26,8 @@ use crate::show;
 const PAGE: usize = 100;
 /// Entries that the timeline is drawn of, the last ones.
 const DRAWN_MAX: usize = 1500;
+/// Events before a position among which one can be read.
+const NEAR: u64 = 100;
 /// Events of a run's own that are read.
 const OWN_MAX: usize = 100_000;
 
@@ -60,6 +62,19 @@ struct Moment {
     /// When that was.
     moment: TimestampMs,
     session_events: u64,
+    /// Where the pages of the feed before and behind this one end and begin.
+    older: Option<String>,
+    newer: Option<String>,
+    /// From where on something of it cannot be read.
+    left_out: Option<Position>,
+}
+
+impl Moment {
+    /// Another run's page, as of the same moment.
+    fn address_of(&self, run: &RunId) -> String {
+        let at = self.at.map(|at| at.to_string());
+        show::address(&format!("/runs/{}", show::encoded(run.as_str())), &[("at", at.as_deref())])
+    }
 }
 
 pub(crate) async fn serve(
@@ -123,17 +138,39 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
         let own = own_events(reader, &run.id, until)?;
         let moment = match at {
             None => show::now(),
-            Some(at) => moment_of(reader, at)?,
+            Some(at) => moment_of(reader, &run, at)?,
         };
-        let sub_runs = sub_runs.into_iter().filter(|sub| sub.first_position <= until).collect();
-        let (mut drawn, mut entries, mut asks, mut session) = Default::default();
+        let sub_runs = match at {
+            None => sub_runs,
+            Some(at) => {
+                let then = sub_runs.iter().map(|sub| run_at(reader, &sub.id, at));
+                let then: Vec<_> = then.collect::<Result<_, _>>()?;
+                then.into_iter().flatten().map(|(sub, _)| sub).collect()
+            }
+        };
+        let (mut drawn, mut entries, mut asks, mut session): (_, Vec<FeedEvent>, _, _) = Default::default();
         if let Some(queries) = queries {
             drawn = queries.feed(&filter, &FeedPage::Last, DRAWN_MAX)?;
-            entries = queries.feed(&searched, &page, PAGE)?;
+            entries = queries.feed(&searched, &page, PAGE + 1)?;
             asks = runs::questions(&queries, Some(run.id.clone()), moment)?.remove(&run.id);
             session = queries.session(&run.session_id)?;
         }
+        // One more than is shown says that the page is not the last one.
+        let is_more = entries.len() > PAGE;
+        let is_onward = matches!(page, FeedPage::First | FeedPage::After(_));
+        if is_more {
+            entries.remove(if is_onward { PAGE } else { 0 });
+        }
+        let (older, newer) = match page {
+            FeedPage::Last => (is_more, false),
+            FeedPage::Before(_) => (is_more, true),
+            FeedPage::First => (false, is_more),
+            FeedPage::After(_) => (true, is_more),
+        };
         Ok(Moment {
+            older: entries.first().filter(|_| older).map(|entry| entry.cursor().to_string()),
+            newer: entries.last().filter(|_| newer).map(|entry| entry.cursor().to_string()),
+            left_out: parked(opened, &run)?,
             readings: readings(reader, &iterations)?,
             way: way(&own),
             drawn,
@@ -170,11 +207,20 @@ fn own_events(reader: &LogReader, id: &RunId, until: Position) -> Result<Vec<Rec
     Ok(reader.read_readable(&filter, Position::START, until, OWN_MAX, Read::Facts)?.events)
 }
 
-/// When the event at a position was.
-fn moment_of(reader: &LogReader, at: Position) -> Result<TimestampMs, Failure> {
-    let before = Position(at.0.saturating_sub(1));
-    let batch = reader.read_readable(&EventFilter::default(), before, at, 1, Read::Facts)?;
-    Ok(batch.events.first().map_or_else(show::now, |event| event.occurred_at))
+/// From where on something of a run, or of its session, is left out because it cannot be read.
+fn parked(opened: &Opened, run: &Run) -> Result<Option<Position>, Failure> {
+    let own = [StreamName::run(&run.id), StreamName::session(&run.session_id)];
+    let parked = opened.queries.parked()?.into_iter();
+    Ok(parked.filter(|parked| own.contains(&parked.stream)).map(|parked| parked.position).min())
+}
+
+/// When the log stood at a position: by the clock that recorded the event there, as what agents tell may be of any time.
+fn moment_of(reader: &LogReader, run: &Run, at: Position) -> Result<TimestampMs, Failure> {
+    // An event that cannot be read has no time; the one before it has.
+    let before = Position(at.0.saturating_sub(NEAR));
+    let batch = reader.read_readable(&EventFilter::default(), before, at, usize::MAX, Read::Facts)?;
+    let recorded = batch.events.last().map(|event| event.recorded_at);
+    Ok(recorded.unwrap_or(run.started_at).max(run.started_at))
 }
 
 /// The tracker after each iteration, out of the events that ended them.
@@ -252,6 +298,10 @@ fn draw(app: &App, asked: &Asked, moment: &Moment) -> Markup {
         (slider(asked, moment))
         div data-live="run" {
             (summary(moment))
+            @if let Some(position) = moment.left_out {
+                p .banner { "Something of this run cannot be read from position " a href={ "/events/" (position) } { (position) }
+                    " on, and is left out here; " a href="/health" { "Health" } " says why." }
+            }
             @if !app.ledger.is_read_only() { (actions(app, moment)) }
             section .panel { h2 { "States" } div .scroll { (state_machine::draw(&moment.way, run.status)) } }
             section .panel {
@@ -318,12 +368,12 @@ fn summary(moment: &Moment) -> Markup {
             }
             @if !waits.0.is_empty() { dt { @if run.status == RunStatus::Running { "waits for" } @else { "because" } } dd { (waits) } }
             @if let Some(deadline) = run.deadline_at { dt { "deadline" } dd { (show::time(deadline, None)) } }
-            @if let Some(parent) = &run.parent_run_id { dt { "part of" } dd { a href={ "/runs/" (show::encoded(parent.as_str())) } { (show::short_id(parent.as_str())) } } }
+            @if let Some(parent) = &run.parent_run_id { dt { "part of" } dd { a href=(moment.address_of(parent)) { (show::short_id(parent.as_str())) } } }
             @if !moment.lineage.is_empty() { dt { "forked off" } dd { @for origin in &moment.lineage {
-                a href={ "/runs/" (show::encoded(origin.id.as_str())) } { (show::short_id(origin.id.as_str())) } " "
+                a href=(moment.address_of(&origin.id)) { (show::short_id(origin.id.as_str())) } " "
             } @if let Some(at) = run.forked_at { span .quiet { "at " (at) } } } }
             @if !moment.sub_runs.is_empty() { dt { "sub-runs" } dd { @for sub in &moment.sub_runs {
-                a href={ "/runs/" (show::encoded(sub.id.as_str())) } { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, false, false)) " "
+                a href=(moment.address_of(&sub.id)) { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, moment.at.is_some(), false)) " "
             } } }
         }
     }
@@ -351,9 +401,6 @@ fn actions(app: &App, moment: &Moment) -> Markup {
 
 fn feed_panel(asked: &Asked, moment: &Moment) -> Markup {
     let id = &moment.run.id;
-    let older = moment.entries.first().filter(|_| moment.entries.len() >= PAGE).map(|entry| entry.cursor().to_string());
-    let newer = moment.entries.last().filter(|_| !asked.before.is_empty() || !asked.after.is_empty());
-    let newer = newer.map(|entry| entry.cursor().to_string());
     html! {
         div .head {
             h2 { "Feed" }
@@ -369,8 +416,11 @@ fn feed_panel(asked: &Asked, moment: &Moment) -> Markup {
             @if asked.is_narrowed() { a href=(asked.address(id, &[("q", ""), ("show", ""), ("before", ""), ("after", "")])) { "Clear" } }
         }
         nav .pages {
-            @if let Some(older) = &older { a rel="prev" href={ (asked.address(id, &[("before", older), ("after", "")])) "#feed" } { "Older entries" } }
-            @if let Some(newer) = &newer { a rel="next" href={ (asked.address(id, &[("after", newer), ("before", "")])) "#feed" } { "Newer entries" } }
+            @if let Some(older) = &moment.older { a rel="prev" href={ (asked.address(id, &[("before", older), ("after", "")])) "#feed" } { "Older entries" } }
+            @if moment.newer.is_some() || (moment.entries.is_empty() && !(asked.before.is_empty() && asked.after.is_empty())) {
+                a href={ (asked.address(id, &[("after", ""), ("before", "")])) "#feed" } { "Latest entries" }
+            }
+            @if let Some(newer) = &moment.newer { a rel="next" href={ (asked.address(id, &[("after", newer), ("before", "")])) "#feed" } { "Newer entries" } }
         }
         (feed::list(&moment.entries, if !asked.is_narrowed() { "Nothing is told of this run yet." } else { "No entry fits." }))
     }

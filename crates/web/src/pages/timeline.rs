@@ -133,6 +133,12 @@ impl Axis {
         self.pieces.windows(2).map(|pair| (pair[1].2 - GAP, pair[1].0 - pair[0].1))
     }
 
+    /// What a tick is called: its time, to the millisecond where others stand in the same second.
+    fn tick_name(ms: i64, is_fine: bool) -> String {
+        let name = crate::show::time_text(TimestampMs(ms)).get(11..).unwrap_or_default().to_owned();
+        if is_fine { format!("{name}.{:03}", ms.rem_euclid(1000)) } else { name }
+    }
+
     /// Moments to be named, about as many as fit.
     fn ticks(&self) -> Vec<i64> {
         const STEPS: [i64; 14] = [
@@ -304,10 +310,12 @@ pub(crate) fn draw(
                     text x=(px(NAMES + x + GAP / 2.0)) y=(px(top - 4.0)) { (short_duration(ms)) }
                 }
             }
-            @for ms in axis.ticks() {
+            @let ticks = axis.ticks();
+            @let is_fine = ticks.windows(2).any(|pair| pair[0].div_euclid(1000) == pair[1].div_euclid(1000));
+            @for ms in ticks {
                 @let x = NAMES + axis.x(ms);
                 line .rule x1=(px(x)) x2=(px(x)) y1="16" y2=(px(top)) {}
-                text .tick x=(px(x + 3.0)) y="12" { (crate::show::time_text(TimestampMs(ms)).get(11..).unwrap_or_default()) }
+                text .tick x=(px(x + 3.0)) y="12" { (Axis::tick_name(ms, is_fine)) }
             }
             @for lane in Lane::ALL { @if let Some(top) = tops.get(&lane) {
                 text .lane x="0" y=(px(top + 12.0)) { (lane.name()) }
