@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use runledger_events::content_digest;
-use runledger_store::{EventLog, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
+use runledger_store::{EventLog, FileId, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
 
 use crate::output::message;
 
@@ -24,25 +24,6 @@ const TAKER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a hook waits for others that append to the same spool, each of which takes one sync. Only after this long
 /// does it try the next spool, or lose its event.
 const APPEND_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Which file it is, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileId(u64, u64);
-
-impl FileId {
-    /// The file of this name, where there is one.
-    #[cfg(unix)]
-    pub(crate) fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(path).ok().map(|metadata| Self(metadata.dev(), metadata.ino()))
-    }
-
-    /// Whether there is a file of this name.
-    #[cfg(not(unix))]
-    pub(crate) fn of(path: &Path) -> Option<Self> {
-        path.exists().then_some(Self(0, 0))
-    }
-}
 
 /// The spools of one ledger.
 pub(crate) struct Spools {

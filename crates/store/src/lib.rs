@@ -23,6 +23,7 @@ mod expected_version;
 mod exported;
 #[doc(hidden)]
 pub mod failpoint;
+mod file_id;
 mod follow;
 mod group_commit;
 mod ledger_events;
@@ -54,6 +55,7 @@ pub use error::{
 };
 pub use expected_version::ExpectedVersion;
 pub use exported::{ExportedError, new_event_from_exported};
+pub use file_id::FileId;
 pub use follow::Follower;
 pub use log::{EventLog, OpenOptions, SyncMode};
 pub use new_event::{NewEvent, Receipt, StreamAppend};

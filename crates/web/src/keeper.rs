@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use runledger_events::Position;
 use runledger_projections::{ProjectionError, Projector};
-use runledger_store::EventLog;
+use runledger_store::{EventLog, FileId};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
-use crate::ledger::{FileId, Ledger};
+use crate::ledger::Ledger;
 
 /// How long it waits for something new before it looks whether the ledger is still the same.
 const LOOK: Duration = Duration::from_millis(250);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use runledger_events::{Position, SessionId};
 use runledger_projections::{AsOf, Projections, Queries};
-use runledger_store::{EventLog, LogReader, OpenOptions};
+use runledger_store::{EventLog, FileId, LogReader, OpenOptions};
 use runledger_workflow::Commands;
 use tokio::sync::Semaphore;
 
@@ -51,25 +51,6 @@ pub(crate) struct Opened {
 struct Past {
     as_of: AsOf,
     erased: Option<Position>,
-}
-
-/// Which file it is, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileId(u64, u64);
-
-impl FileId {
-    /// The file of this name, where there is one.
-    #[cfg(unix)]
-    pub(crate) fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(path).ok().map(|metadata| Self(metadata.dev(), metadata.ino()))
-    }
-
-    /// Whether there is a file of this name.
-    #[cfg(not(unix))]
-    pub(crate) fn of(path: &Path) -> Option<Self> {
-        path.exists().then_some(Self(0, 0))
-    }
 }
 
 /// Whoever asks; once it is gone, so is who waits for the answer.

@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use runledger_events::{Position, RequestStatus, SessionId, TimestampMs};
 use runledger_projections::{Queries, RequestFilter, RunFilter, Session};
-use runledger_store::{Erase, EventLog, ExpectedVersion, LogReader, StreamAppend, new_event_from_exported};
+use runledger_store::{Erase, EventLog, ExpectedVersion, FileId, LogReader, StreamAppend, new_event_from_exported};
 use runledger_workflow::current_user;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,6 @@ use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::LedgerArg;
 use crate::output::{Output, message};
 use crate::render;
-use crate::spools::FileId;
 
 /// Events in one transaction of the copy.
 const BATCH: usize = 500;

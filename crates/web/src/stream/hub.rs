@@ -8,13 +8,13 @@ use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use runledger_events::{LogId, Position};
-use runledger_store::{EventFilter, LogReader, Read};
+use runledger_store::{EventFilter, FileId, LogReader, Read};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::CLIENTS_MAX;
 use super::ring::{Next, Ring, chunks};
 use crate::failure::Failure;
-use crate::ledger::{FileId, Ledger};
+use crate::ledger::Ledger;
 
 /// How long it waits for something new before it looks whether the ledger is still the same.
 const LOOK: Duration = Duration::from_millis(250);

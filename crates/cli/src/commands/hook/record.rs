@@ -9,7 +9,9 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use runledger_store::{AppendError, EventLog, LogReader, OpenError, OpenOptions, SpoolRecord, StreamAppend, TakeError};
+use runledger_store::{
+    AppendError, EventLog, FileId, LogReader, OpenError, OpenOptions, SpoolRecord, StreamAppend, TakeError,
+};
 
 use super::answer::Answer;
 use super::ask::{Failure, ask};
@@ -19,7 +21,7 @@ use super::payload::Payload;
 use crate::ledger::LedgerArg;
 use crate::output::message;
 use crate::render;
-use crate::spools::{FileId, Spools};
+use crate::spools::Spools;
 
 /// How long the ledger's write lock is waited for: hooks at a session's end have 1.5 s in all.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
