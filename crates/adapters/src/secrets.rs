@@ -3,7 +3,7 @@
 //!
 //! This finds forms, not secrets: a password that looks like a word stays. The text may be JSON, and stays JSON: what is
 //! taken out has no quotes and no escapes but the line breaks of a PEM block, and what is put in has none either. Escapes that
-//! JSON does not need (`\\/`, `\\u0061`) hide nothing: they are undone before anything is looked for.
+//! JSON does not need (`\/`, `\u0061`) hide nothing: they are undone before anything is looked for.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -61,7 +61,7 @@ pub fn redact_secrets(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The text with the escapes undone that JSON does not need: `\\/`, and `\\u00XX` of printable ASCII; `None` where there are none.
+/// The text with the escapes undone that JSON does not need: `\/`, and `\u00XX` of printable ASCII; `None` where there are none.
 fn without_needless_escapes(text: &str) -> Option<String> {
     if !text.contains("\\/") && !text.contains("\\u00") {
         return None;

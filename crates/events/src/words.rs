@@ -57,7 +57,12 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
-/// Whether a sign could make a text look like another: it turns the direction of writing, or is not seen.
+/// Whether a sign is obeyed rather than shown, or could make a text look like another; line breaks and tabs are not.
+pub fn is_harmful(character: char) -> bool {
+    (character.is_control() && !matches!(character, '\n' | '\r' | '\t')) || is_deceiving(character)
+}
+
+/// It turns the direction of writing, or is not seen.
 fn is_deceiving(character: char) -> bool {
     matches!(
         character,
@@ -68,14 +73,13 @@ fn is_deceiving(character: char) -> bool {
 
 /// JSON text for a terminal: the same to whoever reads it as JSON, but without a sign that could drive a terminal or deceive.
 pub fn plain_json(json: &str) -> Cow<'_, str> {
-    let is_harmful = |character: char| character.is_control() || is_deceiving(character);
     if !json.contains(is_harmful) {
         return Cow::Borrowed(json);
     }
     let mut escaped = String::with_capacity(json.len() + 16);
     for character in json.chars() {
-        // Only texts within it can have such signs; between its parts there are line breaks at the most.
-        if is_harmful(character) && !character.is_ascii_whitespace() {
+        // Only texts within it can have such signs.
+        if is_harmful(character) {
             escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
             escaped.push(character);

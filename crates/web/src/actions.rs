@@ -87,8 +87,11 @@ impl Decision {
             "deny" => RelayAnswer::Deny,
             word => return Err(Failure::bad_request(format!("there is no verdict {word}"), "it is allow or deny")),
         };
-        // A pattern says nothing of a call alone.
-        let pattern = given(&self.pattern).filter(|_| scope != GrantScope::Once);
+        let pattern = given(&self.pattern);
+        if pattern.is_some() && scope == GrantScope::Once {
+            let next = "say how far it reaches: for this run, or always";
+            return Err(Failure::bad_request("a pattern says nothing of this call alone", next));
+        }
         let by = Some(current_user());
         Ok(RelayVerdict { answer, reason: given(&self.reason), scope, pattern, source: VerdictSource::User, by })
     }

@@ -170,14 +170,19 @@ impl Opened {
     pub(crate) fn past(&self, reader: &LogReader, session: &SessionId, at: Position) -> Result<Option<AsOf>, Failure> {
         let erased = reader.last_redaction()?;
         let lock = || self.pasts.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = lock()
-            .iter()
-            .find(|past| past.erased == erased && past.as_of.position() == at && past.as_of.session() == session)
-            .map(|past| past.as_of.clone());
-        if found.is_some() {
-            return Ok(found);
+        let kept = || {
+            let is_it =
+                |past: &&Past| past.erased == erased && past.as_of.position() == at && past.as_of.session() == session;
+            lock().iter().find(is_it).map(|past| past.as_of.clone())
+        };
+        if let Some(found) = kept() {
+            return Ok(Some(found));
         }
         let _one = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have asked for the same meanwhile.
+        if let Some(found) = kept() {
+            return Ok(Some(found));
+        }
         // A slider that is drawn asks for many positions, of which the last one counts.
         if is_given_up() {
             let next = "ask again";

@@ -16,10 +16,11 @@ use crate::failure::Failure;
 use crate::guard::{Guard, Token, watch as guard};
 use crate::jobs::Jobs;
 use crate::keeper::{Housekeeping, Keeper};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Opened};
 use crate::listener::Limited;
 use crate::metrics::Counts;
 use crate::objects::Aside;
+use crate::objects::Status;
 use crate::stream::{Hub, Reading};
 use crate::{actions, api, assets, metrics, pages};
 
@@ -145,6 +146,15 @@ pub(crate) struct App {
     pub(crate) applied: watch::Receiver<Position>,
     /// True when the server ends.
     pub(crate) ends: watch::Receiver<bool>,
+}
+
+impl App {
+    /// How the ledger stands, as `status` tells it.
+    pub(crate) fn status(&self, opened: &Opened) -> Result<Status, Failure> {
+        let (models, parked) = (opened.queries.status()?, opened.queries.parked()?);
+        let aside = self.aside.as_ref().map(|aside| aside()).unwrap_or_default();
+        opened.read(|reader| Ok(Status::look(self.ledger.path(), reader, models, parked, aside)?))
+    }
 }
 
 /// A server that has its address, and answers nobody yet.

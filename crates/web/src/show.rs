@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use maud::{Markup, PreEscaped, html};
-use runledger_events::words::{count, duration, plain};
+use runledger_events::words::{count, duration, is_harmful, plain};
 use runledger_events::{RequestStatus, RunStatus, TimestampMs, Tokens};
 use runledger_projections::Run;
 use runledger_workflow::is_alive;
@@ -81,10 +81,6 @@ pub(crate) fn short_id(id: &str) -> &str {
 /// A page with pictures in the place of what would be obeyed instead of shown: control characters, and what turns the
 /// direction of the text around it.
 pub(crate) fn harmless(page: Markup) -> Markup {
-    let is_harmful = |character: char| {
-        (character.is_control() && !matches!(character, '\n' | '\r' | '\t'))
-            || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     if !page.0.contains(is_harmful) {
         return page;
     }

@@ -1,34 +1,8 @@
 //! Paths of a workflow, kept inside the project directory.
 
-use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::ConfigError;
-
-/// Makes a file that nobody else may look into, and the folders that it needs; what is there stays as it is.
-///
-/// # Errors
-/// `AlreadyExists` among others.
-pub(crate) fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
-    let mut folders = std::fs::DirBuilder::new();
-    folders.recursive(true);
-    let mut options = std::fs::File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    }
-    if let Some(folder) = path.parent() {
-        // A file in the folder's place is no file that is there already.
-        let is_file = |error: std::io::Error| match error.kind() {
-            ErrorKind::AlreadyExists => std::io::Error::new(ErrorKind::NotADirectory, error),
-            _ => error,
-        };
-        folders.create(folder).map_err(is_file)?;
-    }
-    options.open(path)
-}
 
 /// The full path of `relative` in the project directory.
 ///

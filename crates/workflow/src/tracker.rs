@@ -10,7 +10,6 @@ use crate::config::LoopConfig;
 use crate::decide::TrackerReading;
 use crate::error::ConfigError;
 use crate::instructions::substitute;
-use crate::paths;
 
 /// The first line of a tracker that no agent has taken over yet.
 pub const SKELETON_MARKER: &str = "<!-- TRACKER_SKELETON -->";
@@ -81,7 +80,7 @@ impl Verdict {
 pub(crate) fn create(path: &Path, relative: &str, session_id: &str, goal: &str) -> Result<(), ConfigError> {
     let failed = |source| ConfigError::Write { what: "tracker", path: path.to_owned(), source };
     let text = substitute(&SKELETON.replace("{goal}", goal), session_id, Some(relative));
-    match paths::create_private(path) {
+    match runledger_store::create_private(path) {
         Ok(mut file) => std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(failed(error)),

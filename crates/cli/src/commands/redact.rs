@@ -162,8 +162,8 @@ fn refuse_open_runs(queries: &Queries, log: &EventLog, erase: &Erase) -> anyhow:
     let parked = queries.parked()?;
     // Of a run that cannot be read nobody can say that it is over, nor end it; it drives nothing either.
     let is_open = |run: &Run| {
-        let stream = StreamName::run(&run.id).to_string();
-        run.ended_at.is_none() && !parked.iter().any(|parked| parked.stream.to_string() == stream)
+        let stream = StreamName::run(&run.id);
+        run.ended_at.is_none() && !parked.iter().any(|parked| parked.stream == stream)
     };
     let open = match erase {
         Erase::Sessions(sessions) => {

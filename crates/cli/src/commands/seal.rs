@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use runledger_events::Position;
-use runledger_store::{SealKey, SignedHead};
+use runledger_store::{SealKey, SignedHead, create_private};
 use serde::Serialize;
 
 use crate::exit_code::{CouldNotStart, Exit, Usage};
@@ -98,25 +98,13 @@ fn loose_mode(_: &Path) -> Option<u32> {
 
 /// Never over a key that is there: what it has signed could not be signed again.
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut folders = std::fs::DirBuilder::new();
-    folders.recursive(true);
-    let mut options = std::fs::File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    }
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             CouldNotStart(format!("{}: there is a key already; name another file with --key", path.display()))
         }
         _ => CouldNotStart(format!("{}: the key cannot be written: {error}; --key names another file", path.display())),
     };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        folders.create(folder).map_err(failed)?;
-    }
-    let mut file = options.open(path).map_err(failed)?;
+    let mut file = create_private(path).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     Ok(())
 }

@@ -343,11 +343,7 @@ pub(crate) fn event(asking: &Asking<'_, Nothing>) -> Result<Lined, Failure> {
 }
 
 pub(crate) fn status(asking: &Asking<'_, Nothing>) -> Result<Status, Failure> {
-    let queries = &asking.opened.queries;
-    let (models, parked) = (queries.status()?, queries.parked()?);
-    let aside = asking.app.aside.as_ref().map(|aside| aside()).unwrap_or_default();
-    let path = asking.app.ledger.path();
-    asking.opened.read(|reader| Ok(Status::look(path, reader, models, parked, aside)?))
+    asking.app.status(asking.opened)
 }
 
 pub(crate) fn read_models(asking: &Asking<'_, Nothing>) -> Result<ReadModels, Failure> {

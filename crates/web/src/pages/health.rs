@@ -1,83 +1,50 @@
 //! How the ledger stands: its head, its read models and how far behind they are, sizes, and what they leave out.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::State;
 use maud::{Markup, html};
 use runledger_events::words::{bytes, count};
-use runledger_projections::{ParkedStream, ProjectionStatus, projections_path};
+use runledger_projections::ParkedStream;
 
 use crate::failure::Failure;
 use crate::jobs::{Job, JobKind};
-use crate::ledger::Opened;
+use crate::objects::{LooseMode, Status};
 use crate::server::App;
 use crate::show;
 
-/// What the page shows.
-struct Health {
-    log_id: String,
-    head: u64,
-    streams: u64,
-    schema_version: i64,
-    models: Vec<ProjectionStatus>,
-    parked: Vec<ParkedStream>,
-    sizes: Vec<(&'static str, Option<u64>)>,
-}
-
 pub(crate) async fn serve(State(app): State<Arc<App>>) -> Result<Markup, Failure> {
-    let path = app.ledger.path().to_owned();
-    let health = app.ledger.ask(move |opened| look(opened, &path)).await?;
-    Ok(super::page(&app, "Health", "/health", &draw(&app, &health)))
+    let of = app.clone();
+    let status = app.ledger.ask(move |opened| of.status(opened)).await?;
+    Ok(super::page(&app, "Health", "/health", &draw(&app, &status)))
 }
 
-fn look(opened: &Opened, path: &Path) -> Result<Health, Failure> {
-    let models = opened.queries.status()?;
-    let parked = opened.queries.parked()?;
-    let size = |path: &Path, suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        std::fs::metadata(Path::new(&name)).ok().map(|metadata| metadata.len())
-    };
-    let projections = projections_path(path);
-    let sizes = vec![
-        ("the log", size(path, "")),
-        ("its write-ahead log", size(path, "-wal")),
-        ("read models", size(&projections, "")),
-        ("their write-ahead log", size(&projections, "-wal")),
+fn draw(app: &App, status: &Status) -> Markup {
+    let sizes = [
+        ("the log", status.sizes.log),
+        ("its write-ahead log", status.sizes.log_wal),
+        ("read models", status.sizes.projections),
+        ("their write-ahead log", status.sizes.projections_wal),
+        ("waits to be taken in", status.sizes.spool),
+        ("rejected", status.sizes.spool_rejected),
     ];
-    opened.read(|reader| {
-        Ok(Health {
-            log_id: reader.log_id().to_string(),
-            head: reader.head()?.position.0,
-            streams: reader.streams()?,
-            schema_version: reader.schema_version()?,
-            models,
-            parked,
-            sizes,
-        })
-    })
-}
-
-fn draw(app: &App, health: &Health) -> Markup {
-    let lag = |model: &ProjectionStatus| model.position.map(|position| health.head.saturating_sub(position.0));
     html! {
         h1 { "Health" }
         div data-live="health" {
             dl .facts {
                 dt { "ledger" } dd { code { (app.ledger.path().display()) } }
-                dt { "log" } dd { code { (health.log_id) } }
-                dt { "head" } dd { (count(health.head)) " events in " (count(health.streams)) " streams" }
-                dt { "versions" } dd { "schema " (health.schema_version) ", program " (env!("CARGO_PKG_VERSION")) }
+                dt { "log" } dd { code { (status.log_id) } }
+                dt { "head" } dd { (count(status.head.0)) " events in " (count(status.streams)) " streams" }
+                dt { "versions" } dd { "schema " (status.schema_version) ", program " (status.program_version) }
             }
             section .panel {
                 h2 { "Read models" }
                 div .scroll { table {
                     thead { tr { th scope="col" { "Read model" } th scope="col" .number { "Position" } th scope="col" .number { "Lag" } th scope="col" .number { "Version" } th scope="col" .number { "Generation" } } }
-                    tbody { @for model in &health.models { tr {
+                    tbody { @for model in &status.checkpoints { tr {
                         th scope="row" { (model.projection) }
                         td .number { (model.position.map_or_else(|| "–".to_owned(), |position| count(position.0))) }
-                        td .number .late[lag(model).is_none_or(|lag| lag > 10_000)] { (lag(model).map_or_else(|| "not built".to_owned(), count)) }
+                        td .number .late[model.lag.is_none_or(|lag| lag > 10_000)] { (model.lag.map_or_else(|| "not built".to_owned(), count)) }
                         td .number { (model.version.map_or_else(|| "–".to_owned(), |version| version.to_string())) }
                         td .number { (model.generation.map_or_else(|| "–".to_owned(), |generation| generation.to_string())) }
                     } } }
@@ -86,15 +53,18 @@ fn draw(app: &App, health: &Health) -> Markup {
             section .panel { (jobs(app)) }
             section .panel {
                 h2 { "Left out" }
-                @if health.parked.is_empty() { p .nothing { "Every event can be read." } }
-                ul { @for ParkedStream { projection, stream, position, cause } in &health.parked {
+                @if status.parked.is_empty() { p .nothing { "Every event can be read." } }
+                ul { @for ParkedStream { projection, stream, position, cause } in &status.parked {
                     li { span .mark.failed { "parked" } " " (projection) " leaves " code { (stream) } " out from position "
                         a href={ "/events/" (position) } { (position) } " on, which cannot be read: " (cause) }
                 } }
             }
             section .panel {
                 h2 { "Sizes" }
-                dl .facts { @for (name, size) in &health.sizes { dt { (name) } dd { (size.map_or_else(|| "–".to_owned(), bytes)) } } }
+                dl .facts { @for (name, size) in sizes { @if let Some(size) = size { dt { (name) } dd { (bytes(size)) } } } }
+                ul { @for LooseMode { path, mode, wanted } in &status.loose_modes {
+                    li { code { (path) } " has " (mode) ", others may look into it; " (wanted) " would do" }
+                } }
             }
         }
     }

@@ -7,7 +7,7 @@ use runledger_events::{
     SessionId, StreamName, StreamVersion, WorkflowIteration, WorkflowStart, WorkflowState, WorkflowTransition,
     event_json, readable,
 };
-use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, Read, ReadError, Receipt};
+use runledger_store::{AppendError, EventFilter, ExpectedVersion, NewEvent, Read, ReadError, Receipt, create_private};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -274,7 +274,7 @@ fn fork_events(start: WorkflowStart, of: &Fields<'_>) -> Result<Vec<NewEvent>, F
 fn write_tracker(project_dir: &Path, relative: &str, text: &str) -> Result<PathBuf, ForkError> {
     let path = paths::inside(project_dir, relative, "trackerPath")?;
     let failed = |source| ConfigError::Write { what: "tracker", path: path.clone(), source };
-    let mut file = paths::create_private(&path).map_err(failed)?;
+    let mut file = create_private(&path).map_err(failed)?;
     if let Err(source) = std::io::Write::write_all(&mut file, text.as_bytes()) {
         // Half a tracker would pass for a whole one.
         let _ = std::fs::remove_file(&path);
