@@ -81,6 +81,85 @@ fn the_token_in_the_address_becomes_a_cookie_and_leaves_the_address() {
 }
 
 #[test]
+fn whoever_comes_without_the_token_finds_a_door_to_the_page_that_was_asked_for() {
+    let room = room_with_run(Value::Null);
+    let serving = Serving::start(&room, &[]);
+    let page = serving.ask("GET", "/runs/r?q=a%26b&token=wrong", &[("Accept", "text/html")], "").body;
+    assert!(page.contains("<a href=\"/runs/r?q=a%26b\">"), "{page}");
+    assert!(page.contains("action=\"/runs/r\"") && page.contains("name=\"q\" value=\"a&amp;b\""), "{page}");
+    assert!(page.contains("type=\"password\" name=\"token\"") && !page.contains("wrong"), "{page}");
+    // A path of two strokes leads nowhere else, and what is sent to the door is not sent on.
+    let page = serving.ask("GET", "//evil.example/x", &[("Accept", "text/html")], "").body;
+    assert!(page.contains("action=\"/evil.example/x\"") && !page.contains("\"//"), "{page}");
+    let posted = serving.ask("POST", "/runs/r/cancel", &[("Accept", "text/html")], "");
+    assert!(posted.status == 401 && !posted.body.contains("<form"), "{posted:?}");
+}
+
+#[test]
+fn whoever_listens_for_others_is_told_under_which_names_they_are_answered() {
+    let room = room_with_run(Value::Null);
+    for (options, words) in [
+        (&["--listen", "0.0.0.0"][..], Some("--host NAME adds the name or address")),
+        (&["--listen", "0.0.0.0", "--host", "build-7.example"][..], None),
+        (&[][..], None),
+    ] {
+        let ended = Serving::start(&room, options).end();
+        match words {
+            Some(words) => assert!(ended.stderr().contains(words), "{ended:?}"),
+            None => assert_eq!(ended.stderr(), "", "{options:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_run_of_which_nothing_is_told_for_long_stands_out() {
+    let room = room_with_run(Value::Null);
+    append(
+        &room.log(),
+        "session/s",
+        r#"{"id":"p","kind":"user.prompt","sessionId":"s","timestamp":1,"data":{"prompt":"go"}}"#,
+    );
+    let serving = Serving::start(&room, &[]);
+    for place in ["/", "/runs/r"] {
+        let page = serving.good_page(place);
+        assert!(page.contains("class=\"mark stalled\">silent for "), "{page}");
+    }
+    // Right then it was not.
+    assert!(serving.good_page("/runs/r?at=4").contains("class=\"mark running\""));
+}
+
+#[test]
+fn an_event_that_cannot_be_read_has_its_neighbours_all_the_same() {
+    let room = room_with_run(Value::Null);
+    let sqlite = room.sqlite();
+    sqlite.execute_batch("DROP TRIGGER runtime_events_only_erased").unwrap();
+    sqlite.execute("UPDATE runtime_events SET facts = x'63000000' WHERE position = 2", []).unwrap();
+    drop(sqlite);
+    let serving = Serving::start(&room, &[]);
+    let answer = serving.page("/events/2");
+    answer.is_a_page_of(503, "the event at 2");
+    assert!(answer.body.contains("href=\"/events/1\"") && answer.body.contains("href=\"/events/3\""), "{answer:?}");
+    let last = serving.good_page("/events/3");
+    assert!(last.contains("href=\"/events/2\"") && !last.contains("href=\"/events/4\""), "{last}");
+}
+
+#[test]
+fn a_tree_of_many_runs_goes_on_with_older_ones() {
+    let room = Room::new();
+    for number in 1..=101 {
+        begin_run(&room, &format!("run-{number}."), Value::Null);
+    }
+    let serving = Serving::start(&room, &[]);
+    for list in ["/?", "/?tree=1&"] {
+        let page = serving.good_page(list);
+        assert!(page.contains(">run-101.<") && page.contains(">run-2.<") && !page.contains(">run-1.<"), "{list}");
+        let (_, link) = page.split_once("rel=\"next\" href=\"").unwrap();
+        let page = serving.good_page(&link.split('"').next().unwrap().replace("&amp;", "&"));
+        assert!(page.contains(">run-1.<") && !page.contains(">run-2.<") && !page.contains("Older runs"), "{list}");
+    }
+}
+
+#[test]
 fn a_foreign_name_and_a_foreign_origin_get_nothing() {
     let room = room_with_run(Value::Null);
     let serving = Serving::start(&room, &["--host", "ledger.example"]);
@@ -131,8 +210,11 @@ fn a_form_acts_when_it_says_the_word_of_our_own_pages() {
         ("verdict=perhaps", "there is no verdict perhaps"),
         ("verdict=allow&scope=forever", "there is no scope forever"),
         ("verdict=allow&scope=run&pattern=Bash(", "Bash("),
+        ("verdict=allow&scope=run&pattern=Bash(make:*)", "Bash(make:*) is on no part of this call"),
     ] {
-        serving.form(&cookie, &place, &format!("{form}&form_word={word}")).is_a_page_of(400, words);
+        let answer = serving.form(&cookie, &place, &format!("{form}&reason=&form_word={word}"));
+        let page = answer.is_refused(400, words);
+        assert!(page.contains("value=\"deny\""), "it can be decided all the same: {page}");
     }
     let answer = serving.form(&cookie, &place, &format!("verdict=allow&reason=seen&form_word={word}"));
     assert_eq!((answer.status, answer.header("location")), (303, Some(place.as_str())), "{answer:?}");
@@ -140,7 +222,7 @@ fn a_form_acts_when_it_says_the_word_of_our_own_pages() {
     let page = serving.good_page(&place);
     assert!(page.contains("class=\"mark allowed\"") && page.contains(": seen"), "{page}");
     // It is decided once.
-    serving.form(&cookie, &place, &format!("verdict=deny&reason=no&form_word={word}")).is_a_page_of(409, "already");
+    serving.form(&cookie, &place, &format!("verdict=deny&reason=no&form_word={word}")).is_refused(409, "already");
     room.verify();
 }
 

@@ -155,8 +155,10 @@ fn whatever_is_asked_for_the_page_says_what_is_wrong_and_what_next() {
         ("/permissions/none", 404, "there is no request none"),
         ("/permissions?status=maybe", 400, "there is no status maybe"),
         ("/?status=maybe", 400, "there is no status maybe"),
-        ("/?before=-1", 400, ""),
-        ("/?before=x", 400, ""),
+        ("/?before=-1", 400, "-1 is no position"),
+        ("/?before=x", 400, "x is no position"),
+        (&format!("/?before={huge}"), 400, "is no position"),
+        ("/permissions?before=x", 400, "x is no position"),
         ("/?status=failed&status=failed", 400, ""),
         ("/nowhere", 404, "there is no page /nowhere"),
         ("/runs/r/fork", 405, ""),
@@ -173,8 +175,9 @@ fn whatever_is_asked_for_the_page_says_what_is_wrong_and_what_next() {
     }
     // What is odd and no mistake.
     for place in [
-        &format!("/?before={huge}"),
+        "/?before=",
         "/?before=0",
+        "/permissions?before=0&status=all",
         "/?nobody=asked",
         "/?q=%FF%00%FE",
         "/runs/r?zoom=-1",
@@ -212,7 +215,8 @@ fn who_decides_too_late_is_told_so() {
     assert!(page.contains("class=\"mark expired\"") && !page.contains("value=\"allow\""), "{page}");
     let word = form_word(&serving.good_page("/runs/r"));
     let form = format!("verdict=allow&form_word={word}");
-    serving.form(&serving.cookie(), &place, &form).is_a_page_of(409, "");
+    let page = serving.form(&serving.cookie(), &place, &form).is_refused(409, "expired").to_owned();
+    assert!(!page.contains("value=\"allow\""), "{page}");
     assert!(serving.is_up());
 }
 

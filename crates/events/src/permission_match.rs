@@ -8,9 +8,10 @@ use crate::glob::{text_fits, text_tokens};
 use crate::path_pattern::{PathPattern, normal};
 use crate::permission_policy::{OnTimeout, PermissionPolicy, PermissionRule, RuleAction, SubagentCondition};
 use crate::relay_event::{AppliedRule, RuleOrigin};
-use crate::tool_call::{CallParts, Part, ToolCall};
+use crate::tool_call::{CallParts, Input, Part, ToolCall};
 use crate::tool_pattern::{PatternError, Side, ToolPattern};
 use crate::workflow_event::Grant;
+use crate::workflow_state::RunState;
 
 /// What the rules say of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,26 @@ impl ToolPattern {
         match action {
             RuleAction::Allow => parts.parts.iter().all(fits),
             RuleAction::Deny | RuleAction::Ask => parts.parts.iter().any(fits),
+        }
+    }
+
+    /// Whether it can be on a call of which tool and input are known, and the places that file names are relative to are not:
+    /// false where it is on no part of it.
+    pub fn can_fit(&self, tool_name: &str, tool_input_json: &str) -> bool {
+        let call = ToolCall {
+            tool_name: tool_name.to_owned(),
+            tool_input: tool_input_json.to_owned(),
+            cwd: String::new(),
+            project_dir: String::new(),
+            home: None,
+            agent_id: None,
+            agent_type: None,
+            state: RunState::Running,
+            iteration: 0,
+        };
+        match call.input() {
+            Input::Files { .. } => self.fits_tool(tool_name),
+            _ => self.fits(&call, RuleAction::Ask),
         }
     }
 

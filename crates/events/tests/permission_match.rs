@@ -648,3 +648,18 @@ proptest! {
         prop_assert_eq!(fits("Bash(rm:*)", &bash(&line)), WIDE, "{}", line);
     }
 }
+
+#[test]
+fn a_pattern_can_be_on_a_call_whose_places_are_unknown_unless_it_is_on_no_part_of_it() {
+    let can = |pattern: &str, tool: &str, input: Value| {
+        ToolPattern::parse(pattern).unwrap().can_fit(tool, &input.to_string())
+    };
+    let command = |line: &str| json!({"command": line});
+    assert!(can("Bash(git push:*)", "Bash", command("git add . && git push origin main")));
+    assert!(can("Bash", "Bash", command("ls")));
+    assert!(!can("Bash(git pull:*)", "Bash", command("git push origin main")));
+    assert!(!can("Edit(src/**)", "Bash", command("git push")));
+    assert!(can("Edit(src/**)", "Write", json!({"file_path": "/anywhere/a.rs"})));
+    assert!(!can("Read(src/**)", "Write", json!({"file_path": "src/a.rs"})));
+    assert!(!can("WebFetch(https://a.example/*)", "WebFetch", json!({"url": "https://b.example/"})));
+}

@@ -1,6 +1,6 @@
 //! Queries of permission requests: which wait, which fit a name, and the whole context of one.
 
-use runledger_events::{Position, RequestStatus, RunId, SessionId};
+use runledger_events::{Position, RequestStatus, RunId, SessionId, TimestampMs};
 use rusqlite::types::Value;
 
 use crate::error::ProjectionError;
@@ -18,6 +18,8 @@ pub struct RequestFilter {
     pub run: Option<RunId>,
     /// Those at an earlier position.
     pub before: Option<Position>,
+    /// Those that could be answered until this moment at the latest.
+    pub due_by: Option<TimestampMs>,
     /// At most so many, the newest first.
     pub limit: Option<usize>,
 }
@@ -102,6 +104,10 @@ fn clause(filter: &RequestFilter, log_id: &str) -> (String, Vec<Value>) {
         parameters.push(Value::Integer(i64::try_from(before.0).unwrap_or(i64::MAX)));
         conditions.push(format!("position < ?{}", parameters.len()));
     }
+    if let Some(due_by) = filter.due_by {
+        parameters.push(Value::Integer(due_by.0));
+        conditions.push(format!("due_at <= ?{}", parameters.len()));
+    }
     let mut clause = String::new();
     if !conditions.is_empty() {
         clause = format!("WHERE {} ", conditions.join(" AND "));
@@ -156,6 +162,10 @@ mod tests {
             (
                 RequestFilter { status, before: Some(Position(9)), ..RequestFilter::default() },
                 "_by_status (status=? AND position<?)",
+            ),
+            (
+                RequestFilter { status, due_by: Some(TimestampMs(9)), ..RequestFilter::default() },
+                "_by_status (status=?)",
             ),
             (RequestFilter { run: Some(run), ..RequestFilter::default() }, "_by_run (run_id=?)"),
             (RequestFilter { session: Some(session), ..RequestFilter::default() }, "_by_session (session_id=?)"),

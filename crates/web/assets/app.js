@@ -19,27 +19,32 @@
   // Somebody who writes, or has opened a list, is not interrupted: what is new is drawn when that is over.
   const isBusy = (element) => {
     const focused = document.activeElement;
-    return element.contains(focused) && focused.matches("input:not([type=range], [type=checkbox]), select, textarea");
+    return element.contains(focused) && focused.matches("input:not([type=range], [type=checkbox], [type=radio]), select, textarea");
   };
   let kept = false;
 
   const fields = (element) => [...element.querySelectorAll("input:not([type=hidden]), select, textarea")];
+  const isChoice = (part) => part.type === "checkbox" || part.type === "radio";
   const nameOf = (part) =>
-    [part.tagName, part.form?.getAttribute("action"), part.name, part.getAttribute("href"), part.tagName === "BUTTON" ? part.value : ""].join(" ");
+    [part.tagName, part.form?.getAttribute("action"), part.name, part.getAttribute("href"), part.tagName === "BUTTON" || isChoice(part) ? part.value : ""].join(" ");
   const isChanged = (field) => {
-    if (field.type === "checkbox") return field.checked !== field.defaultChecked;
+    // What was sent, and refused, stands there as somebody filled it in.
+    if (field.form?.matches("[data-draft]")) return true;
+    if (isChoice(field)) return field.checked !== field.defaultChecked;
     if (field.tagName !== "SELECT") return field.value !== field.defaultValue;
     return field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected));
   };
 
   // What somebody typed, opened, scrolled to and has the focus on is carried over to what comes in its place.
   const replace = (old, fresh) => {
-    const typed = new Map(fields(old).filter(isChanged).map((field) => [nameOf(field), field.value]));
+    const typed = new Map(fields(old).filter(isChanged).map((field) => [nameOf(field), isChoice(field) ? field.checked : field.value]));
     const focused = old.contains(document.activeElement) ? nameOf(document.activeElement) : null;
     const opened = [...old.querySelectorAll("details")].map((part) => part.open);
     const scrolled = [...old.querySelectorAll(".scroll, pre")].map((part) => [part.scrollLeft, part.scrollTop]);
     old.replaceChildren(...fresh.childNodes);
-    for (const field of fields(old)) if (typed.has(nameOf(field))) field.value = typed.get(nameOf(field));
+    for (const field of fields(old)) {
+      if (typed.has(nameOf(field))) field[isChoice(field) ? "checked" : "value"] = typed.get(nameOf(field));
+    }
     const details = [...old.querySelectorAll("details")];
     if (details.length === opened.length) details.forEach((part, index) => (part.open = opened[index]));
     const parts = [...old.querySelectorAll(".scroll, pre")];

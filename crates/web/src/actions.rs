@@ -1,17 +1,14 @@
 //! What a page can do: decide a request, cancel a run, fork one. Each is one command, from this process as from any other.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Redirect;
-use runledger_events::{Position, readable};
-use runledger_workflow::{
-    CommandError, DecideError, ForkPoint, GrantScope, RelayAnswer, RelayVerdict, UserQuestion, VerdictSource,
-    current_user,
-};
+use axum::response::{IntoResponse, Redirect, Response};
+use runledger_events::Position;
+use runledger_projections::PermissionRequest;
+use runledger_workflow::{CommandError, DecideError, ForkPoint, current_user};
 use serde::Deserialize;
 
 use crate::cancelling::{CancelError, cancel_all};
@@ -19,8 +16,9 @@ use crate::failure::Failure;
 use crate::guard::OwnForm;
 use crate::jobs::{Job, Jobs};
 use crate::ledger::Opened;
+use crate::pages::decision::Draft;
 use crate::pages::event::position_of;
-use crate::pages::permissions::one;
+use crate::pages::permissions::{one, refused_page};
 use crate::pages::run::one_run;
 use crate::server::App;
 use crate::show;
@@ -28,73 +26,35 @@ use crate::show;
 /// How long an action waits for the read models, so that the page behind it shows what it did.
 const SEEN: Duration = Duration::from_secs(2);
 
-/// What somebody decides.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Decision {
-    verdict: String,
-    reason: String,
-    scope: String,
-    pattern: String,
-    /// The answers to a question, by its number: `answer_1`, …
-    #[serde(flatten)]
-    answers: BTreeMap<String, String>,
-}
-
 pub(crate) async fn decide(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    OwnForm(decision): OwnForm<Decision>,
-) -> Result<Redirect, Failure> {
-    let position = app.ledger.ask(move |opened| decide_one(opened, &name, &decision)).await?;
-    Ok(Redirect::to(&format!("/permissions/{position}")))
+    OwnForm(pairs): OwnForm<Vec<(String, String)>>,
+) -> Result<Response, Failure> {
+    let draft = Draft::read(pairs);
+    let decided = app.ledger.ask(move |opened| {
+        let context = one(opened, &name)?;
+        match decide_one(opened, &context.request, &draft) {
+            Err(failure) if matches!(failure.status, StatusCode::BAD_REQUEST | StatusCode::CONFLICT) => {
+                Ok(Err((context, draft, failure)))
+            }
+            decided => Ok(Ok(decided?)),
+        }
+    });
+    Ok(match decided.await? {
+        Ok(position) => Redirect::to(&format!("/permissions/{position}")).into_response(),
+        // What was filled in is not to be written twice.
+        Err((context, draft, failure)) => {
+            (failure.status, refused_page(&app, &context, &draft, &failure)).into_response()
+        }
+    })
 }
 
-/// Decides the request that a name fits; gives its position.
-pub(crate) fn decide_one(opened: &Opened, name: &str, decision: &Decision) -> Result<Position, Failure> {
-    let request = one(opened, name)?.request;
-    let verdict = decision.verdict(request.tool_input.as_ref().map(|input| input.get()))?;
-    let decided = opened.commands()?.decide(&request.request_id, &verdict).map_err(refused)?;
+/// Decides a request; gives its position.
+fn decide_one(opened: &Opened, request: &PermissionRequest, draft: &Draft) -> Result<Position, Failure> {
+    let decided = opened.commands()?.decide(&request.request_id, &draft.verdict(request)?).map_err(refused)?;
     see(opened, Some(decided.settled.position));
     Ok(request.position)
-}
-
-impl Decision {
-    fn verdict(&self, input: Option<&str>) -> Result<RelayVerdict, Failure> {
-        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-        let scope = match self.scope.as_str() {
-            "" => GrantScope::Once,
-            word => GrantScope::parse(word).ok_or_else(|| {
-                Failure::bad_request(format!("there is no scope {word}"), "it is once, run or always")
-            })?,
-        };
-        let questions = input.map(|input| UserQuestion::of_input(&readable(input))).unwrap_or_default();
-        let answer = match self.verdict.as_str() {
-            "allow" if questions.is_empty() => RelayAnswer::Allow,
-            "allow" => {
-                let answers = questions.iter().enumerate().filter_map(|(index, question)| {
-                    let answer = self.answers.get(&format!("answer_{}", index + 1)).and_then(|answer| given(answer))?;
-                    Some((question.question.clone(), answer))
-                });
-                RelayAnswer::Answers(answers.collect())
-            }
-            "deny" if given(&self.reason).is_none() => {
-                return Err(Failure::bad_request(
-                    "a denial needs a reason",
-                    "the agent is told why: write it, and deny again",
-                ));
-            }
-            "deny" => RelayAnswer::Deny,
-            word => return Err(Failure::bad_request(format!("there is no verdict {word}"), "it is allow or deny")),
-        };
-        let pattern = given(&self.pattern);
-        if pattern.is_some() && scope == GrantScope::Once {
-            let next = "say how far it reaches: for this run, or always";
-            return Err(Failure::bad_request("a pattern says nothing of this call alone", next));
-        }
-        let by = Some(current_user());
-        Ok(RelayVerdict { answer, reason: given(&self.reason), scope, pattern, source: VerdictSource::User, by })
-    }
 }
 
 /// Why a decision does not count.

@@ -173,13 +173,17 @@ impl Guard {
             }
         }
         token.filter(|token| is_equal(token, self.token.secret()))?;
-        // A path of two strokes would be another host's.
-        let path = format!("/{}", uri.path().trim_start_matches(['/', '\\']));
+        let path = own_path(uri);
         let to = if rest.is_empty() { path } else { format!("{path}?{}", rest.join("&")) };
         let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Strict", self.cookie_name, self.cookie);
         let cookie = HeaderValue::from_str(&cookie).ok()?;
         Some(([(header::SET_COOKIE, cookie)], Redirect::to(&to)).into_response())
     }
+}
+
+/// The path of an address of ours: one of two strokes would be another host's.
+pub(crate) fn own_path(uri: &Uri) -> String {
+    format!("/{}", uri.path().trim_start_matches(['/', '\\']))
 }
 
 /// Whether two secrets are equal, in a time that does not tell how far.
@@ -202,12 +206,13 @@ fn foreign_origin(headers: &HeaderMap, is_ours: impl Fn(&str) -> bool) -> Option
 pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
     let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let is_for_person = !is_api && accepts.is_some_and(|accept| accept.contains("text/html"));
+    let is_for_person = !is_api && accepts.is_some_and(|accept| accept.to_ascii_lowercase().contains("text/html"));
     let refusal = app.guard.refusal(&request);
     let is_let_in = refusal.is_none();
     let is_unknown = refusal.as_ref().is_some_and(|failure| failure.status == StatusCode::UNAUTHORIZED);
     let brings_token = is_unknown || request.uri().query().is_some_and(|query| query.contains("token="));
     let is_get = request.method() == Method::GET;
+    let asked = is_unknown.then(|| request.uri().clone());
     let admitted = match &refusal {
         Some(_) if !is_unknown => None,
         _ if is_get && brings_token && !is_api => app.guard.admit(request.uri()),
@@ -218,14 +223,17 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
         (None, Some(failure)) => failure.into_response(),
         (None, None) => next.run(request).await,
     };
-    if response.status().is_client_error() && response.extensions().get::<Failure>().is_none() {
+    // What is a page already says itself what is wrong.
+    let is_page =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if response.status().is_client_error() && !is_page && response.extensions().get::<Failure>().is_none() {
         response = Failure::of_refused(response).await.into_response();
     }
     if is_for_person && let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let page = match is_let_in {
             true => pages::failure::page(&app, &failure),
             // Whoever is not let in is told nothing of the ledger, not even where it is.
-            false => pages::failure::bare(&failure),
+            false => pages::failure::bare(&failure, asked.as_ref().filter(|_| is_get)),
         };
         response = (failure.status, page).into_response();
     }

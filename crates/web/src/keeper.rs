@@ -1,4 +1,5 @@
-//! The keeper: the thread that keeps a ledger's read models current while it is served, and tells how far they are.
+//! The keeper: the thread that keeps a ledger's read models current while it is served, tells how far they are, and does
+//! what is left to do: what hooks kept aside is taken in, requests whose time is up come to their end.
 //!
 //! Invariants: it never ends because of the ledger. Where that is gone, or another one lies in its place, it looks again until it
 //! can go on. What it tells is a position that every read model has applied.
@@ -8,20 +9,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use runledger_events::Position;
-use runledger_projections::{ProjectionError, Projector};
+use runledger_events::{Position, RequestStatus};
+use runledger_projections::{ProjectionError, Projector, RequestFilter};
 use runledger_store::{EventLog, FileId};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Opened};
+use crate::show;
 
 /// How long it waits for something new before it looks whether the ledger is still the same.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often it tells of something new, at the most: pages are drawn anew each time.
 const TELL: Duration = Duration::from_millis(100);
-/// How often it does what hooks have left to do.
+/// How often it does what is left to do.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// Requests that are told at once that their time is up.
+const EXPIRED_AT_ONCE: usize = 100;
 
 /// What is done with the log now and then: events that hooks could only keep aside are taken in.
 pub(crate) type Housekeeping = Box<dyn Fn(&EventLog) + Send>;
@@ -62,6 +67,28 @@ impl Drop for Keeper {
     }
 }
 
+/// Says of requests whose time is up that it is, where nobody waits who would.
+fn expire(opened: &Opened) -> Result<(), Failure> {
+    let overdue = RequestFilter {
+        status: Some(RequestStatus::Pending),
+        due_by: Some(show::now()),
+        limit: Some(EXPIRED_AT_ONCE),
+        ..RequestFilter::default()
+    };
+    let overdue = opened.queries.permission_requests(&overdue)?;
+    if overdue.is_empty() {
+        return Ok(());
+    }
+    let commands = opened.commands()?;
+    for request in overdue {
+        // What one question's stream is wrong with keeps no other one pending.
+        if let Err(error) = commands.expire(&request.request_id) {
+            tracing::warn!(%error, "a request whose time is up stays pending");
+        }
+    }
+    Ok(())
+}
+
 /// Keeps the ledger that is there now, until it is another one.
 fn keep(
     ledger: &Ledger,
@@ -81,10 +108,13 @@ fn keep(
     let mut told = Position::START;
     let mut kept_at: Option<Instant> = None;
     while !stop.load(Ordering::Acquire) && projector.is_running() && FileId::of(ledger.path()) == file {
-        if let (Some(log), Some(keep)) = (opened.log(), housekeeping)
+        if let Some(log) = opened.log()
             && kept_at.is_none_or(|at| at.elapsed() >= HOUSEKEEPING)
         {
-            keep(log);
+            if let Some(keep) = housekeeping {
+                keep(log);
+            }
+            expire(&opened)?;
             kept_at = Some(Instant::now());
         }
         let head = follower.wait_beyond(told, LOOK)?;

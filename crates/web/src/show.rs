@@ -42,28 +42,44 @@ pub(crate) fn tokens(tokens: &Tokens) -> String {
     tokens.total.map_or_else(|| "–".to_owned(), count)
 }
 
-/// What a run's mark is called, and what it says: how it stands, and what it waits for; of a past whether somebody drives it
-/// now says nothing.
-fn run_mark(run: &Run, is_past: bool, asks: bool) -> (&'static str, String) {
+/// How long nobody has to tell anything of a run that waits for nothing before that stands out: 5 minutes.
+const SILENCE_MS: i64 = 300_000;
+
+/// What a run's mark is made of, beside the run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Signs {
+    /// Of a past, whether somebody drives it now says nothing.
+    pub(crate) is_past: bool,
+    /// It has asked somebody something.
+    pub(crate) asks: bool,
+    /// For how many milliseconds nothing was told of its session, where that is known.
+    pub(crate) silent_ms: Option<i64>,
+}
+
+/// What a run's mark is called, and what it says: how it stands, what it waits for, or that it has stalled.
+fn run_mark(run: &Run, signs: Signs) -> (&'static str, String) {
     let word = run.status.as_str();
     if run.status != RunStatus::Running {
         return (word, word.to_owned());
     }
-    if run.waiting_for.is_some() || asks {
+    if run.waiting_for.is_some() || signs.asks {
         return ("waiting", "waits for a decision".to_owned());
     }
     if run.paused {
         return ("waiting", "paused".to_owned());
     }
-    if !is_past && run.owner.as_ref().and_then(is_alive) == Some(false) {
+    if !signs.is_past && run.owner.as_ref().and_then(is_alive) == Some(false) {
         return ("stalled", "owner gone".to_owned());
     }
-    (word, word.to_owned())
+    match signs.silent_ms.filter(|ms| *ms >= SILENCE_MS && run.timer.is_none()) {
+        Some(ms) => ("stalled", format!("silent for {}", duration(ms))),
+        None => (word, word.to_owned()),
+    }
 }
 
 /// How a run stands.
-pub(crate) fn run_status(run: &Run, is_past: bool, asks: bool) -> Markup {
-    let (class, words) = run_mark(run, is_past, asks);
+pub(crate) fn run_status(run: &Run, signs: Signs) -> Markup {
+    let (class, words) = run_mark(run, signs);
     html! { span class={ "mark " (class) } { (words) } }
 }
 

@@ -58,10 +58,10 @@ pub use owner::{current_owner, current_process, is_alive, is_process_alive, proc
 pub use permissions::{RunContext, find_run};
 pub use plan::RunSpec;
 pub use relay::{
-    Ask, AskError, Asked, Channel, ChannelRequest, CommandChannel, DecideError, ExpireError, GrantScope, NoCommand,
-    RelayAnswer, RelayCoordinator, RelayError, RelayLogError, RelayOutcome, RelayVerdict, Relayed, RunChannels,
-    RunRelay, Settled, StopToken, Stopper, TerminalChannel, UnfitVerdict, UserQuestion, VerdictSource, WithdrawError,
-    current_user,
+    Ask, AskError, Asked, Channel, ChannelRequest, Choice, CommandChannel, DecideError, ExpireError, GrantScope,
+    NoCommand, RelayAnswer, RelayCoordinator, RelayError, RelayLogError, RelayOutcome, RelayVerdict, Relayed,
+    RunChannels, RunRelay, Settled, StopToken, Stopper, TerminalChannel, UnfitVerdict, UserQuestion, VerdictSource,
+    WithdrawError, current_user,
 };
 pub use runner::{ResumeSpec, RunOutcome, Runner};
 pub use tracker::{SKELETON_MARKER, Verdict};

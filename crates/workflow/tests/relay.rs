@@ -324,6 +324,7 @@ fn a_decision_that_does_not_fit_its_question_is_refused_and_leaves_nothing() {
     let answers = |name: &str| RelayVerdict::new(RelayAnswer::Answers(BTreeMap::from([(name.into(), "Red".into())])));
     let for_run = RelayVerdict { scope: GrantScope::Run, ..RelayVerdict::allow() };
     let broken = RelayVerdict { pattern: Some("Bash(git push".to_owned()), ..for_run.clone() };
+    let elsewhere = RelayVerdict { pattern: Some("Bash(npm publish:*)".to_owned()), ..for_run.clone() };
     let once_only = RelayVerdict { scope: GrantScope::Run, ..answers("Colour") };
 
     let unfit = |ask: &Ask, verdict: &RelayVerdict| match place.commands.decide(&ask.request_id, verdict) {
@@ -334,6 +335,8 @@ fn a_decision_that_does_not_fit_its_question_is_refused_and_leaves_nothing() {
     assert_eq!(unfit(&without_run, &answers("Colour")), UnfitVerdict::NoQuestion);
     assert_eq!(unfit(&without_pattern, &for_run), UnfitVerdict::NoPattern);
     assert!(matches!(unfit(&without_pattern, &broken), UnfitVerdict::BadPattern(_)));
+    let other_calls = unfit(&without_pattern, &elsewhere).to_string();
+    assert!(other_calls.contains("Bash(npm publish:*) is on no part of this call"), "{other_calls}");
     assert_eq!(unfit(&half, &RelayVerdict::allow()), UnfitVerdict::NotAnswered("Which colour\u{fffd}?".to_owned()));
     assert_eq!(unfit(&question, &RelayVerdict::allow()), UnfitVerdict::NotAnswered("Which colour?".to_owned()));
     assert!(matches!(unfit(&question, &answers("Shape")), UnfitVerdict::NotAsked { .. }));

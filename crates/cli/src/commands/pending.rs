@@ -47,7 +47,8 @@ impl Pending {
         let queries = ledger.queries()?;
         let run = self.run.as_deref().map(|run| one_run(&queries, run)).transpose()?.map(|(run, _)| run.id);
         let status = if self.all { None } else { self.status.or(Some(RequestStatus::Pending)) };
-        let filter = RequestFilter { status, session: self.session.clone(), run, before: None, limit: self.limit };
+        let filter =
+            RequestFilter { status, session: self.session.clone(), run, limit: self.limit, ..RequestFilter::default() };
         let requests = queries.permission_requests(&filter)?;
         if output.is_json() {
             for request in requests {

@@ -82,6 +82,15 @@ impl Serve {
                 message("open this address; Ctrl-C ends it");
             }
         }
+        if !self.listen.is_loopback() && self.host.is_empty() {
+            message(&match self.listen.is_unspecified() {
+                true => {
+                    "only this machine is answered yet: --host NAME adds the name or address by which others reach it"
+                        .to_owned()
+                }
+                false => format!("others are answered at {} alone; --host NAME adds a name of it", server.address()),
+            });
+        }
         output.flush()?;
         // From here on a signal ends it in order.
         let mut signals = Signals::new([SIGINT, SIGTERM])?;

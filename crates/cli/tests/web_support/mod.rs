@@ -117,6 +117,15 @@ impl Answer {
         assert!(self.header("cache-control").is_some_and(|value| value.starts_with("no-")), "{self:?}");
     }
 
+    /// The page of a form that was refused, filled in as it was sent.
+    pub(crate) fn is_refused(&self, status: u16, words: &str) -> &str {
+        assert_eq!(self.status, status, "{self:?}");
+        let (_, banner) = self.body.split_once("role=\"alert\">").unwrap_or_else(|| panic!("{self:?}"));
+        let banner = banner.split("</p>").next().unwrap();
+        assert!(banner.contains(words), "{words:?} is not in {banner:?}");
+        &self.body
+    }
+
     /// A page that says what is wrong, and what to do next.
     pub(crate) fn is_a_page_of(&self, status: u16, words: &str) {
         assert_eq!(self.status, status, "{self:?}");

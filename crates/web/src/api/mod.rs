@@ -115,7 +115,7 @@ async fn events(
     Words(asked): Words<EventsAsked>,
 ) -> Result<Response, Failure> {
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if accepts.is_some_and(|accept| accept.contains("text/event-stream")) {
+    if accepts.is_some_and(|accept| accept.to_ascii_lowercase().contains("text/event-stream")) {
         return stream::serve(app, &headers, asked).await;
     }
     answer(app, String::new(), asked, reads::events).await

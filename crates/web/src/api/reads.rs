@@ -273,7 +273,7 @@ pub(crate) fn permissions(asking: &Asking<'_, PermissionsAsked>) -> Result<Permi
         session: asked.session.clone(),
         run: run_id(asking.opened, asked.run.as_deref())?,
         before: asked.before,
-        limit: None,
+        ..RequestFilter::default()
     };
     let (mut requests, mut bytes): (Vec<PermissionRequest>, usize) = (Vec::new(), 0);
     // In parts, so that the bound is kept whatever a tool's input holds.

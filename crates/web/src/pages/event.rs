@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use maud::{Markup, html};
 use runledger_events::{Content, Position, RecordedEvent, readable};
 use runledger_store::{EventFilter, LogReader, Read};
 
+use super::failure::words;
 use crate::failure::Failure;
 use crate::server::App;
 use crate::show;
@@ -14,10 +16,39 @@ use crate::show;
 /// Bytes of an event's text on a page, at the most.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
-pub(crate) async fn serve(State(app): State<Arc<App>>, Path(position): Path<String>) -> Result<Markup, Failure> {
+pub(crate) async fn serve(
+    State(app): State<Arc<App>>,
+    Path(position): Path<String>,
+) -> Result<(StatusCode, Markup), Failure> {
     let position = position_of(&position)?;
-    let event = app.ledger.ask(move |opened| opened.read(|reader| one_event(reader, position))).await?;
-    Ok(super::page(&app, &format!("Event {position}"), "", &draw(&event)))
+    let (event, head) = app
+        .ledger
+        .ask(move |opened| {
+            opened.read(|reader| {
+                let head = reader.head()?.position;
+                match one_event(reader, position) {
+                    // The events around one that cannot be read are there all the same.
+                    Err(failure) if failure.status == StatusCode::SERVICE_UNAVAILABLE => Ok((Err(failure), head)),
+                    found => Ok((Ok(found?), head)),
+                }
+            })
+        })
+        .await?;
+    let main = html! {
+        @match &event { Ok(event) => { (draw(event)) } Err(failure) => { (words(failure)) } }
+        (neighbours(position, head))
+    };
+    let status = event.as_ref().map_or_else(|failure| failure.status, |_| StatusCode::OK);
+    Ok((status, super::page(&app, &format!("Event {position}"), "", &main)))
+}
+
+fn neighbours(position: Position, head: Position) -> Markup {
+    html! {
+        nav .pages {
+            @if position.0 > 1 { a rel="prev" href={ "/events/" (position.0 - 1) } { "Event before" } }
+            @if position < head { a rel="next" href={ "/events/" (position.next()) } { "Event after" } }
+        }
+    }
 }
 
 /// The event at a position, whole.
@@ -73,10 +104,6 @@ fn draw(event: &RecordedEvent) -> Markup {
             Content::Json(json) => { pre .raw tabindex="0" { (pretty(json)) } }
             Content::Erased => { p .nothing { "What it said was erased." } }
             Content::NotRead => {}
-        }
-        nav .pages {
-            @if event.position.0 > 1 { a rel="prev" href={ "/events/" (event.position.0 - 1) } { "Event before" } }
-            a rel="next" href={ "/events/" (event.position.next()) } { "Event after" }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The pages, one a file, and what stands around each of them.
 
+pub(crate) mod decision;
 pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod feed;

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use maud::{Markup, html};
 use runledger_events::words::call_parts;
-use runledger_events::{Position, RequestStatus, TimestampMs, readable};
+use runledger_events::{Fields, Position, RequestStatus, TimestampMs, readable};
 use runledger_projections::{PermissionRequest, RequestContext, RequestFilter};
 use runledger_workflow::UserQuestion;
 use serde::Deserialize;
 
+use super::decision::{self, Draft, can_be_decided, questions};
+use super::event::position_of;
+use super::given;
 use crate::failure::Failure;
 use crate::ledger::Opened;
 use crate::server::App;
@@ -22,6 +25,7 @@ const PAGE: usize = 200;
 #[serde(default)]
 pub(crate) struct Asked {
     status: String,
+    before: String,
 }
 
 pub(crate) async fn serve(State(app): State<Arc<App>>, Query(asked): Query<Asked>) -> Result<Markup, Failure> {
@@ -36,19 +40,29 @@ pub(crate) async fn serve(State(app): State<Arc<App>>, Query(asked): Query<Asked
             )
         })?),
     };
-    let filter = RequestFilter { status, limit: Some(PAGE), ..RequestFilter::default() };
+    let before = given(&asked.before)?.map(|text| position_of(&text)).transpose()?;
+    // One more than is shown says that there are older ones.
+    let filter = RequestFilter { status, before, limit: Some(PAGE + 1), ..RequestFilter::default() };
     let mut requests = app.ledger.ask(move |opened| Ok(opened.queries.permission_requests(&filter)?)).await?;
+    let is_more = requests.len() > PAGE;
+    requests.truncate(PAGE);
+    let older = requests.last().filter(|_| is_more).map(|request| request.position);
     if status == Some(RequestStatus::Pending) {
         // What comes next stands below, and moves no button that somebody is about to press.
         requests.reverse();
     }
-    Ok(super::page(&app, "Permissions", "/permissions", &list(&app, &asked.status, &requests)))
+    Ok(super::page(&app, "Permissions", "/permissions", &list(&app, &asked, older, &requests)))
 }
 
 pub(crate) async fn serve_one(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Markup, Failure> {
     let context = app.ledger.ask(move |opened| one(opened, &name)).await?;
     let title = format!("Request {}", context.request.position);
-    Ok(super::page(&app, &title, "/permissions", &html! { div data-live="request" { (draw(&app, &context)) } }))
+    Ok(super::page(
+        &app,
+        &title,
+        "/permissions",
+        &html! { div data-live="request" { (draw(&app, &context, &Draft::default())) } },
+    ))
 }
 
 /// The request that a name fits; of several the newest that can be decided.
@@ -59,15 +73,29 @@ pub(crate) fn one(opened: &Opened, name: &str) -> Result<RequestContext, Failure
     opened.queries.context(request.position)?.ok_or_else(unknown)
 }
 
-/// Whether somebody waits for a decision that can still be made.
-pub(crate) fn can_be_decided(request: &PermissionRequest, now: TimestampMs) -> bool {
-    request.mode.is_some()
-        && request.status == Some(RequestStatus::Pending)
-        && request.due_at.is_none_or(|due_at| due_at > now)
+/// The page of a request after a decision that was refused: why, and what was filled in.
+pub(crate) fn refused_page(app: &App, context: &RequestContext, draft: &Draft, failure: &Failure) -> Markup {
+    let title = format!("Request {}", context.request.position);
+    let main = html! {
+        p .banner role="alert" { strong { (failure.error) } ". " (failure.next) "." }
+        div data-live="request" { (draw(app, context, draft)) }
+    };
+    super::page(app, &title, "/permissions", &main)
 }
 
-fn list(app: &App, status: &str, requests: &[PermissionRequest]) -> Markup {
+fn list(app: &App, asked: &Asked, older: Option<Position>, requests: &[PermissionRequest]) -> Markup {
     let now = show::now();
+    let status = asked.status.as_str();
+    let address = |before: Option<Position>| {
+        let before = before.map(|position| position.to_string());
+        show::address("/permissions", &[("status", Some(status)), ("before", before.as_deref())])
+    };
+    let pages = html! {
+        @if older.is_some() || !asked.before.trim().is_empty() { nav .pages {
+            @if older.is_some() { a rel="prev" href=(address(older)) { "Older requests" } }
+            @if !asked.before.trim().is_empty() { a href=(address(None)) { "Latest requests" } }
+        } }
+    };
     html! {
         h1 .hidden { "Permissions" }
         form .filter method="get" action="/permissions" data-filter {
@@ -84,13 +112,16 @@ fn list(app: &App, status: &str, requests: &[PermissionRequest]) -> Markup {
             @if requests.is_empty() {
                 p .nothing { @if status.is_empty() { "Nothing waits for you." } @else { "There is no such request." } }
             }
-            ol .requests { @for request in requests { li data-key=(request.position) { (card(app, request, now)) } } }
+            // The oldest stand on top of those that wait, at the end of the others.
+            @if status.is_empty() { (pages) }
+            ol .requests { @for request in requests { li data-key=(request.position) { (card(app, request, &Draft::default(), now)) } } }
+            @if !status.is_empty() { (pages) }
         }
     }
 }
 
 /// A request as one card, with the buttons that decide it where it can be.
-fn card(app: &App, request: &PermissionRequest, now: TimestampMs) -> Markup {
+fn card(app: &App, request: &PermissionRequest, draft: &Draft, now: TimestampMs) -> Markup {
     html! {
         article .card.expired[request.status == Some(RequestStatus::Pending) && !can_be_decided(request, now)] {
             div .head {
@@ -98,9 +129,9 @@ fn card(app: &App, request: &PermissionRequest, now: TimestampMs) -> Markup {
                 (standing(request, now))
                 span .quiet { "asked " (show::age(request.asked_at, now)) }
             }
-            pre .call tabindex="0" { (call(request)) }
+            (what(request, has_form(app, request)))
             (context_line(request))
-            (form(app, request, now))
+            (form(app, request, draft, now))
         }
     }
 }
@@ -113,6 +144,32 @@ fn standing(request: &PermissionRequest, now: TimestampMs) -> Markup {
         @if let (Some(due_at), Some(RequestStatus::Pending)) = (request.due_at, request.status) {
             span .due data-due=(due_at.0) { "due " (show::age(due_at, now)) }
         }
+    }
+}
+
+/// What is asked for. A question's words stand in its form, where there is one; the whole is there to be opened.
+fn what(request: &PermissionRequest, has_form: bool) -> Markup {
+    let questions = questions(request);
+    html! {
+        @if questions.is_empty() { pre .call tabindex="0" { (call(request)) } } @else {
+            @if !has_form { (answered(request, &questions)) }
+            details { summary .quiet { "The question as it was asked" } pre .call tabindex="0" { (call(request)) } }
+        }
+    }
+}
+
+/// Questions with their answers, or with what could have been chosen.
+fn answered(request: &PermissionRequest, questions: &[UserQuestion]) -> Markup {
+    let answers = request.answers.as_ref().map(|answers| readable(answers.get()));
+    let answers = answers.as_deref().and_then(|answers| Fields::parse(answers).ok()).unwrap_or_default();
+    html! {
+        dl .answers { @for question in questions {
+            dt { (question.question) }
+            dd { @match answers.text(&question.question) {
+                Some(answer) => { (answer) }
+                None => { span .quiet { (question.options.iter().map(|option| option.label.as_str()).collect::<Vec<_>>().join(" / ")) } }
+            } }
+        } }
     }
 }
 
@@ -145,36 +202,15 @@ fn context_line(request: &PermissionRequest) -> Markup {
     }
 }
 
-fn form(app: &App, request: &PermissionRequest, now: TimestampMs) -> Markup {
-    if app.ledger.is_read_only() || request.mode.is_none() {
-        return html! {};
-    }
-    if request.status != Some(RequestStatus::Pending) {
-        return html! { @if let Some(decided) = settled(request) { p .decided { (decided) } } };
-    }
-    let is_open = can_be_decided(request, now);
-    let questions = request.tool_input.as_ref().map(|input| UserQuestion::of_input(&readable(input.get())));
-    let questions = questions.unwrap_or_default();
+/// Whether it is decided here, if at all.
+fn has_form(app: &App, request: &PermissionRequest) -> bool {
+    request.status == Some(RequestStatus::Pending) && request.mode.is_some() && !app.ledger.is_read_only()
+}
+
+fn form(app: &App, request: &PermissionRequest, draft: &Draft, now: TimestampMs) -> Markup {
     html! {
-        form .decide method="post" action={ "/permissions/" (request.position) } data-due=[request.due_at.map(|due_at| due_at.0)] {
-            fieldset disabled[!is_open] {
-                input type="hidden" name="form_word" value=(app.guard.form_word());
-                @for (index, question) in questions.iter().enumerate() {
-                    label { (question.question) " " input name={ "answer_" (index + 1) } autocomplete="off"; }
-                }
-                label { "Reason " input name="reason" autocomplete="off" placeholder="told to the agent when you deny"; }
-                @if questions.is_empty() {
-                    label { "Holds " select name="scope" {
-                        option value="once" { "once" }
-                        @if request.run_id.is_some() { option value="run" { "for this run" } option value="always" { "always, in this workflow" } }
-                    } }
-                    label { "for " input name="pattern" autocomplete="off" placeholder="this call alone" title=[request.pattern.as_deref()]; }
-                }
-                button .allow name="verdict" value="allow" { @if questions.is_empty() { "Allow" } @else { "Answer" } }
-                button .danger name="verdict" value="deny" { "Deny" }
-            }
-            @if !is_open { p .quiet { "It expired; it can no longer be decided." } }
-        }
+        @if has_form(app, request) { (decision::form(app, request, draft, now)) }
+        @if let Some(decided) = settled(request) { p .decided { (decided) } }
     }
 }
 
@@ -190,13 +226,13 @@ fn settled(request: &PermissionRequest) -> Option<Markup> {
     })
 }
 
-fn draw(app: &App, context: &RequestContext) -> Markup {
+fn draw(app: &App, context: &RequestContext, draft: &Draft) -> Markup {
     let RequestContext { request, before, before_count } = context;
     let now = show::now();
     let place = |position: Position| html! { a href={ "/events/" (position) } { (position) } };
     html! {
         h1 { "Request " (request.position) }
-        (card(app, request, now))
+        (card(app, request, draft, now))
         dl .facts {
             dt { "asked" } dd { (show::time(request.asked_at, None)) }
             dt { "events" } dd { "request " (place(request.position))

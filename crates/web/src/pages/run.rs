@@ -8,7 +8,8 @@ use maud::{Markup, html};
 use runledger_events::words::{bytes, count, duration};
 use runledger_events::{Fields, Position, RecordedEvent, RunId, RunStatus, StreamName, TimestampMs, readable};
 use runledger_projections::{
-    FeedCursor, FeedEvent, FeedFilter, FeedLevel, FeedPage, Iteration, PermissionRequest, Run, RunMatch, run_at,
+    FeedCursor, FeedEvent, FeedFilter, FeedLevel, FeedPage, Iteration, PermissionRequest, Run, RunMatch, Session,
+    run_at,
 };
 use runledger_store::{EventFilter, LogReader, Read};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use crate::pages::timeline::ZOOMS;
 use crate::pages::tracker::Reading;
 use crate::pages::{event, feed, given, runs, state_machine, timeline, token_chart, tracker};
 use crate::server::App;
-use crate::show;
+use crate::show::{self, Signs};
 
 /// Entries of the feed on a page.
 const PAGE: usize = 100;
@@ -61,7 +62,7 @@ struct Moment {
     at: Option<Position>,
     /// When that was.
     moment: TimestampMs,
-    session_events: u64,
+    session: Option<Session>,
     /// Where the pages of the feed before and behind this one end and begin.
     older: Option<String>,
     newer: Option<String>,
@@ -74,6 +75,13 @@ impl Moment {
     fn address_of(&self, run: &RunId) -> String {
         let at = self.at.map(|at| at.to_string());
         show::address(&format!("/runs/{}", show::encoded(run.as_str())), &[("at", at.as_deref())])
+    }
+
+    fn signs(&self) -> Signs {
+        // A past has the time at which its events were recorded, a session that of its events.
+        let session = self.session.as_ref().filter(|_| self.at.is_none());
+        let silent_ms = session.map(|session| self.moment.0.saturating_sub(session.last_at.0));
+        Signs { is_past: self.at.is_some(), asks: self.asks.is_some(), silent_ms }
     }
 }
 
@@ -182,7 +190,7 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
             head,
             at,
             moment,
-            session_events: session.map_or(0, |session| session.events),
+            session,
             run,
             iterations,
         })
@@ -293,7 +301,7 @@ fn draw(app: &App, asked: &Asked, moment: &Moment) -> Markup {
     html! {
         div .title-line data-live="title" {
             h1 { (run.workflow_name.as_deref().unwrap_or("Run")) " " span .id title=(run.id) { (show::short_id(run.id.as_str())) } }
-            (show::run_status(run, moment.at.is_some(), moment.asks.is_some()))
+            (show::run_status(run, moment.signs()))
         }
         (slider(asked, moment))
         div data-live="run" {
@@ -312,10 +320,11 @@ fn draw(app: &App, asked: &Asked, moment: &Moment) -> Markup {
                     } }
                 }
                 @if moment.drawn.len() >= DRAWN_MAX { p .quiet { "The last " (count(DRAWN_MAX as u64)) " entries of the feed are drawn." } }
-                (timeline::draw(&moment.iterations, &moment.drawn, run.ended_at, moment.moment, asked.zoom()))
+                a .skip-here href="#feed" { "Skip the timeline" }
+                (timeline::draw(&moment.iterations, &moment.drawn, &moment.entries, run.ended_at, moment.moment, asked.zoom()))
             }
             div .columns {
-                section .panel.wide #feed { (feed_panel(asked, moment)) }
+                section .panel.wide #feed tabindex="-1" { (feed_panel(asked, moment)) }
                 div {
                     section .panel { h2 { "Tokens" } (token_chart::draw(&moment.iterations)) }
                     section .panel { h2 { "Iterations" } (iterations(moment)) }
@@ -336,7 +345,9 @@ fn slider(asked: &Asked, moment: &Moment) -> Markup {
             label for="at" { "As of position" }
             input type="range" name="at" min=(moment.first) max=(moment.head) value=(at) step="1" aria-label="As of position";
             input #at type="number" value=(at) min=(moment.first) max=(moment.head) inputmode="numeric" disabled[false] data-number;
-            input type="hidden" name="zoom" value=(asked.zoom());
+            @for (name, value) in [("zoom", asked.zoom().to_string()), ("q", asked.q.clone()), ("show", asked.show.clone())] {
+                input type="hidden" name=(name) value=(value);
+            }
             button { "Show" }
             @if at > moment.first { a rel="prev" href=(step(Position(at.0 - 1))) title="One event back" { "←" } }
             @if at < moment.head { a rel="next" href=(step(at.next())) title="One event on" { "→" } }
@@ -364,7 +375,7 @@ fn summary(moment: &Moment) -> Markup {
             dt { "harness" } dd { (run.harness.as_deref().unwrap_or("–")) }
             dt { "session" } dd {
                 a href=(show::address("/", &[("session", Some(run.session_id.as_str()))])) { (run.session_id) }
-                span .quiet { ", " (count(moment.session_events)) " events" }
+                span .quiet { ", " (count(moment.session.as_ref().map_or(0, |session| session.events))) " events" }
             }
             @if !waits.0.is_empty() { dt { @if run.status == RunStatus::Running { "waits for" } @else { "because" } } dd { (waits) } }
             @if let Some(deadline) = run.deadline_at { dt { "deadline" } dd { (show::time(deadline, None)) } }
@@ -373,7 +384,7 @@ fn summary(moment: &Moment) -> Markup {
                 a href=(moment.address_of(&origin.id)) { (show::short_id(origin.id.as_str())) } " "
             } @if let Some(at) = run.forked_at { span .quiet { "at " (at) } } } }
             @if !moment.sub_runs.is_empty() { dt { "sub-runs" } dd { @for sub in &moment.sub_runs {
-                a href=(moment.address_of(&sub.id)) { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, moment.at.is_some(), false)) " "
+                a href=(moment.address_of(&sub.id)) { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, Signs { is_past: moment.at.is_some(), ..Signs::default() })) " "
             } } }
         }
     }

@@ -12,10 +12,12 @@ use serde::Deserialize;
 
 use crate::failure::Failure;
 use crate::ledger::Opened;
+use crate::pages::decision::can_be_decided;
+use crate::pages::event::position_of;
 use crate::pages::given;
-use crate::pages::permissions::{call, can_be_decided};
+use crate::pages::permissions::call;
 use crate::server::App;
-use crate::show;
+use crate::show::{self, Signs};
 
 /// Runs on a page.
 const PAGE: usize = 100;
@@ -29,7 +31,7 @@ pub(crate) struct Asked {
     session: String,
     q: String,
     tree: Option<String>,
-    before: Option<u64>,
+    before: String,
 }
 
 /// A run in the list, and how deep it stands under others.
@@ -39,6 +41,8 @@ struct Row {
     is_fork: bool,
     /// What it asks, and nobody has answered.
     asks: Option<PermissionRequest>,
+    /// When its session last told something, where it runs.
+    last_at: Option<TimestampMs>,
 }
 
 /// Questions that are looked through for those of the runs on a page.
@@ -66,25 +70,24 @@ pub(crate) async fn serve(State(app): State<Arc<App>>, Query(asked): Query<Asked
 
 fn rows(opened: &Opened, filter: &RunFilter, is_tree: bool) -> Result<Vec<Row>, Failure> {
     let mut questions = questions(&opened.queries, None, show::now())?;
-    let mut row = |run: Run, depth, is_fork| Row { asks: questions.remove(&run.id), run, depth, is_fork };
+    let mut row = |run: Run, depth, is_fork| -> Result<Row, Failure> {
+        let session = match run.status {
+            RunStatus::Running => opened.queries.session(&run.session_id)?,
+            _ => None,
+        };
+        let last_at = session.map(|session| session.last_at);
+        Ok(Row { asks: questions.remove(&run.id), run, depth, is_fork, last_at })
+    };
     if is_tree {
-        let nodes = opened.queries.run_tree(filter)?;
-        return Ok(nodes
-            .into_iter()
-            .map(|node| {
-                let (depth, is_fork) = (node.depth, node.is_fork());
-                row(node.run, depth, is_fork)
-            })
-            .collect());
+        let nodes = opened.queries.run_tree(filter)?.into_iter();
+        return nodes.map(|node| row(node.run.clone(), node.depth, node.is_fork())).collect();
     }
-    let runs = opened.queries.runs(filter)?;
-    Ok(runs
-        .into_iter()
-        .map(|run| {
-            let is_fork = run.forked_from.is_some();
-            row(run, 0, is_fork)
-        })
-        .collect())
+    let runs = opened.queries.runs(filter)?.into_iter();
+    runs.map(|run| {
+        let is_fork = run.forked_from.is_some();
+        row(run, 0, is_fork)
+    })
+    .collect()
 }
 
 impl Asked {
@@ -110,7 +113,7 @@ impl Asked {
             status,
             workflow: given(&self.workflow)?,
             text: given(&self.q)?,
-            before: self.before.map(Position),
+            before: given(&self.before)?.map(|text| position_of(&text)).transpose()?,
             limit: Some(PAGE),
         })
     }
@@ -171,7 +174,8 @@ impl Asked {
                     } }
                     tbody { @for row in rows { (draw_row(row, now)) } }
                 } }
-                @if rows.len() >= PAGE && !self.is_tree() && let Some(last) = rows.last() {
+                @let tops = rows.iter().filter(|row| row.depth == 0);
+                @if tops.clone().count() >= PAGE && let Some(last) = tops.last() {
                     nav .pages { a rel="next" href=(self.address(Some(last.run.first_position))) { "Older runs" } }
                 }
             }
@@ -179,15 +183,17 @@ impl Asked {
     }
 }
 
-fn draw_row(Row { run, depth, is_fork, asks }: &Row, now: TimestampMs) -> Markup {
+fn draw_row(Row { run, depth, is_fork, asks, last_at }: &Row, now: TimestampMs) -> Markup {
     let ended_at = run.ended_at.unwrap_or(now);
+    let silent_ms = last_at.map(|last_at| now.0.saturating_sub(last_at.0));
+    let signs = Signs { asks: asks.is_some(), silent_ms, ..Signs::default() };
     html! {
         tr data-depth=[(*depth > 0).then(|| (*depth).min(6))] {
             th scope="row" {
                 a .id href={ "/runs/" (show::encoded(run.id.as_str())) } title=(run.id) { (show::short_id(run.id.as_str())) }
                 @if *is_fork { span .quiet { " fork" } }
             }
-            td { (show::run_status(run, false, asks.is_some())) @if run.status == RunStatus::Running && run.state != RunState::Running { span .quiet { " " (run.state) } } }
+            td { (show::run_status(run, signs)) @if run.status == RunStatus::Running && run.state != RunState::Running { span .quiet { " " (run.state) } } }
             td { (run.workflow_name.as_deref().unwrap_or("–")) }
             td .number { (run.iteration) span .quiet { " of " (run.max_iterations) } }
             td { (show::age(run.started_at, now)) }

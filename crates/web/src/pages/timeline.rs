@@ -3,7 +3,7 @@
 //!
 //! It is drawn of feed entries alone, so it shows what the feed shows, at whatever position that ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use maud::{Markup, html};
 use runledger_events::words::duration;
@@ -267,10 +267,12 @@ fn spans(iterations: &[Iteration], entries: &[FeedEvent]) -> Vec<Span> {
     spans
 }
 
-/// The picture. `ended_at` is when the run ended; `now` the moment that it is shown as of.
+/// The picture. `shown` are the entries that stand on the page, to which it leads; `ended_at` is when the run ended; `now` the
+/// moment that it is shown as of.
 pub(crate) fn draw(
     iterations: &[Iteration],
     entries: &[FeedEvent],
+    shown: &[FeedEvent],
     ended_at: Option<TimestampMs>,
     now: TimestampMs,
     zoom: u32,
@@ -302,6 +304,11 @@ pub(crate) fn draw(
     let width = NAMES + axis.width() + 66.0;
     let marks = entries.iter().filter(|entry| is_error(entry));
     let px = |value: f64| format!("{value:.1}");
+    let shown: HashSet<u64> = shown.iter().map(|entry| entry.seq).collect();
+    let address = |seq: Option<u64>, position: Position| match seq.filter(|seq| shown.contains(seq)) {
+        Some(seq) => format!("#e{seq}"),
+        None => format!("/events/{position}"),
+    };
     html! {
         div .scroll tabindex="0" { svg .timeline viewBox={ "0 0 " (px(width)) " " (px(top)) } width=(px(width)) height=(px(top)) role="group" aria-label="Timeline" {
             @for (x, ms) in axis.gaps() {
@@ -325,7 +332,7 @@ pub(crate) fn draw(
                 @let wide = (axis.x(span.end.unwrap_or(until).max(span.begin)) - begin).max(3.0);
                 @let y = tops.get(&span.lane).copied().unwrap_or(TOP) + ROW * *row as f64;
                 @let took = span.end.map_or_else(|| "goes on".to_owned(), |end| duration(end - span.begin));
-                a href=(span.seq.map_or_else(|| format!("/events/{}", span.position), |seq| format!("#e{seq}")))
+                a href=(address(span.seq, span.position))
                     class={ "span " (span.lane.name()) " " (span.class) @if span.end.is_none() { " open" } } {
                     title { (span.name) ", " (took) @if span.class == "stalled" { ", never answered" } @if span.class == "unknown" { ", until its turn ended: what it answered was not told" } }
                     rect x=(px(NAMES + begin)) y=(px(y)) width=(px(wide)) height=(px(ROW - 4.0)) rx="2" {}
@@ -335,7 +342,7 @@ pub(crate) fn draw(
                 }
             }
             @for entry in marks {
-                a .error-mark href={ "#e" (entry.seq) } { title { (entry.title) }
+                a .error-mark href=(address(Some(entry.seq), entry.position)) { title { (entry.title) }
                     path d={ "M" (px(NAMES + axis.x(ms(entry.ts)))) " 16l-4 -8h8z" } {}
                 }
             }

@@ -63,10 +63,23 @@ impl Question {
         Metadata { causation_id: Some(first.id.clone()), ..first.metadata.clone() }
     }
 
+    /// The input of the tool, as JSON text; `None` where it was erased.
+    fn tool_input(&self) -> Option<String> {
+        let text = readable(self.first().content.json()?);
+        let data = Fields::parse(&text).ok()?.object("data")?;
+        data.raw("tool_input").map(str::to_owned)
+    }
+
     fn user_questions(&self) -> Vec<UserQuestion> {
-        let text = readable(self.first().content.json().unwrap_or("{}"));
-        let data = Fields::parse(&text).ok().and_then(|fields| fields.object("data"));
-        data.and_then(|data| Some(UserQuestion::of_input(data.raw("tool_input")?))).unwrap_or_default()
+        self.tool_input().map(|input| UserQuestion::of_input(&input)).unwrap_or_default()
+    }
+
+    /// Whether a pattern can be on the call that this is about; it can where the call was erased.
+    fn can_be_fitted(&self, pattern: &ToolPattern) -> bool {
+        match (&self.state.request.tool_name, self.tool_input()) {
+            (Some(tool), Some(input)) => pattern.can_fit(tool, &input),
+            _ => true,
+        }
     }
 }
 
@@ -329,8 +342,12 @@ fn fitting_answers(question: &Question, verdict: &RelayVerdict) -> Result<Option
         }
         match verdict.pattern.as_ref().or(request.pattern.as_ref()) {
             None => return Err(UnfitVerdict::NoPattern),
-            Some(pattern) => {
-                ToolPattern::parse(pattern).map_err(UnfitVerdict::BadPattern)?;
+            Some(text) => {
+                let pattern = ToolPattern::parse(text).map_err(UnfitVerdict::BadPattern)?;
+                if !question.can_be_fitted(&pattern) {
+                    let fitting = request.pattern.clone();
+                    return Err(UnfitVerdict::PatternElsewhere { pattern: text.clone(), fitting });
+                }
             }
         }
     }

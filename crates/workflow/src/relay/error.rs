@@ -174,6 +174,18 @@ pub enum UnfitVerdict {
     /// The pattern is none.
     #[error("it cannot hold for more than this call: {0}")]
     BadPattern(PatternError),
+    /// The pattern is on other calls.
+    #[error("{pattern} is on no part of this call, so it cannot be what the decision is on{}", likely(.fitting.as_deref()))]
+    PatternElsewhere {
+        /// The pattern.
+        pattern: String,
+        /// One that fits the call.
+        fitting: Option<String>,
+    },
+}
+
+fn likely(fitting: Option<&str>) -> String {
+    fitting.map_or_else(String::new, |fitting| format!("; {fitting} is"))
 }
 
 /// Why a question was not ended by its time.

@@ -20,7 +20,7 @@ pub use channel::{Channel, ChannelRequest, StopToken, Stopper};
 pub use command_channel::{CommandChannel, NoCommand};
 pub use coordinator::{RelayCoordinator, RelayError, RelayOutcome, Relayed};
 pub use error::{AskError, DecideError, ExpireError, RelayLogError, UnfitVerdict, WithdrawError};
-pub use questions::UserQuestion;
+pub use questions::{Choice, UserQuestion};
 pub use run_relay::{RunChannels, RunRelay};
 pub use settled::Settled;
 pub use terminal_channel::TerminalChannel;

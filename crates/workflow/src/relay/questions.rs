@@ -14,9 +14,18 @@ pub struct UserQuestion {
     /// A word for it.
     pub header: Option<String>,
     /// What can be chosen.
-    pub options: Vec<String>,
+    pub options: Vec<Choice>,
     /// Whether several may be.
     pub is_multiple: bool,
+}
+
+/// What can be chosen as an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The answer.
+    pub label: String,
+    /// What it means.
+    pub description: Option<String>,
 }
 
 impl UserQuestion {
@@ -30,13 +39,21 @@ impl UserQuestion {
     fn read(json: &str) -> Option<Self> {
         let fields = Fields::parse(json).ok()?;
         let options = fields.list("options").unwrap_or_default();
-        let labels = options.into_iter().filter_map(|json| Fields::parse(json).ok()?.text("label"));
+        let choices = options.into_iter().filter_map(|json| {
+            let fields = Fields::parse(json).ok()?;
+            Some(Choice { label: fields.text("label")?, description: fields.text("description") })
+        });
         Some(Self {
             question: fields.text("question")?,
             header: fields.text("header"),
-            options: labels.collect(),
+            options: choices.collect(),
             is_multiple: fields.bool("multiSelect").unwrap_or(false),
         })
+    }
+
+    /// The answer that several choices come to, or choices and words of one's own.
+    pub fn joined<'a>(choices: impl IntoIterator<Item = &'a str>) -> String {
+        choices.into_iter().collect::<Vec<_>>().join(", ")
     }
 
     fn is_called(&self, name: &str, number: usize) -> bool {
@@ -84,7 +101,8 @@ mod tests {
     #[test]
     fn answers_go_by_text_header_or_number_and_come_under_the_text_in_order() {
         let questions = UserQuestion::of_input(INPUT);
-        assert_eq!(questions[1].options, ["S", "L"]);
+        assert_eq!(questions[1].options.iter().map(|option| option.label.as_str()).collect::<Vec<_>>(), ["S", "L"]);
+        assert_eq!(questions[0].options[0].description.as_deref(), Some("r"));
         assert!(questions[1].is_multiple && !questions[0].is_multiple);
         for pairs in [[("Which sizes?", "S, L"), ("Colour", "Red")], [("2", "S, L"), ("1", "Red")]] {
             let found = answers_in_order(&questions, &answers(&pairs)).unwrap();

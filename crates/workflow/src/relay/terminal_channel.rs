@@ -244,7 +244,7 @@ impl Terminal {
         for question in &questions {
             let mut asked = format!("{}\n", plain(&question.question));
             for (index, option) in question.options.iter().enumerate() {
-                asked.push_str(&format!("  {}. {}\n", index + 1, plain(option)));
+                asked.push_str(&format!("  {}. {}\n", index + 1, plain(&option.label)));
             }
             let keys = if question.is_multiple { "numbers or words: " } else { "number or words: " };
             self.prompt(&asked, keys)?;
@@ -265,11 +265,11 @@ impl Terminal {
 fn chosen(question: &UserQuestion, line: &str) -> String {
     let option = |number: &str| {
         let index = number.trim().parse::<usize>().ok()?.checked_sub(1)?;
-        question.options.get(index).cloned()
+        question.options.get(index).map(|option| option.label.as_str())
     };
     let parts: Vec<&str> = if question.is_multiple { line.split(',').collect() } else { vec![line] };
-    let options: Option<Vec<String>> = parts.into_iter().map(option).collect();
-    options.map_or_else(|| line.to_owned(), |options| options.join(", "))
+    let options: Option<Vec<&str>> = parts.into_iter().map(option).collect();
+    options.map_or_else(|| line.to_owned(), UserQuestion::joined)
 }
 
 /// What is asked, by whom, in which run.
