@@ -143,7 +143,7 @@ fn reach(request: &PermissionRequest, draft: &Draft) -> Markup {
         label { "Holds " select name="scope" {
             @for (value, words) in words { option value=(value) selected[draft.scope == value] { (words) } }
         } }
-        label .pattern { "for calls like " input name="pattern" value=(pattern) size=(pattern.chars().count().clamp(14, 40)) autocomplete="off" spellcheck="false"; }
+        label .pattern { "for calls like " input name="pattern" value=(pattern) size=(pattern.chars().count().clamp(14, 60)) autocomplete="off" spellcheck="false"; }
     }
 }
 

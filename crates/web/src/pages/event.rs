@@ -94,10 +94,10 @@ fn draw(event: &RecordedEvent) -> Markup {
     html! {
         h1 { "Event " (event.position) ": " (event.kind) }
         dl .facts {
-            @for (name, value) in facts { @if let Some(value) = value { dt { (name) } dd { (value) } } }
+            @for (name, value) in facts { @if let Some(value) = value { div { dt { (name) } dd { (value) } } } }
             @if let Some(run) = &run {
-                dt { "run" }
-                dd { a href={ "/runs/" (show::encoded(run.as_str())) "?at=" (event.position) } { (run) } }
+                div { dt { "run" }
+                dd { a href={ "/runs/" (show::encoded(run.as_str())) "?at=" (event.position) } { (run) } } }
             }
         }
         @match &event.content {

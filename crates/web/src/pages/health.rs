@@ -32,10 +32,10 @@ fn draw(app: &App, status: &Status) -> Markup {
         h1 { "Health" }
         div data-live="health" {
             dl .facts {
-                dt { "ledger" } dd { code { (app.ledger.path().display()) } }
-                dt { "log" } dd { code { (status.log_id) } }
-                dt { "head" } dd { (count(status.head.0)) " events in " (count(status.streams)) " streams" }
-                dt { "versions" } dd { "schema " (status.schema_version) ", program " (status.program_version) }
+                div { dt { "ledger" } dd { code { (app.ledger.path().display()) } } }
+                div { dt { "log" } dd { code { (status.log_id) } } }
+                div { dt { "head" } dd { (count(status.head.0)) " events in " (count(status.streams)) " streams" } }
+                div { dt { "versions" } dd { "schema " (status.schema_version) ", program " (status.program_version) } }
             }
             section .panel {
                 h2 { "Read models" }
@@ -61,7 +61,7 @@ fn draw(app: &App, status: &Status) -> Markup {
             }
             section .panel {
                 h2 { "Sizes" }
-                dl .facts { @for (name, size) in sizes { @if let Some(size) = size { dt { (name) } dd { (bytes(size)) } } } }
+                dl .facts { @for (name, size) in sizes { @if let Some(size) = size { div { dt { (name) } dd { (bytes(size)) } } } } }
                 ul { @for LooseMode { path, mode, wanted } in &status.loose_modes {
                     li { code { (path) } " has " (mode) ", others may look into it; " (wanted) " would do" }
                 } }

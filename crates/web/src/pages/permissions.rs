@@ -234,14 +234,14 @@ fn draw(app: &App, context: &RequestContext, draft: &Draft) -> Markup {
         h1 { "Request " (request.position) }
         (card(app, request, draft, now))
         dl .facts {
-            dt { "asked" } dd { (show::time(request.asked_at, None)) }
-            dt { "events" } dd { "request " (place(request.position))
+            div { dt { "asked" } dd { (show::time(request.asked_at, None)) } }
+            div { dt { "events" } dd { "request " (place(request.position))
                 @if let Some(position) = request.event_position { ", call " (place(position)) }
                 @if let Some(position) = request.decided_position { ", decision " (place(position)) }
-            }
-            dt { "request" } dd { code { (request.request_id) } }
-            @if let Some(session) = &request.session_id { dt { "session" } dd { (session) } }
-            @if request.late_decisions > 0 { dt { "too late" } dd { (request.late_decisions) " decisions" } }
+            } }
+            div { dt { "request" } dd { code { (request.request_id) } } }
+            @if let Some(session) = &request.session_id { div { dt { "session" } dd { (session) } } }
+            @if request.late_decisions > 0 { div { dt { "too late" } dd { (request.late_decisions) " decisions" } } }
         }
         section .panel {
             h2 { "Asked before in this run" span .quiet { " " (before_count) } }

@@ -368,24 +368,24 @@ fn summary(moment: &Moment) -> Markup {
     let waits = runs::waits_for(run, moment.asks.as_ref(), moment.moment);
     html! {
         dl .facts {
-            dt { "iteration" } dd { (run.iteration) " of " (run.max_iterations) @if run.retries > 0 { ", " (run.retries) " retries" } }
-            dt { "started" } dd { (show::time(run.started_at, None)) }
-            dt { @if run.ended_at.is_some() { "took" } @else { "has taken" } } dd { (duration(ended.0.saturating_sub(run.started_at.0))) }
-            dt { "tokens" } dd { (show::tokens(&run.tokens)) }
-            dt { "harness" } dd { (run.harness.as_deref().unwrap_or("–")) }
-            dt { "session" } dd {
+            div { dt { "iteration" } dd { (run.iteration) " of " (run.max_iterations) @if run.retries > 0 { ", " (run.retries) " retries" } } }
+            div { dt { "started" } dd { (show::time(run.started_at, None)) } }
+            div { dt { @if run.ended_at.is_some() { "took" } @else { "has taken" } } dd { (duration(ended.0.saturating_sub(run.started_at.0))) } }
+            div { dt { "tokens" } dd { (show::tokens(&run.tokens)) } }
+            div { dt { "harness" } dd { (run.harness.as_deref().unwrap_or("–")) } }
+            div { dt { "session" } dd {
                 a href=(show::address("/", &[("session", Some(run.session_id.as_str()))])) { (run.session_id) }
                 span .quiet { ", " (count(moment.session.as_ref().map_or(0, |session| session.events))) " events" }
-            }
-            @if !waits.0.is_empty() { dt { @if run.status == RunStatus::Running { "waits for" } @else { "because" } } dd { (waits) } }
-            @if let Some(deadline) = run.deadline_at { dt { "deadline" } dd { (show::time(deadline, None)) } }
-            @if let Some(parent) = &run.parent_run_id { dt { "part of" } dd { a href=(moment.address_of(parent)) { (show::short_id(parent.as_str())) } } }
-            @if !moment.lineage.is_empty() { dt { "forked off" } dd { @for origin in &moment.lineage {
+            } }
+            @if !waits.0.is_empty() { div { dt { @if run.status == RunStatus::Running { "waits for" } @else { "because" } } dd { (waits) } } }
+            @if let Some(deadline) = run.deadline_at { div { dt { "deadline" } dd { (show::time(deadline, None)) } } }
+            @if let Some(parent) = &run.parent_run_id { div { dt { "part of" } dd { a href=(moment.address_of(parent)) { (show::short_id(parent.as_str())) } } } }
+            @if !moment.lineage.is_empty() { div { dt { "forked off" } dd { @for origin in &moment.lineage {
                 a href=(moment.address_of(&origin.id)) { (show::short_id(origin.id.as_str())) } " "
-            } @if let Some(at) = run.forked_at { span .quiet { "at " (at) } } } }
-            @if !moment.sub_runs.is_empty() { dt { "sub-runs" } dd { @for sub in &moment.sub_runs {
+            } @if let Some(at) = run.forked_at { span .quiet { "at " (at) } } } } }
+            @if !moment.sub_runs.is_empty() { div { dt { "sub-runs" } dd { @for sub in &moment.sub_runs {
                 a href=(moment.address_of(&sub.id)) { (sub.workflow_name.as_deref().unwrap_or("run")) } " " (show::run_status(sub, Signs { is_past: moment.at.is_some(), ..Signs::default() })) " "
-            } } }
+            } } } }
         }
     }
 }

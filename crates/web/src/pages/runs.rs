@@ -194,11 +194,11 @@ fn draw_row(Row { run, depth, is_fork, asks, last_at }: &Row, now: TimestampMs) 
                 @if *is_fork { span .quiet { " fork" } }
             }
             td { (show::run_status(run, signs)) @if run.status == RunStatus::Running && run.state != RunState::Running { span .quiet { " " (run.state) } } }
-            td { (run.workflow_name.as_deref().unwrap_or("–")) }
-            td .number { (run.iteration) span .quiet { " of " (run.max_iterations) } }
+            td { @match &run.workflow_name { Some(name) => { (name) } None => { span .quiet title="No workflow; its session" { (words::short(run.session_id.as_str(), 20)) } } } }
+            td .number data-label="iteration" { (run.iteration) span .quiet { " of " (run.max_iterations) } }
             td { (show::age(run.started_at, now)) }
-            td .number { (duration(ended_at.0.saturating_sub(run.started_at.0))) }
-            td .number { (show::tokens(&run.tokens)) }
+            td .number data-label="took" { (duration(ended_at.0.saturating_sub(run.started_at.0))) }
+            td .number.none[run.tokens.total.is_none()] data-label="tokens" { (show::tokens(&run.tokens)) }
             td .words { (waits_for(run, asks.as_ref(), now)) }
         }
     }

@@ -301,7 +301,7 @@ pub(crate) fn draw(
         }
     }
     // The last moment is named behind its line.
-    let width = NAMES + axis.width() + 66.0;
+    let width = NAMES + axis.width() + 92.0;
     let marks = entries.iter().filter(|entry| is_error(entry));
     let px = |value: f64| format!("{value:.1}");
     let shown: HashSet<u64> = shown.iter().map(|entry| entry.seq).collect();
