@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use rusqlite::backup::Backup;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
@@ -70,6 +71,9 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, ProjectionError> 
     Ok(connection)
 }
 
+/// Pages of a file in memory that are copied at once: all of them, since nobody writes to it.
+const PAGES_AT_ONCE: std::ffi::c_int = std::ffi::c_int::MAX;
+
 /// Where a file in memory is, in words.
 pub(crate) const IN_MEMORY: &str = ":memory:";
 
@@ -81,6 +85,17 @@ pub(crate) fn open_in_memory() -> Result<Connection, ProjectionError> {
     connection.set_prepared_statement_cache_capacity(64);
     sqlite::migrate(path, &mut connection, &MIGRATIONS, NEWEST)?;
     Ok(connection)
+}
+
+/// A new connection in memory with all that another one has.
+pub(crate) fn copy_in_memory(connection: &Connection) -> Result<Connection, ProjectionError> {
+    let storage = |source: rusqlite::Error| StorageError::sqlite(Path::new(IN_MEMORY), "copying read models", &source);
+    let mut copy = Connection::open_in_memory().map_err(storage)?;
+    copy.set_prepared_statement_cache_capacity(64);
+    Backup::new(connection, &mut copy)
+        .and_then(|backup| backup.run_to_completion(PAGES_AT_ONCE, Duration::ZERO, None))
+        .map_err(storage)?;
+    Ok(copy)
 }
 
 /// Waits for a lock in steps of a millisecond: SQLite's own steps grow to 100 ms, which would starve the live projector

@@ -14,6 +14,7 @@ use runledger_projections::{
     AsOf, FeedEvent, FeedFilter, FeedPage, ParkedStream, ProjectionError, Projections, Queries, RequestFilter,
     RunFilter, RunMatch, run_at,
 };
+use runledger_store::LogReader;
 use runledger_testkit::{TempLedger, shared};
 use serde_json::{Value, json};
 use support::{NAMES, Random, Story, Told, caught_up, queries, sqlite_of_log, start, tell};
@@ -108,6 +109,28 @@ fn assert_was(ledger: &TempLedger, session: &SessionId, position: Position, then
             for (question, then) in then.as_object().unwrap() {
                 assert_eq!(&now[question], then, "{question} of {session} at {position}");
             }
+        }
+    }
+}
+
+/// Compares what one goes on to, from wherever the last look was, with a fold from the beginning.
+fn assert_goes_on(reader: &LogReader, session: &SessionId, positions: impl Iterator<Item = Position>) {
+    let mut past: Option<AsOf> = None;
+    for position in positions {
+        let whole = AsOf::fold(reader, session, position).unwrap();
+        past = match past {
+            None => whole.clone(),
+            Some(past) => past.forward(reader, position).unwrap(),
+        };
+        assert_eq!(past.is_some(), whole.is_some());
+        if let (Some(past), Some(whole)) = (&past, &whole) {
+            assert_eq!((past.position(), past.events()), (whole.position(), whole.events()));
+            let (past, whole) = (past.queries(), whole.queries());
+            assert_eq!(answers(past, session), answers(whole, session), "{session} at {position}");
+            assert_eq!(
+                (past.parked().unwrap(), past.status().unwrap()),
+                (whole.parked().unwrap(), whole.status().unwrap())
+            );
         }
     }
 }
@@ -233,6 +256,74 @@ proptest! {
         let looks: Vec<u64> = (0..12).map(|_| 1 + random.below(told.len() as u64)).collect();
         assert_past_is_what_was_answered(&ledger, &told, |position| looks.contains(&position.0));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 6,
+        failure_persistence: None,
+        rng_algorithm: RngAlgorithm::ChaCha,
+        rng_seed: RngSeed::Fixed(12),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn going_on_from_a_past_gives_what_a_fold_from_the_beginning_gives(
+        seed in any::<u64>(),
+        is_damaged in any::<bool>(),
+        steps in prop::collection::vec(0_u64..25, 12),
+    ) {
+        let ledger = TempLedger::new();
+        let told = apart(ledger.log.log_id().as_str(), 160, seed);
+        tell(&ledger.log, &told);
+        if is_damaged {
+            for position in [40, 90, 91] {
+                put(&ledger, "facts", position, OF_TOMORROW);
+            }
+        }
+        let reader = ledger.log.reader().unwrap();
+        for session in ["s0", "s1", "s2"].map(session_id) {
+            let positions = steps.iter().scan(0, |at, step| {
+                *at += step;
+                Some(Position(*at))
+            });
+            assert_goes_on(&reader, &session, positions);
+        }
+    }
+}
+
+#[test]
+fn a_past_goes_on_event_by_event() {
+    let ledger = TempLedger::new();
+    let told = apart(ledger.log.log_id().as_str(), 60, 7);
+    tell(&ledger.log, &told);
+    let reader = ledger.log.reader().unwrap();
+    assert_goes_on(&reader, &session_id("s1"), (1..=told.len() as u64).map(Position));
+}
+
+#[test]
+fn a_past_does_not_go_back_nor_over_an_erasure_nor_on_in_another_log() {
+    // Given
+    let ledger = TempLedger::new();
+    let mut story = Story::default();
+    let mut prompt = || story.harness("s", Some("a"), None, 5);
+    tell(&ledger.log, &[prompt(), prompt(), prompt()]);
+    let other = TempLedger::new();
+    tell(&other.log, &[prompt(), prompt(), prompt()]);
+    let (reader, session) = (ledger.log.reader().unwrap(), session_id("s"));
+    let past = AsOf::fold(&reader, &session, Position(2)).unwrap().unwrap();
+    // When, then
+    assert!(past.forward(&reader, Position(1)).unwrap().is_none());
+    assert!(past.forward(&other.log.reader().unwrap(), Position(3)).unwrap().is_none());
+    assert_eq!(past.forward(&reader, Position(3)).unwrap().unwrap().position(), Position(3));
+    let erase = runledger_store::Erase::Sessions(vec![session.clone()]);
+    ledger.log.redact(&erase, "asked for", "dev@host").unwrap();
+    assert!(
+        past.forward(&reader, Position(3)).unwrap().is_none() && past.forward(&reader, Position(2)).unwrap().is_none()
+    );
+    let anew = AsOf::fold(&reader, &session, Position(2)).unwrap().unwrap();
+    assert_eq!((past.erased(), anew.erased()), (None, reader.last_redaction().unwrap()));
+    assert!(anew.forward(&reader, Position(3)).unwrap().is_some());
 }
 
 #[test]
@@ -366,6 +457,7 @@ fn an_event_that_cannot_be_read_parks_its_stream_as_in_the_read_models_of_the_le
         assert_eq!(told, queries(&ledger.path).parked().unwrap());
         assert!(told.iter().any(|parked| parked.projection == "feed_events" && parked.position == damaged), "{told:?}");
         assert_eq!(answers(as_of.queries(), &session), answers(&queries(&ledger.path), &session), "{column}");
+        assert_goes_on(&reader, &session, (1..=head.0).map(Position));
         // And before it everything can be read
         let before = AsOf::fold(&reader, &session, Position(damaged.0 - 1)).unwrap().unwrap();
         assert_eq!(before.queries().parked().unwrap(), []);
