@@ -4,7 +4,6 @@
 //! that was replaced is another ledger: what was opened before is not asked again.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +17,7 @@ use runledger_workflow::Commands;
 use tokio::sync::Semaphore;
 
 use crate::failure::Failure;
+use crate::pasts::{self, Pasts};
 
 /// Questions that are answered at once; the pool of queries has as many connections.
 const ASKED_MAX: usize = 8;
@@ -25,8 +25,6 @@ const ASKED_MAX: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Readers that are kept for the next question.
 const READERS_KEPT: usize = ASKED_MAX;
-/// Pasts that are kept: a page is asked for again when it is searched or zoomed.
-const PASTS_KEPT: usize = 3;
 
 /// The ledger.
 pub(crate) struct Ledger {
@@ -41,16 +39,10 @@ pub(crate) struct Opened {
     path: PathBuf,
     pub(crate) queries: Queries,
     readers: Mutex<Vec<LogReader>>,
-    pasts: Mutex<VecDeque<Past>>,
+    pasts: Mutex<Pasts>,
     /// Held while a session is folded: one at a time.
     folding: Mutex<()>,
     log: Option<Arc<EventLog>>,
-}
-
-/// A session as it was at a position, and the last erasure that it knows of.
-struct Past {
-    as_of: AsOf,
-    erased: Option<Position>,
 }
 
 /// Whoever asks; once it is gone, so is who waits for the answer.
@@ -165,37 +157,38 @@ impl Opened {
         answer
     }
 
-    /// A session as it was at a position; `None` when it had not begun. Those that were asked for last are kept, as long as
-    /// nothing was erased since.
+    /// A session as it was at a position; `None` when it had not begun. Goes on from the nearest past before it that is kept,
+    /// as long as nothing was erased since, and keeps where it comes by.
     pub(crate) fn past(&self, reader: &LogReader, session: &SessionId, at: Position) -> Result<Option<AsOf>, Failure> {
-        let erased = reader.last_redaction()?;
+        let (at, erased) = (at.min(reader.head()?.position), reader.last_redaction()?);
         let lock = || self.pasts.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = || {
-            let is_it =
-                |past: &&Past| past.erased == erased && past.as_of.position() == at && past.as_of.session() == session;
-            lock().iter().find(is_it).map(|past| past.as_of.clone())
+        let nearest = || {
+            let mut pasts = lock();
+            pasts.forget_erased(erased);
+            pasts.nearest(session, at)
         };
-        if let Some(found) = kept() {
+        if let Some(found) = nearest().filter(|past| past.position() == at) {
             return Ok(Some(found));
         }
         let _one = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody may have asked for the same meanwhile.
-        if let Some(found) = kept() {
-            return Ok(Some(found));
+        // Somebody may have asked for the same meanwhile, or for what is nearer.
+        let mut found = nearest();
+        while found.as_ref().is_none_or(|past| past.position() < at) {
+            // A slider that is drawn asks for many positions, of which the last one counts.
+            if is_given_up() {
+                let next = "ask again";
+                return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "nobody waits for this any more", next));
+            }
+            let step = pasts::step(found.as_ref());
+            let later = found.map(|past| past.forward_some(reader, at, step)).transpose()?.flatten();
+            let Some(next) = later.map_or_else(|| AsOf::fold_some(reader, session, at, step), |past| Ok(Some(past)))?
+            else {
+                return Ok(None);
+            };
+            lock().keep(&next);
+            found = Some(next);
         }
-        // A slider that is drawn asks for many positions, of which the last one counts.
-        if is_given_up() {
-            let next = "ask again";
-            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "nobody waits for this any more", next));
-        }
-        let Some(as_of) = AsOf::fold(reader, session, at)? else {
-            return Ok(None);
-        };
-        let mut pasts = lock();
-        pasts.retain(|past| past.erased == erased);
-        pasts.truncate(PASTS_KEPT - 1);
-        pasts.push_front(Past { as_of: as_of.clone(), erased });
-        Ok(Some(as_of))
+        Ok(found)
     }
 
     /// The write half, where there is one.

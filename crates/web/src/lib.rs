@@ -26,6 +26,7 @@ mod listener;
 mod metrics;
 pub mod objects;
 mod pages;
+mod pasts;
 mod server;
 mod show;
 mod stream;
