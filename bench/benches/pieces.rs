@@ -11,9 +11,7 @@ use runledger_events::{
     TimestampMs, chain, commitment, event_digest,
 };
 use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RunFilter, Target, registered};
-use runledger_store::{
-    EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, StreamAppend, SyncMode,
-};
+use runledger_store::{EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, SqliteLog, StreamAppend, SyncMode};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -90,7 +88,7 @@ fn folder() -> TempDir {
 fn append(bencher: Bencher, batch: u64, sync: SyncMode) {
     let folder = folder();
     let options = OpenOptions { sync, ..OpenOptions::default() };
-    let log = EventLog::open_with(folder.path().join("ledger.db"), &options).expect("a log");
+    let log = SqliteLog::open_with(folder.path().join("ledger.db"), &options).expect("a log");
     let (stream, metadata) = events::session(1).expect("a session");
     let mut numbers = 0..;
     let next = || {

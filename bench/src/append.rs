@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 use runledger_events::{Codec, Digest, EventId, StreamVersion, TimestampMs, chain, commitment, event_digest};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, OpenOptions, StreamAppend};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, OpenOptions, SqliteLog, StreamAppend};
 
 use crate::Context;
 use crate::events::{event, session};
@@ -70,7 +70,7 @@ pub(crate) fn append(
     count: u64,
     batch: u64,
 ) -> anyhow::Result<Appended> {
-    let log = EventLog::open_with(path, options)?;
+    let log = SqliteLog::open_with(path, options)?;
     let each = count / writers;
     let barrier = Barrier::new(usize::try_from(writers)? + 1);
     let (seconds, latencies) = std::thread::scope(|scope| {
@@ -105,7 +105,7 @@ fn prepare(writer: u64, count: u64) -> anyhow::Result<Vec<runledger_events::Runt
 
 /// The call as a user makes it, encoding included; gives the microseconds of each.
 fn write(
-    log: &EventLog,
+    log: &dyn EventLog,
     writer: u64,
     events: Vec<runledger_events::RuntimeEvent>,
     batch: u64,

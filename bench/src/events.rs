@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use runledger_events::{Metadata, RequestStatus, RunId, RuntimeEvent, SessionId, StreamName};
 use runledger_projections::{Queries, RequestFilter};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog, StreamAppend};
 
 /// Ledger sessions of a log.
 const SESSIONS: u64 = 50;
@@ -135,7 +135,7 @@ fn workflow(number: u64, session: u64) -> anyhow::Result<StreamAppend> {
 }
 
 /// A question that nobody answers.
-fn question(log: &EventLog, number: usize) -> anyhow::Result<StreamAppend> {
+fn question(log: &dyn EventLog, number: usize) -> anyhow::Result<StreamAppend> {
     let json = format!(
         r#"{{"id":"ask-{number}","timestamp":1760000000000,"kind":"relay.request","data":{{"request_id":"pending-{number}","log_id":"{}","event_id":"e-{number}","question":"permission","tool_name":"Bash","tool_use_id":"pending-{number}","fingerprint":"f","pattern":"Bash(git push)","mode":"defer","on_timeout":"deny","tool_input":{{"command":"git push"}},"cwd":"/home/dev/work/runledger"}}}}"#,
         log.log_id()
@@ -159,14 +159,14 @@ pub(crate) fn context_of_pending(queries: &Queries) -> anyhow::Result<()> {
 }
 
 /// A ledger with a log of this many events of all sorts, of fifty sessions.
-pub(crate) fn make_log(path: &Path, count: u64) -> anyhow::Result<Arc<EventLog>> {
+pub(crate) fn make_log(path: &Path, count: u64) -> anyhow::Result<Arc<dyn EventLog>> {
     make_log_of(path, count, SESSIONS)
 }
 
 /// The same, of so many sessions.
-pub(crate) fn make_log_of(path: &Path, count: u64, sessions: u64) -> anyhow::Result<Arc<EventLog>> {
-    let log = Arc::new(EventLog::open(path)?);
-    log.append_all((0..PENDING).map(|number| question(&log, number)).collect::<anyhow::Result<_>>()?)?;
+pub(crate) fn make_log_of(path: &Path, count: u64, sessions: u64) -> anyhow::Result<Arc<dyn EventLog>> {
+    let log = Arc::new(SqliteLog::open(path)?);
+    log.append_all((0..PENDING).map(|number| question(&*log, number)).collect::<anyhow::Result<_>>()?)?;
     let mut number = PENDING as u64;
     while number < count {
         let end = (number + BATCH).min(count);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use runledger_events::{Position, RuntimeEvent};
 use runledger_projections::{Projections, Projector};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, OpenOptions, StreamAppend, SyncMode};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, OpenOptions, SqliteLog, StreamAppend, SyncMode};
 
 use crate::Context;
 use crate::events::{event, session};
@@ -92,7 +92,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
 /// Appends so many events to a new ledger, at the fast pace.
 pub(crate) fn at_rate(dir: &Path, sync: SyncMode, count: u64, models: Models) -> anyhow::Result<Followed> {
     let folder = tempfile::tempdir_in(dir)?;
-    let log = EventLog::open_with(folder.path().join("ledger.db"), &OpenOptions { sync, ..OpenOptions::default() })?;
+    let log = SqliteLog::open_with(folder.path().join("ledger.db"), &OpenOptions { sync, ..OpenOptions::default() })?;
     let prepared: Vec<_> = (0..count).map(event).collect::<anyhow::Result<_>>()?;
     follow(&log, prepared.into_iter().map(Ok), Pace::FAST, models)
 }
@@ -102,7 +102,7 @@ type Acknowledged = Mutex<VecDeque<(Position, Instant)>>;
 
 /// Appends the events at a pace to one session, while the read models follow and somebody looks at how far they are.
 pub(crate) fn follow(
-    log: &EventLog,
+    log: &dyn EventLog,
     events: impl Iterator<Item = anyhow::Result<RuntimeEvent>>,
     pace: Pace,
     models: Models,

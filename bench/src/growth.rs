@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use runledger_events::SessionId;
 use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RunFilter, projections_path};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog, StreamAppend};
 
 use crate::Context;
 use crate::events::{self, checkpoint, event, make_log, session};
@@ -91,7 +91,7 @@ fn measure(context: &Context, ledger: &mut Grown, runs: u64) -> anyhow::Result<V
 
     ledger.empty_wal()?;
     let count = context.sizes.grown_lag;
-    let log = EventLog::open(&ledger.path)?;
+    let log = SqliteLog::open(&ledger.path)?;
     let events = (ledger.next..ledger.next + count).map(event);
     let followed = follow(&log, events, Pace::MODEST, Models::All)?;
     ledger.next += count;
@@ -129,7 +129,7 @@ impl Grown {
 
     /// Events a second, each in an append of its own.
     fn append_alone(&mut self, count: u64) -> anyhow::Result<f64> {
-        let log = EventLog::open(&self.path)?;
+        let log = SqliteLog::open(&self.path)?;
         let (stream, metadata) = session(1)?;
         let events: Vec<_> = (self.next..self.next + count).map(event).collect::<anyhow::Result<_>>()?;
         self.next += count;

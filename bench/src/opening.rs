@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use runledger_events::SessionId;
 use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, projections_path};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog, StreamAppend};
 
 use crate::Context;
 use crate::events::{checkpoint, event, make_log_of, mixed, session};
@@ -68,7 +68,7 @@ fn read_side(ledger: &Path) -> anyhow::Result<f64> {
 
 /// Milliseconds until a new event of the session is in every read model, its mapper state taken up for it.
 fn mapper_side(ledger: &Path, number: u64) -> anyhow::Result<f64> {
-    let log = EventLog::open(ledger)?;
+    let log = SqliteLog::open(ledger)?;
     log.append_all(vec![mixed(number, 1)?])?;
     let began = Instant::now();
     let mut projections = Projections::open(ledger)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use runledger_events::RuntimeEvent;
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend, SyncMode};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog, StreamAppend, SyncMode};
 use serde_json::Value;
 
 use crate::Context;
@@ -85,7 +85,7 @@ fn write_events(path: &Path) -> anyhow::Result<()> {
 
 /// A log of the events that the peers rebuild theirs from, in as many streams.
 fn fill(path: &Path, count: u64) -> anyhow::Result<()> {
-    let log = EventLog::open(path)?;
+    let log = SqliteLog::open(path)?;
     let numbers: Vec<u64> = (0..count).collect();
     for (call, numbers) in (0..).zip(numbers.chunks(usize::try_from(FILL_BATCH)?)) {
         let (stream, metadata) = session(call % STREAMS)?;

@@ -26,7 +26,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
     let settings = format!("FULL, {} beside a rebuild of {count} events", Pace::MODEST.words());
     let mut next = FIRST;
     for _ in 0..context.repetitions {
-        let beside = beside_a_rebuild(&log, &mut next)?;
+        let beside = beside_a_rebuild(&*log, &mut next)?;
         let figure = Figure::new("lag beside a rebuild of every read model: p50", "ms", settings.clone());
         table.add(figure, beside.p50_ms, None);
         let figure = Figure::new("lag beside a rebuild of every read model: max", "ms", settings.clone());
@@ -44,7 +44,7 @@ struct Beside {
 }
 
 /// A writer at its pace and a live projector, for as long as the rebuild takes.
-fn beside_a_rebuild(log: &EventLog, next: &mut u64) -> anyhow::Result<Beside> {
+fn beside_a_rebuild(log: &dyn EventLog, next: &mut u64) -> anyhow::Result<Beside> {
     let is_rebuilt = AtomicBool::new(false);
     let (followed, rebuilt) = std::thread::scope(|scope| {
         let rebuild = scope.spawn(|| {

@@ -8,9 +8,7 @@ use runledger_events::{
     EventId, EventKind, Metadata, Position, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion,
 };
 use runledger_projections::{Projections, Queries};
-use runledger_store::{
-    AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, StreamAppend, SyncMode,
-};
+use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, SqliteLog, StreamAppend, SyncMode};
 
 const STEPS_MAX: usize = 32;
 
@@ -164,7 +162,7 @@ impl Model {
 /// The ledger under test, with whatever handles are open.
 struct Ledger<'a> {
     path: &'a Path,
-    log: EventLog,
+    log: SqliteLog,
     reader: LogReader,
     projections: Option<Projections>,
     model: Model,
@@ -199,8 +197,8 @@ pub fn api(bytes: &[u8]) {
 }
 
 /// It need not outlive the power.
-fn open(path: &Path) -> EventLog {
-    EventLog::open_with(path, &OpenOptions { sync: SyncMode::Normal, ..OpenOptions::default() })
+fn open(path: &Path) -> SqliteLog {
+    SqliteLog::open_with(path, &OpenOptions { sync: SyncMode::Normal, ..OpenOptions::default() })
         .expect("a log can be opened")
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runledger_events::{Metadata, RequestId, RuntimeEvent, SessionId, StreamName, StreamVersion};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog, StreamAppend};
 use runledger_workflow::{Commands, RelayVerdict};
 
 const SESSIONS: u64 = 1000;
@@ -79,7 +79,7 @@ const RUN: &str = "measured";
 
 /// A run with twenty rules, whose stream is long and whose last iteration has just begun.
 fn begin_run(ledger: &Path) -> Result<(), Box<dyn Error>> {
-    let log = EventLog::open(ledger)?;
+    let log = SqliteLog::open(ledger)?;
     let stream = StreamName::new(format!("run/{RUN}"))?;
     if log.reader()?.stream_version(&stream)? > StreamVersion::EMPTY {
         return Ok(());
@@ -125,7 +125,7 @@ fn answered_after(ledger: &Path, mut command: Command) -> Result<Duration, Box<d
     { stdin }.write_all(call(&name, &format!("git push {name}")).as_bytes())?;
     let mut line = String::new();
     let mut stdout = BufReader::new(child.stdout.take().ok_or("no standard output")?);
-    let commands = Commands::open(Arc::new(EventLog::open(ledger)?))?;
+    let commands = Commands::open(Arc::new(SqliteLog::open(ledger)?))?;
     let id = RequestId::new(format!("session-0042:{name}"))?;
     while commands.relay_state(&id)?.is_none() {
         std::thread::sleep(Duration::from_millis(1));
@@ -142,7 +142,7 @@ fn answered_after(ledger: &Path, mut command: Command) -> Result<Duration, Box<d
 
 /// The ledger, with as many events in a thousand sessions.
 fn fill(ledger: &Path, events: u64) -> Result<(), Box<dyn Error>> {
-    let log = EventLog::open(ledger)?;
+    let log = SqliteLog::open(ledger)?;
     let mut there = log.reader()?.head()?.position.0;
     while there < events {
         let upto = (there + BATCH).min(events);

@@ -1,11 +1,12 @@
 //! Where the ledger is, and how commands open it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use runledger_events::RunId;
 use runledger_projections::{Iteration, ParkedStream, Projections, Queries, Run, RunMatch};
-use runledger_store::{EventLog, LogReader};
+use runledger_store::{EventLog, LogReader, SqliteLog};
 
 use crate::exit_code::{No, Usage};
 use crate::output::message;
@@ -36,8 +37,13 @@ impl LedgerArg {
     }
 
     /// The log, for writing; made where it is missing. What hooks have spooled is in it.
-    pub(crate) fn open_for_writing(&self) -> anyhow::Result<EventLog> {
-        let log = EventLog::open(self.path()?)?;
+    pub(crate) fn open_for_writing(&self) -> anyhow::Result<Arc<dyn EventLog>> {
+        Ok(Arc::new(self.open_sqlite_for_writing()?))
+    }
+
+    /// The same, for what SQLite alone can do.
+    pub(crate) fn open_sqlite_for_writing(&self) -> anyhow::Result<SqliteLog> {
+        let log = SqliteLog::open(self.path()?)?;
         Spools::of(log.path()).take_in_all(&log);
         Ok(log)
     }

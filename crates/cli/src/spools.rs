@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use runledger_events::content_digest;
-use runledger_store::{EventLog, FileId, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
+use runledger_store::{EventLog, FileId, Spool, SpoolError, SpoolRecord, SqliteLog, TakeError, Taken, take_in};
 
 use crate::output::message;
 
@@ -145,7 +145,7 @@ impl Spools {
     /// was in its place.
     pub(crate) fn take_in(
         &self,
-        log: &EventLog,
+        log: &dyn EventLog,
         patience: Duration,
         until: Option<Instant>,
     ) -> Result<Taken, TakeError> {
@@ -169,7 +169,7 @@ impl Spools {
     }
 
     /// Takes in what waits, into a log that a command has opened for writing.
-    pub(crate) fn take_in_all(&self, log: &EventLog) {
+    pub(crate) fn take_in_all(&self, log: &dyn EventLog) {
         if self.is_empty() {
             return;
         }
@@ -187,7 +187,7 @@ impl Spools {
         if !self.ledger.exists() && self.has_remains() {
             return self.tell_waiting(&"the ledger is gone from its place");
         }
-        match EventLog::open(&self.ledger) {
+        match SqliteLog::open(&self.ledger) {
             Ok(log) => self.take_in_all(&log),
             Err(error) => self.tell_waiting(&error),
         }

@@ -4,7 +4,7 @@
 mod support;
 
 use runledger_events::{Metadata, RunId, RuntimeEvent, StreamName};
-use runledger_store::{ExpectedVersion, NewEvent};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent};
 use support::{Room, run, run_with_input};
 
 /// Noon of 2025-06-01, in milliseconds.

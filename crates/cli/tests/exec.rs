@@ -9,7 +9,7 @@ use runledger_events::{
     EventId, KindFacts, Owner, Position, RunId, RunState, RunStatus, StreamName, StreamVersion, TimestampMs,
     WorkflowTransition, event_json,
 };
-use runledger_store::{LogReader, Read};
+use runledger_store::{EventLog, LogReader, Read};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{

@@ -31,7 +31,7 @@ fn decision(id: &str) -> Value {
 }
 
 /// Appends past the program, as its hooks and `allow` do.
-fn put(log: &EventLog, stream: &str, event: &Value) {
+fn put(log: &dyn EventLog, stream: &str, event: &Value) {
     let metadata =
         Metadata { session_id: "s1".parse().ok(), adapter_session_id: "s1".parse().ok(), ..Metadata::default() };
     let event = NewEvent::new(RuntimeEvent::from_json(event.to_string().as_str()).unwrap(), metadata).unwrap();

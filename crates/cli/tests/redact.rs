@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use runledger_events::{Metadata, RunId, RuntimeEvent, StreamName};
-use runledger_store::{ExpectedVersion, NewEvent};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent};
 use support::{Room, run, run_with_input, text};
 
 /// Words that stand in the session `s1` alone, in a prompt, a call, its result, a message that streams, and a request.

@@ -8,7 +8,7 @@ use runledger_store::{EventLog, ExpectedVersion, NewEvent};
 use serde_json::{Value, json};
 use support::{Normalizer, Room, text};
 
-fn put(log: &EventLog, stream: &str, (session, run): (&str, Option<&str>), event: &Value) {
+fn put(log: &dyn EventLog, stream: &str, (session, run): (&str, Option<&str>), event: &Value) {
     let metadata = Metadata {
         session_id: session.parse().ok(),
         adapter_session_id: "a".parse().ok(),

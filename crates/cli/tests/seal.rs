@@ -6,7 +6,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use runledger_events::{Metadata, RuntimeEvent, StreamName};
-use runledger_store::{EventLog, ExpectedVersion, LogReader, NewEvent};
+use runledger_store::{EventLog, ExpectedVersion, LogReader, NewEvent, SqliteLog};
 use support::{Ran, Room, run, run_with_input};
 
 fn ingest(room: &Room, numbers: std::ops::RangeInclusive<u64>) {
@@ -50,14 +50,14 @@ impl Sealed {
         let ledger = self.room.ledger();
         let log_id = LogReader::open(&ledger).unwrap().log_id().to_string();
         let forged = ledger.with_file_name("forged.db");
-        drop(EventLog::open(&forged).unwrap());
+        drop(SqliteLog::open(&forged).unwrap());
         let sqlite = rusqlite::Connection::open(&forged).unwrap();
         sqlite.execute_batch("DROP TRIGGER ledger_never_changed").unwrap();
         sqlite.execute("UPDATE ledger SET log_id = ?1", [&log_id]).unwrap();
         let (_, trigger) = triggers().into_iter().find(|(name, _)| name == "ledger_never_changed").unwrap();
         sqlite.execute_batch(&trigger).unwrap();
         drop(sqlite);
-        let log = EventLog::open(&forged).unwrap();
+        let log = SqliteLog::open(&forged).unwrap();
         for number in 1..=9 {
             let json = format!(
                 r#"{{"id":"e{number}","timestamp":{number},"kind":"user.prompt","data":{{"prompt":"deny {number}"}}}}"#

@@ -8,10 +8,10 @@
 //!
 //! ```no_run
 //! use runledger_import::{OldDatabase, take_over};
-//! use runledger_store::EventLog;
+//! use runledger_store::SqliteLog;
 //!
 //! let old = OldDatabase::read("session.db")?;
-//! let taken = take_over(&EventLog::open("ledger.db")?, &old)?;
+//! let taken = take_over(&SqliteLog::open("ledger.db")?, &old)?;
 //! println!("{} events of session {}", taken.appended, taken.session_id);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -41,7 +41,7 @@ pub struct TakenOver {
 /// importing again is safe.
 ///
 /// Source: docs/decisions/0012-import.md
-pub fn take_over(log: &EventLog, database: &OldDatabase) -> Result<TakenOver, ImportError> {
+pub fn take_over(log: &dyn EventLog, database: &OldDatabase) -> Result<TakenOver, ImportError> {
     let reader = log.reader()?;
     let named = |id: String| {
         SessionId::new(id).map_err(|error| ImportError::Row {
@@ -83,7 +83,7 @@ fn is_taken(reader: &LogReader, session: &SessionId, database: &OldDatabase) -> 
 }
 
 fn append(
-    log: &EventLog,
+    log: &dyn EventLog,
     reader: &LogReader,
     database: &OldDatabase,
     session: &SessionId,

@@ -51,7 +51,7 @@ fn case(name: &str) -> Option<Case> {
 fn taken() -> Vec<(Case, OldDatabase, TempLedger)> {
     let take = |case: Case| {
         let (old, ledger) = (case.read(), TempLedger::new());
-        take_over(&ledger.log, &old).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        take_over(&*ledger.log, &old).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         (case, old, ledger)
     };
     cases().into_iter().filter(|case| !case.is_refused()).map(take).collect()
@@ -135,7 +135,7 @@ fn neither_a_database_nor_what_stands_beside_it_changes() {
     for case in cases() {
         for file in [&case.file, &folder.path().join(case.file.file_name().unwrap())] {
             if let Ok(old) = OldDatabase::read(file) {
-                take_over(&TempLedger::new().log, &old).unwrap();
+                take_over(&*TempLedger::new().log, &old).unwrap();
             }
         }
     }
@@ -188,7 +188,7 @@ fn a_decision_names_its_event_and_says_what_the_mapper_made_of_it() {
         return;
     };
     let ledger = TempLedger::new();
-    take_over(&ledger.log, &case.read()).unwrap();
+    take_over(&*ledger.log, &case.read()).unwrap();
     let events = events(&ledger);
     let decisions: Vec<String> = events
         .iter()
@@ -209,7 +209,7 @@ fn a_repeated_id_is_told_apart_and_its_event_made_again_of_the_feed() {
         return;
     };
     let ledger = TempLedger::new();
-    take_over(&ledger.log, &case.read()).unwrap();
+    take_over(&*ledger.log, &case.read()).unwrap();
     let repeated = events(&ledger).into_iter().find(|event| event.id.as_str() == "req-0003~2").unwrap();
     assert_eq!(repeated.kind.as_str(), "tool.post");
     insta::assert_json_snapshot!("repeated_id", json_of(&repeated));
@@ -245,7 +245,7 @@ fn the_same_database_again_appends_nothing_wherever_it_lies() {
     for (case, old, ledger) in taken() {
         let before = ledger.log.reader().unwrap().head().unwrap();
         let elsewhere = OldDatabase { file: PathBuf::from("elsewhere.db"), ..old };
-        let again = take_over(&ledger.log, &elsewhere).unwrap();
+        let again = take_over(&*ledger.log, &elsewhere).unwrap();
         assert_eq!((again.appended, again.duplicates), (0, again.events), "{}", case.name);
         assert_eq!(ledger.log.reader().unwrap().head().unwrap(), before, "{}", case.name);
     }
@@ -257,7 +257,7 @@ fn other_sessions_of_the_same_id_stay_apart_and_each_is_found_again() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for _ in 0..2 {
         for case in cases().into_iter().filter(|case| !case.is_refused()) {
-            let taken = take_over(&ledger.log, &case.read()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            let taken = take_over(&*ledger.log, &case.read()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
             places.entry(case.name).or_default().push(taken.session_id.to_string());
         }
     }
@@ -276,7 +276,7 @@ fn the_whole_of_a_log_in_its_order() {
         return;
     };
     let ledger = TempLedger::new();
-    take_over(&ledger.log, &case.read()).unwrap();
+    take_over(&*ledger.log, &case.read()).unwrap();
     let start = case.expected["stored"]["session"][0]["created_at"].as_i64().unwrap();
     let line = |event: &RecordedEvent| {
         let stream = event.stream.as_str().chars().take(12).collect::<String>();

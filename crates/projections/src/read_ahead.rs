@@ -143,7 +143,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
     use runledger_events::{EventKind, Metadata, RuntimeEvent, SessionId, StreamName};
-    use runledger_store::{EventLog, ExpectedVersion, NewEvent, StreamAppend};
+    use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog, StreamAppend};
 
     use super::*;
 
@@ -152,7 +152,7 @@ mod tests {
     /// Every hundredth event is a prompt, and some are long.
     fn log_in(folder: &Path) -> std::path::PathBuf {
         let path = folder.join("ledger.db");
-        let log = EventLog::open(&path).unwrap();
+        let log = SqliteLog::open(&path).unwrap();
         let stream = StreamName::session(&SessionId::new("s").unwrap());
         for first in (1..=EVENTS).step_by(5000) {
             let event = |number: u64| {

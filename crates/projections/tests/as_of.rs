@@ -144,7 +144,7 @@ fn assert_past_is_what_was_answered(ledger: &TempLedger, told: &[Told], looks: i
     sessions.dedup();
     let mut then: BTreeMap<Position, Vec<Value>> = BTreeMap::new();
     for one in told {
-        let position = tell(&ledger.log, std::slice::from_ref(one));
+        let position = tell(&*ledger.log, std::slice::from_ref(one));
         if looks(position) {
             projections.catch_up().unwrap();
             then.insert(position, sessions.iter().map(|session| answers(&queries, session)).collect());
@@ -275,7 +275,7 @@ proptest! {
     ) {
         let ledger = TempLedger::new();
         let told = apart(ledger.log.log_id().as_str(), 160, seed);
-        tell(&ledger.log, &told);
+        tell(&*ledger.log, &told);
         if is_damaged {
             for position in [40, 90, 91] {
                 put(&ledger, "facts", position, OF_TOMORROW);
@@ -296,7 +296,7 @@ proptest! {
 fn a_past_goes_on_event_by_event() {
     let ledger = TempLedger::new();
     let told = apart(ledger.log.log_id().as_str(), 60, 7);
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     let reader = ledger.log.reader().unwrap();
     assert_goes_on(&reader, &session_id("s1"), (1..=told.len() as u64).map(Position));
 }
@@ -307,9 +307,9 @@ fn a_past_does_not_go_back_nor_over_an_erasure_nor_on_in_another_log() {
     let ledger = TempLedger::new();
     let mut story = Story::default();
     let mut prompt = || story.harness("s", Some("a"), None, 5);
-    tell(&ledger.log, &[prompt(), prompt(), prompt()]);
+    tell(&*ledger.log, &[prompt(), prompt(), prompt()]);
     let other = TempLedger::new();
-    tell(&other.log, &[prompt(), prompt(), prompt()]);
+    tell(&*other.log, &[prompt(), prompt(), prompt()]);
     let (reader, session) = (ledger.log.reader().unwrap(), session_id("s"));
     let past = AsOf::fold(&reader, &session, Position(2)).unwrap().unwrap();
     // When, then
@@ -317,7 +317,7 @@ fn a_past_does_not_go_back_nor_over_an_erasure_nor_on_in_another_log() {
     assert!(past.forward(&other.log.reader().unwrap(), Position(3)).unwrap().is_none());
     assert_eq!(past.forward(&reader, Position(3)).unwrap().unwrap().position(), Position(3));
     let erase = runledger_store::Erase::Sessions(vec![session.clone()]);
-    ledger.log.redact(&erase, "asked for", "dev@host").unwrap();
+    ledger.sqlite().redact(&erase, "asked for", "dev@host").unwrap();
     assert!(
         past.forward(&reader, Position(3)).unwrap().is_none() && past.forward(&reader, Position(2)).unwrap().is_none()
     );
@@ -336,7 +336,7 @@ fn at_every_position_the_past_is_what_was_answered_then() {
 #[test]
 fn what_is_compared_has_something_of_everything() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &apart(ledger.log.log_id().as_str(), 160, 7));
+    tell(&*ledger.log, &apart(ledger.log.log_id().as_str(), 160, 7));
     drop(caught_up(&ledger.path));
     let answered = ["s0", "s1", "s2"].map(|session| answers(&queries(&ledger.path), &session_id(session)));
     for (question, _) in answered[0].as_object().unwrap() {
@@ -385,7 +385,7 @@ fn every_feed_case_of_the_reference_has_the_past_that_it_had() {
 fn the_past_of_a_session_has_the_runs_that_their_own_streams_tell_of() {
     let ledger = TempLedger::new();
     let told = apart(ledger.log.log_id().as_str(), 120, 3);
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     let reader = ledger.log.reader().unwrap();
     for position in (1..=told.len() as u64).step_by(7).map(Position) {
         for session in ["s0", "s1"].map(session_id) {
@@ -406,7 +406,7 @@ fn before_its_first_event_a_session_is_not_there_and_beyond_the_head_it_is_what_
     let ledger = TempLedger::new();
     let mut story = Story::default();
     let told = ["other", "s", "s"].map(|session| story.harness(session, Some(session), None, 5));
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     drop(caught_up(&ledger.path));
     let reader = ledger.log.reader().unwrap();
     let fold = |session: &str, position| AsOf::fold(&reader, &session_id(session), Position(position)).unwrap();
@@ -445,7 +445,7 @@ fn an_event_that_cannot_be_read_parks_its_stream_as_in_the_read_models_of_the_le
         let session = session_id("s0");
         let mut told = story.whole_run("run-0", "s0", 1, RunStatus::Completed);
         told.extend((0..6).map(|_| story.harness("s0", Some("a"), Some("run-0"), 5)));
-        let head = tell(&ledger.log, &told);
+        let head = tell(&*ledger.log, &told);
         let damaged = Position(head.0 - 3);
         put(&ledger, column, i64::try_from(damaged.0).unwrap(), bytes);
         drop(caught_up(&ledger.path));
@@ -467,7 +467,7 @@ fn an_event_that_cannot_be_read_parks_its_stream_as_in_the_read_models_of_the_le
 #[test]
 fn a_session_of_which_nothing_can_be_read_is_there_and_says_so() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &[Story::default().harness("s", Some("a"), None, 5)]);
+    tell(&*ledger.log, &[Story::default().harness("s", Some("a"), None, 5)]);
     put(&ledger, "facts", 1, OF_TOMORROW);
     let as_of = AsOf::fold(&ledger.log.reader().unwrap(), &session_id("s"), Position(1)).unwrap().unwrap();
     assert_eq!(as_of.queries().session(&session_id("s")).unwrap(), None);
@@ -478,7 +478,7 @@ fn a_session_of_which_nothing_can_be_read_is_there_and_says_so() {
 fn a_row_that_is_damaged_beyond_its_payloads_is_an_error_that_names_its_position() {
     let ledger = TempLedger::new();
     let mut story = Story::default();
-    tell(&ledger.log, &[1, 2, 3].map(|_| story.harness("s", Some("a"), None, 5)));
+    tell(&*ledger.log, &[1, 2, 3].map(|_| story.harness("s", Some("a"), None, 5)));
     put(&ledger, "event_id", 2, "");
     let reader = ledger.log.reader().unwrap();
     let error = AsOf::fold(&reader, &session_id("s"), Position(3)).unwrap_err();
@@ -490,7 +490,7 @@ fn a_row_that_is_damaged_beyond_its_payloads_is_an_error_that_names_its_position
 fn what_was_erased_is_gone_from_the_past_too() {
     let ledger = TempLedger::new();
     let mut story = Story::default();
-    let position = tell(&ledger.log, &[5, 5].map(|choice| story.harness("s", Some("a"), None, choice)));
+    let position = tell(&*ledger.log, &[5, 5].map(|choice| story.harness("s", Some("a"), None, choice)));
     let found = || {
         let as_of = AsOf::fold(&ledger.log.reader().unwrap(), &session_id("s"), position).unwrap().unwrap();
         let filter = FeedFilter { search: Some("secret".to_owned()), ..FeedFilter::default() };
@@ -498,7 +498,7 @@ fn what_was_erased_is_gone_from_the_past_too() {
     };
     assert_eq!(found(), 2);
     let session = runledger_store::Erase::Sessions(vec![session_id("s")]);
-    ledger.log.redact(&session, "asked for", "dev@host").unwrap();
+    ledger.sqlite().redact(&session, "asked for", "dev@host").unwrap();
     assert_eq!(found(), 0);
 }
 
@@ -515,7 +515,7 @@ fn what_another_session_tells_is_not_known_in_the_past_of_this_one() {
     told.push(story.told_of_harness("own", adapter, None, "permission.request", call));
     told.push(story.told_of_harness("s0", adapter, None, "permission.request", call));
     told.push(story.told_of_harness("own", adapter, None, "tool.post", call));
-    let head = tell(&ledger.log, &told);
+    let head = tell(&*ledger.log, &told);
     let mut projections = Projections::open(&ledger.path).unwrap();
     projections.catch_up().unwrap();
     let now = queries(&ledger.path);
@@ -549,7 +549,7 @@ fn the_past_of_a_session_has_no_runs_of_others_and_nothing_that_names_no_session
     told.push(story.workflow_in("child", "other", &start("child", "other", 8)));
     let pause = Told { metadata: Metadata::default(), ..story.decision_of_run("parent", 1) };
     told.push(pause);
-    let head = tell(&ledger.log, &told);
+    let head = tell(&*ledger.log, &told);
     drop(caught_up(&ledger.path));
     let now = queries(&ledger.path);
     // When

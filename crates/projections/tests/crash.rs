@@ -85,7 +85,7 @@ fn a_kill_at_any_moment_leaves_the_old_model_or_the_new_one_whole() {
     let ledger = TempLedger::new();
     let mut random = Random(0x5eed);
     let mut story = Story::default();
-    tell(&ledger.log, &story.mixed(1000, 8, 30));
+    tell(&*ledger.log, &story.mixed(1000, 8, 30));
     let mut runs = 0;
     for round in 0..ROUNDS {
         // Every fourth time there is no file yet.
@@ -94,7 +94,7 @@ fn a_kill_at_any_moment_leaves_the_old_model_or_the_new_one_whole() {
         }
         // When
         rebuilt_until_killed(&ledger.path, &mut random, || {
-            tell(&ledger.log, &story.mixed(10, 8, 31));
+            tell(&*ledger.log, &story.mixed(10, 8, 31));
         });
         // Then what is there is whole, where it stands,
         let mut projections = open(&ledger.path);
@@ -119,7 +119,7 @@ fn a_kill_at_any_moment_leaves_the_old_model_or_the_new_one_whole() {
 #[test]
 fn a_lock_of_a_process_that_died_keeps_nobody_out() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().mixed(100, 4, 32));
+    tell(&*ledger.log, &Story::default().mixed(100, 4, 32));
     rebuilt_until_killed(&ledger.path, &mut Random(1), || ());
     for name in NAMES {
         caught_up(&ledger.path).rebuild(name, &mut |_| {}).unwrap();

@@ -21,14 +21,14 @@ impl Place {
     fn new() -> Self {
         let ledger = TempLedger::new();
         let mut story = Story::default();
-        tell(&ledger.log, &story.mixed(80, 4, 41));
+        tell(&*ledger.log, &story.mixed(80, 4, 41));
         drop(caught_up(&ledger.path));
         let before = files(&ledger.path)
             .into_iter()
             .filter(|file| !file.to_string_lossy().ends_with("-shm"))
             .filter_map(|file| std::fs::read(&file).ok().map(|bytes| (file, bytes)))
             .collect();
-        tell(&ledger.log, &story.mixed(40, 4, 42));
+        tell(&*ledger.log, &story.mixed(40, 4, 42));
         Self { ledger, before }
     }
 

@@ -62,7 +62,7 @@ fn scene(more: impl IntoIterator<Item = Told>) -> Scene {
     let scene = Scene::new();
     scene.tell(&hook("pre", 10, "tool.pre", call("t1", "git push")));
     for told in more {
-        tell(&scene.ledger.log, &[told]);
+        tell(&*scene.ledger.log, &[told]);
     }
     scene.catch_up();
     scene

@@ -33,7 +33,7 @@ impl Workflow {
     /// The runner appends to its run's stream.
     fn says(&mut self, facts: &KindFacts) {
         let told = self.story.workflow_in(RUN, "s", facts);
-        tell(&self.scene.ledger.log, &[told]);
+        tell(&*self.scene.ledger.log, &[told]);
     }
 
     fn iteration_ends(&mut self, outcome: IterationOutcome, error: Option<&str>) {

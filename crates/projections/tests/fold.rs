@@ -59,7 +59,7 @@ fn tell_all(ledger: &TempLedger, projections: &mut Projections, nexts: &[Next]) 
             ),
             Next::Cut => {
                 if !batch.is_empty() {
-                    tell(&ledger.log, &batch);
+                    tell(&*ledger.log, &batch);
                 }
                 batch.clear();
                 projections.catch_up().unwrap();
@@ -68,7 +68,7 @@ fn tell_all(ledger: &TempLedger, projections: &mut Projections, nexts: &[Next]) 
         });
     }
     if !batch.is_empty() {
-        tell(&ledger.log, &batch);
+        tell(&*ledger.log, &batch);
     }
     projections.catch_up().unwrap();
 }
@@ -206,7 +206,7 @@ fn a_run_as_of_a_position_is_what_the_read_model_had_there() {
         let queries = queries(&ledger.path);
         let mut seen = Vec::new();
         for told in Story::default().mixed(120, 3, seed) {
-            let position = tell(&ledger.log, &[told]);
+            let position = tell(&*ledger.log, &[told]);
             projections.catch_up().unwrap();
             for run in queries.runs(&RunFilter::default()).unwrap() {
                 let RunMatch::One(run, iterations) = queries.run(run.id.as_str()).unwrap() else { panic!("no run") };

@@ -199,7 +199,7 @@ fn events(seed: u64, count: u64) -> (TempLedger, Vec<RecordedEvent>) {
         told.push(Told { stream: stream.parse::<StreamName>().unwrap(), metadata, json: j.to_string() });
     }
     for one in &told {
-        tell(&ledger.log, std::slice::from_ref(one));
+        tell(&*ledger.log, std::slice::from_ref(one));
     }
     let events = whole(&ledger);
     (ledger, events)
@@ -320,11 +320,11 @@ fn a_call_of_the_same_name_in_another_stream_takes_the_place_of_one_that_is_writ
         |id: &str| json!({"tool_name": "Bash", "tool_use_id": id, "tool_input": {"command": "x"}, "prompt_id": "p"});
     let ledger = TempLedger::new();
     let mut projections = caught_up(&ledger.path);
-    tell(&ledger.log, &[one("session/s", "hook:pre", 1, "tool.pre", call("t0"))]);
+    tell(&*ledger.log, &[one("session/s", "hook:pre", 1, "tool.pre", call("t0"))]);
     projections.catch_up().unwrap();
     // When it begins and ends in one batch
     let begin = one("other/x", "hook:pre", 2, "tool.pre", call("t1"));
-    tell(&ledger.log, &[begin, one("session/s", "hook:post", 3, "tool.post", call("t1"))]);
+    tell(&*ledger.log, &[begin, one("session/s", "hook:post", 3, "tool.post", call("t1"))]);
     projections.catch_up().unwrap();
     // Then
     assert_verifies(&mut projections);
@@ -349,7 +349,7 @@ fn failures_of_a_run_that_is_over_are_counted_in_their_order() {
         one("session/s", "stream:6", 6, "tool.post", call("t1")),
         one("session/s", "hook:7", 7, "tool.failure", failed),
     ];
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     let mut projections = caught_up(&ledger.path);
     // Then the order counts, in one batch as one by one.
     let events = whole(&ledger);

@@ -18,7 +18,7 @@ use support::{
 fn mixed_ledger(events: usize, seed: u64) -> TempLedger {
     let ledger = TempLedger::new();
     for part in Story::default().mixed(events, 8, seed).chunks(500) {
-        tell(&ledger.log, part);
+        tell(&*ledger.log, part);
     }
     ledger
 }
@@ -46,7 +46,7 @@ fn each_event_counts_once_however_many_project() {
         scope.spawn(move || {
             begin.wait();
             for part in told.chunks(11) {
-                tell(&ledger.log, part);
+                tell(&*ledger.log, part);
             }
         });
     });
@@ -90,7 +90,7 @@ fn a_checkpoint_moves_to_where_was_scanned_even_where_nothing_fits() {
     let mut story = Story::default();
     // When no event is of a run
     for n in 1..=3 {
-        tell(&ledger.log, &[story.harness("s", None, None, 5)]);
+        tell(&*ledger.log, &[story.harness("s", None, None, 5)]);
         assert_eq!(projections.catch_up().unwrap(), Position(n));
         // Then
         let head = projections.reader().head().unwrap();
@@ -120,7 +120,7 @@ fn a_model_that_lags_behind_the_others_catches_up_alone() {
     let ledger = mixed_ledger(100, 7);
     let mut projections = open(&ledger.path);
     projections.rebuild("sessions", &mut |_| {}).unwrap();
-    tell(&ledger.log, &[Story::default().harness("late", None, None, 5)]);
+    tell(&*ledger.log, &[Story::default().harness("late", None, None, 5)]);
     projections.rebuild("workflow_runs", &mut |_| {}).unwrap();
     // When
     projections.catch_up().unwrap();
@@ -235,9 +235,9 @@ fn a_log_that_was_taken_back_to_a_copy_and_went_on_otherwise_builds_every_model_
         sqlite_of_log(&ledger.path).execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
         let mut story = Story::default();
         drop(story.mixed(100, 8, 8));
-        tell(&ledger.log, &story.mixed(50, 8, 10));
+        tell(&*ledger.log, &story.mixed(50, 8, 10));
         drop(caught_up(&ledger.path));
-        let log = runledger_store::EventLog::open(&copy).unwrap();
+        let log = runledger_store::SqliteLog::open(&copy).unwrap();
         tell(&log, &story.mixed(more, 8, 11));
         let TempLedger { folder: _folder, path, log } = ledger;
         drop(log);
@@ -288,7 +288,7 @@ fn an_older_program_refuses_a_newer_model_and_changes_nothing() {
                  CREATE TABLE sessions_99 (session_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;",
             )
             .unwrap();
-        tell(&ledger.log, &[Story::default().harness("late", None, None, 5)]);
+        tell(&*ledger.log, &[Story::default().harness("late", None, None, 5)]);
         let all = || {
             let connection = sqlite(&ledger.path);
             let own = ["checkpoints", "rebuilds"].map(|table| dump_of_table(&connection, table));
@@ -387,9 +387,9 @@ fn token_figures_too_large_for_a_column_do_not_stop_the_models() {
     let mut story = Story::default();
     let data = format!(r#"{{"delta":{{"input":{0},"output":{0},"cacheRead":{0}}}}}"#, i64::MAX);
     for _ in 0..2 {
-        tell(&ledger.log, &[story.told_of_harness("s", Some("a"), None, "usage.update", &data)]);
+        tell(&*ledger.log, &[story.told_of_harness("s", Some("a"), None, "usage.update", &data)]);
     }
-    tell(&ledger.log, &story.whole_run("r", "s", 1, RunStatus::Completed));
+    tell(&*ledger.log, &story.whole_run("r", "s", 1, RunStatus::Completed));
     // When and then
     let mut projections = open(&ledger.path);
     projections.catch_up().unwrap();
@@ -410,7 +410,7 @@ fn an_iteration_with_figures_too_large_for_a_column_does_not_stop_the_models() {
     told.push(story.workflow_in("r", "s", &support::iteration_start(1, runledger_events::Continuation::Fresh)));
     told.push(story.workflow_in("r", "s", &KindFacts::WorkflowIteration(WorkflowIteration::End(facts))));
     told.extend(end);
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     // When and then
     let mut projections = open(&ledger.path);
     projections.catch_up().unwrap();

@@ -22,7 +22,7 @@ fn prompt(session: &str, number: u64) -> Told {
 fn damaged(column: &str, position: i64, bytes: &[u8]) -> (TempLedger, Vec<u8>) {
     let ledger = TempLedger::new();
     tell(
-        &ledger.log,
+        &*ledger.log,
         &(1..=10).map(|number| prompt(if number % 2 == 0 { "even" } else { "odd" }, number)).collect::<Vec<_>>(),
     );
     let before = put(&ledger, column, position, bytes);
@@ -104,7 +104,7 @@ fn a_stream_is_left_out_from_an_unreadable_event_on_and_others_go_on() {
     assert!(told.iter().all(|parked| parked.stream.as_str() == "session/odd" && parked.position == Position(5)));
     assert!(told[0].cause.contains("99"), "{}", told[0].cause);
     // What comes later is left out too, and a fresh fold agrees.
-    tell(&ledger.log, &[prompt("odd", 11), prompt("even", 12)]);
+    tell(&*ledger.log, &[prompt("odd", 11), prompt("even", 12)]);
     projections.catch_up().unwrap();
     assert_eq!(parked(&ledger).len(), 4);
     assert_verifies(&mut projections);
@@ -151,7 +151,7 @@ fn what_can_be_read_by_now_is_taken_up_in_order() {
     assert_eq!(parked(&ledger).len(), 4);
     // As a program that reads that version would find it.
     put(&ledger, "facts", 5, &facts);
-    tell(&ledger.log, &[prompt("odd", 11)]);
+    tell(&*ledger.log, &[prompt("odd", 11)]);
     let mut upgraded = open(&ledger.path);
     upgraded.catch_up().unwrap();
     assert_eq!(parked(&ledger), []);
@@ -162,11 +162,11 @@ fn what_can_be_read_by_now_is_taken_up_in_order() {
 #[test]
 fn an_event_that_becomes_unreadable_after_it_was_folded_is_told_by_a_comparison_with_the_log() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &(1..=4).map(|number| prompt("s", number)).collect::<Vec<_>>());
+    tell(&*ledger.log, &(1..=4).map(|number| prompt("s", number)).collect::<Vec<_>>());
     let mut projections = open(&ledger.path);
     projections.catch_up().unwrap();
     put(&ledger, "facts", 2, OF_TOMORROW);
-    tell(&ledger.log, &[prompt("s", 5)]);
+    tell(&*ledger.log, &[prompt("s", 5)]);
     projections.catch_up().unwrap();
     // The rows have what was folded; the log no longer says so.
     assert_eq!(parked(&ledger), []);

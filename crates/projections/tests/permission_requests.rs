@@ -66,7 +66,7 @@ fn by_user(intent: &str) -> Value {
 
 fn projected(told: &[Told]) -> TempLedger {
     let ledger = TempLedger::new();
-    tell(&ledger.log, told);
+    tell(&*ledger.log, told);
     let mut projections = caught_up(&ledger.path);
     assert_verifies(&mut projections);
     ledger
@@ -166,7 +166,7 @@ fn a_question_is_one_row_with_what_the_harness_asked_and_its_own_stream_alone_an
         hook("end", 6, "session.end", json!({})),
         decision("request/a:t1", "d2", "hook:ask", 7, json!({"type": "passthrough", "source": "user"})),
     ];
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     drop(caught_up(&ledger.path));
     let pending = row(&ledger);
     assert_eq!((pending.status, pending.position), (Some(RequestStatus::Pending), Position(3)));
@@ -176,7 +176,7 @@ fn a_question_is_one_row_with_what_the_harness_asked_and_its_own_stream_alone_an
     // When two decide, and a third one too late
     let expired = json!({"type": "expired", "source": "user", "intent": {"kind": "permission_allow"}});
     tell(
-        &ledger.log,
+        &*ledger.log,
         &[
             decision("request/a:t1", "d3", "hook:ask", 8, by_user("permission_deny")),
             decision("request/a:t1", "d4", "hook:ask", 9, by_user("permission_allow")),
@@ -272,9 +272,9 @@ fn the_workflow_context_is_that_of_the_moment_however_the_run_is_known() {
     told.push(hook("linked", 4, "permission.request", asked()));
     told.push(event("session/s", of("s", Some("c"), Some("elsewhere")), "unknown", 5, "permission.request", asked()));
     let half = told.split_off(7);
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     drop(caught_up(&ledger.path));
-    tell(&ledger.log, &half);
+    tell(&*ledger.log, &half);
     assert_verifies(&mut caught_up(&ledger.path));
     // When
     let seen: Vec<_> = rows(&ledger)
@@ -376,7 +376,7 @@ fn a_whole_run_with_requests_survives_being_cut_into_batches() {
     let mut projections = open(&ledger.path);
     for (n, told) in story.whole_run("r", "s", 3, RunStatus::Completed).into_iter().enumerate() {
         let n = i64::try_from(n).unwrap();
-        tell(&ledger.log, &[told, hook(&format!("ask-{n}"), n, "permission.request", asked())]);
+        tell(&*ledger.log, &[told, hook(&format!("ask-{n}"), n, "permission.request", asked())]);
         if n % 3 == 0 {
             projections.catch_up().unwrap();
         }
@@ -503,7 +503,7 @@ proptest! {
                 Some(told) if !seen.contains(&told.json) => {
                     let id = serde_json::from_str::<Value>(&told.json).unwrap()["id"].to_string();
                     if !seen.contains(&id) {
-                        tell(&ledger.log, std::slice::from_ref(&told));
+                        tell(&*ledger.log, std::slice::from_ref(&told));
                         seen.push(id);
                     }
                 }

@@ -29,7 +29,7 @@ fn one_reads_what_one_wrote() {
     for n in 0..100 {
         // When
         let run = format!("run-{n}");
-        let position = tell(&ledger.log, &story.whole_run(&run, "s", 1, RunStatus::Completed));
+        let position = tell(&*ledger.log, &story.whole_run(&run, "s", 1, RunStatus::Completed));
         queries.wait_for(position, LONG).unwrap();
         // Then
         assert!(matches!(queries.run(&run).unwrap(), RunMatch::One(run, _) if run.last_position == position));
@@ -49,7 +49,7 @@ fn one_reads_what_another_process_wrote() {
     let queries = queries(&ledger.path);
     let mut story = Story::default();
     for part in story.mixed(40, 3, 21).chunks(4) {
-        let position = tell(&ledger.log, part);
+        let position = tell(&*ledger.log, part);
         queries.wait_for(position, LONG).unwrap();
     }
     projector.stop().unwrap();
@@ -63,7 +63,7 @@ fn stopping_applies_what_was_there() {
         let projector = start(&ledger);
         let told = Story::default().mixed(count, 6, 22);
         for part in told.chunks(500) {
-            tell(&ledger.log, part);
+            tell(&*ledger.log, part);
         }
         // When
         projector.stop().unwrap();
@@ -77,7 +77,7 @@ fn stopping_applies_what_was_there() {
 fn dropping_applies_what_was_there_too() {
     let ledger = TempLedger::new();
     let projector = start(&ledger);
-    let position = tell(&ledger.log, &Story::default().mixed(30, 3, 23));
+    let position = tell(&*ledger.log, &Story::default().mixed(30, 3, 23));
     drop(projector);
     queries(&ledger.path).wait_for(position, Duration::ZERO).unwrap();
 }
@@ -87,7 +87,7 @@ fn a_projector_outlives_the_log_that_it_follows() {
     let TempLedger { folder, path, log } = TempLedger::new();
     let projector = Projector::start(&path, log.follow(Position::START).unwrap()).unwrap();
     drop(log);
-    let log = runledger_store::EventLog::open(&path).unwrap();
+    let log = runledger_store::SqliteLog::open(&path).unwrap();
     let position = tell(&log, &Story::default().mixed(10, 3, 24));
     // Its file is made before `start` returns; the models are built a little later.
     queries(&path).wait_for(position, LONG).unwrap();
@@ -101,7 +101,7 @@ fn several_projectors_count_each_event_once() {
     let projectors = [start(&ledger), start(&ledger), start(&ledger)];
     let told = Story::default().mixed(600, 6, 25);
     for part in told.chunks(7) {
-        tell(&ledger.log, part);
+        tell(&*ledger.log, part);
     }
     for projector in projectors {
         projector.stop().unwrap();
@@ -121,7 +121,7 @@ fn a_projector_goes_on_while_its_models_are_rebuilt() {
     let mut story = Story::default();
     let mut runs = 0;
     for n in 0..20 {
-        let position = tell(&ledger.log, &story.whole_run(&format!("run-{n}"), "s", 1, RunStatus::Completed));
+        let position = tell(&*ledger.log, &story.whole_run(&format!("run-{n}"), "s", 1, RunStatus::Completed));
         // When
         for name in support::NAMES {
             projections
@@ -148,7 +148,7 @@ fn what_ended_the_projector_is_told_when_it_is_stopped() {
     let before = dump(&ledger.path);
     // When
     let projector = start(&ledger);
-    tell(&ledger.log, &Story::default().mixed(10, 3, 26));
+    tell(&*ledger.log, &Story::default().mixed(10, 3, 26));
     // Then
     let error = projector.stop().unwrap_err();
     let ProjectionError::NewerProjection { projection, found, ours } = error else {

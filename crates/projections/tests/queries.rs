@@ -31,9 +31,9 @@ fn runs_come_newest_first_and_are_filtered_by_session_status_and_number() {
         ("d", "s1", RunStatus::Completed),
     ];
     for (run, session, status) in told {
-        tell(&ledger.log, &story.whole_run(run, session, 1, status));
+        tell(&*ledger.log, &story.whole_run(run, session, 1, status));
     }
-    tell(&ledger.log, &[story.next_of_run("e", 1)]);
+    tell(&*ledger.log, &[story.next_of_run("e", 1)]);
     drop(caught_up(&ledger.path));
     let queries = queries(&ledger.path);
     let runs = |session: Option<&str>, status, limit| {
@@ -61,7 +61,7 @@ fn runs_are_found_by_a_text_letter_for_letter_and_told_from_a_position_back() {
     let ledger = TempLedger::new();
     let mut story = Story::default();
     for (run, session) in [("abc", "one%"), ("aXc", "two_"), ("b_d", "one%")] {
-        tell(&ledger.log, &story.whole_run(run, session, 1, RunStatus::Completed));
+        tell(&*ledger.log, &story.whole_run(run, session, 1, RunStatus::Completed));
     }
     drop(caught_up(&ledger.path));
     let queries = queries(&ledger.path);
@@ -83,7 +83,7 @@ fn a_run_is_found_by_its_id_or_the_beginning_of_it_letter_for_letter() {
     let mut story = Story::default();
     let names = ["abc", "abcd", "abd", "x%y", "x_y", "it's", "Grüße-1", "Grüße-2", "日本", "Z", "z", "\u{10fffe}b"];
     for name in names {
-        tell(&ledger.log, &story.whole_run(name, "s", 2, RunStatus::Completed));
+        tell(&*ledger.log, &story.whole_run(name, "s", 2, RunStatus::Completed));
     }
     drop(caught_up(&ledger.path));
     let queries = queries(&ledger.path);
@@ -139,7 +139,7 @@ fn a_sessions_tokens_are_counted_once() {
         // Without a harness session of its own nobody can tell sums apart, so they are not counted.
         story.told_of_harness("s", None, None, "usage.update", &usage(1000)),
     ];
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     drop(caught_up(&ledger.path));
     // When
     let sessions = queries(&ledger.path).sessions().unwrap();
@@ -162,7 +162,7 @@ fn a_session_costs_what_its_runs_cost() {
     let ledger = TempLedger::new();
     let mut story = Story::default();
     for run in ["a", "b", "c"] {
-        tell(&ledger.log, &story.whole_run(run, "s", 3, RunStatus::Completed));
+        tell(&*ledger.log, &story.whole_run(run, "s", 3, RunStatus::Completed));
     }
     drop(caught_up(&ledger.path));
     let queries = queries(&ledger.path);
@@ -179,11 +179,11 @@ fn a_workflow_event_outside_a_runs_stream_is_no_run_and_costs_nothing() {
     // Given a run's whole story, told again in its session's stream: somebody's words about it
     let ledger = TempLedger::new();
     let told = Story::default().whole_run("r", "s", 2, RunStatus::Completed);
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
     drop(caught_up(&ledger.path));
     let before = queries(&ledger.path).sessions().unwrap().remove(0);
     let again: Vec<Told> = told.into_iter().map(|told| Told { stream: "session/s".parse().unwrap(), ..told }).collect();
-    tell(&ledger.log, &again);
+    tell(&*ledger.log, &again);
     // When
     drop(caught_up(&ledger.path));
     // Then
@@ -196,8 +196,8 @@ fn a_workflow_event_outside_a_runs_stream_is_no_run_and_costs_nothing() {
 fn a_second_start_in_a_runs_stream_is_no_second_run() {
     let ledger = TempLedger::new();
     let mut story = Story::default();
-    tell(&ledger.log, &story.whole_run("r", "s", 1, RunStatus::Completed));
-    tell(&ledger.log, &[story.workflow_in("r", "s", &start("r", "s", 3))]);
+    tell(&*ledger.log, &story.whole_run("r", "s", 1, RunStatus::Completed));
+    tell(&*ledger.log, &[story.workflow_in("r", "s", &start("r", "s", 3))]);
     drop(caught_up(&ledger.path));
     let queries = queries(&ledger.path);
     assert_eq!(queries.runs(&RunFilter::default()).unwrap().len(), 1);
@@ -215,10 +215,10 @@ fn a_start_that_names_another_run_harms_no_run_however_it_is_batched() {
     told.push(moved);
     let ledgers = [TempLedger::new(), TempLedger::new()];
     // When one projects it at once, and one event by event
-    tell(&ledgers[0].log, &told);
+    tell(&*ledgers[0].log, &told);
     drop(caught_up(&ledgers[0].path));
     for one in &told {
-        tell(&ledgers[1].log, std::slice::from_ref(one));
+        tell(&*ledgers[1].log, std::slice::from_ref(one));
         drop(caught_up(&ledgers[1].path));
     }
     // Then
@@ -232,7 +232,7 @@ fn a_start_that_names_another_run_harms_no_run_however_it_is_batched() {
 /// Every run that has a stream, at every position of the log, compared with read models of a log that ends there.
 fn assert_run_at_equals_a_log_cut_there(told: &[Told]) {
     let whole = TempLedger::new();
-    tell(&whole.log, told);
+    tell(&*whole.log, told);
     let reader = whole.log.reader().unwrap();
     let mut runs: Vec<_> = told.iter().filter_map(|told| told.stream.run_id()).collect();
     runs.sort();
@@ -242,7 +242,7 @@ fn assert_run_at_equals_a_log_cut_there(told: &[Told]) {
     let queries = queries(&cut.path);
     for (position, one) in (1..).map(Position).zip(told) {
         // Given
-        tell(&cut.log, std::slice::from_ref(one));
+        tell(&*cut.log, std::slice::from_ref(one));
         projections.catch_up().unwrap();
         for run in &runs {
             // When
@@ -293,7 +293,7 @@ fn a_run_at_a_position_agrees_with_the_read_models_where_iterations_come_out_of_
 fn events_whose_content_was_erased_fold_the_same_where_facts_are_read_and_without_their_words_elsewhere() {
     // Given
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().mixed(300, 6, 16));
+    tell(&*ledger.log, &Story::default().mixed(300, 6, 16));
     let mut projections = caught_up(&ledger.path);
     let of_facts: Vec<&str> =
         registered().iter().filter(|model| model.reads() == Read::Facts).map(|model| model.name()).collect();
@@ -332,7 +332,7 @@ fn a_file_that_was_only_just_made_has_no_models_yet() {
 fn a_file_without_models_says_so_and_answers_once_they_are_there() {
     // Given
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().whole_run("r", "s", 1, RunStatus::Completed));
+    tell(&*ledger.log, &Story::default().whole_run("r", "s", 1, RunStatus::Completed));
     let mut projections = open(&ledger.path);
     let queries = queries(&ledger.path);
     // When and then
@@ -363,7 +363,7 @@ fn a_file_without_models_says_so_and_answers_once_they_are_there() {
 #[test]
 fn status_tells_how_each_model_stands() {
     let ledger = TempLedger::new();
-    let head = tell(&ledger.log, &Story::default().mixed(50, 3, 17));
+    let head = tell(&*ledger.log, &Story::default().mixed(50, 3, 17));
     drop(caught_up(&ledger.path));
     let status = queries(&ledger.path).status().unwrap();
     assert_eq!(status.iter().map(|status| &status.projection[..]).collect::<Vec<_>>(), NAMES);
@@ -378,7 +378,7 @@ fn status_tells_how_each_model_stands() {
 #[test]
 fn a_damaged_row_is_named_with_what_mends_it() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().whole_run("r", "s", 1, RunStatus::Completed));
+    tell(&*ledger.log, &Story::default().whole_run("r", "s", 1, RunStatus::Completed));
     let mut projections = caught_up(&ledger.path);
     sqlite(&ledger.path)
         .execute_batch(
@@ -403,7 +403,7 @@ fn a_damaged_row_is_named_with_what_mends_it() {
 fn queries_write_nothing() {
     // Given
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().mixed(100, 3, 18));
+    tell(&*ledger.log, &Story::default().mixed(100, 3, 18));
     let mut projections = caught_up(&ledger.path);
     let watching = sqlite(&ledger.path);
     let version = || watching.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0)).unwrap();
@@ -425,7 +425,7 @@ fn queries_write_nothing() {
 #[test]
 fn queries_read_while_another_process_holds_the_write_lock() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().mixed(100, 3, 18));
+    tell(&*ledger.log, &Story::default().mixed(100, 3, 18));
     drop(caught_up(&ledger.path));
     let writing = sqlite(&ledger.path);
     writing.execute_batch("BEGIN IMMEDIATE; DELETE FROM workflow_runs_1").unwrap();
@@ -437,7 +437,7 @@ fn queries_read_while_another_process_holds_the_write_lock() {
 fn those_who_wait_do_not_keep_others_from_asking() {
     // Given more who wait than the pool has connections
     let ledger = TempLedger::new();
-    let head = tell(&ledger.log, &Story::default().mixed(20, 3, 19));
+    let head = tell(&*ledger.log, &Story::default().mixed(20, 3, 19));
     drop(caught_up(&ledger.path));
     let queries = queries(&ledger.path);
     let is_over = AtomicBool::new(false);
@@ -455,7 +455,7 @@ fn those_who_wait_do_not_keep_others_from_asking() {
         let answers: Vec<_> = (0..200).map(|_| queries.status().map(|_| ())).collect();
         // Then
         is_over.store(true, Ordering::Release);
-        tell(&ledger.log, &[Story::default().harness("late", None, None, 5)]);
+        tell(&*ledger.log, &[Story::default().harness("late", None, None, 5)]);
         drop(caught_up(&ledger.path));
         assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
     });

@@ -26,7 +26,7 @@ fn projected(events: usize) -> (TempLedger, Projections) {
     let ledger = TempLedger::new();
     let mut projections = open(&ledger.path);
     for part in Story::default().mixed(events, 12, 1).chunks(97) {
-        tell(&ledger.log, part);
+        tell(&*ledger.log, part);
         projections.catch_up().unwrap();
     }
     (ledger, projections)
@@ -74,7 +74,7 @@ fn rebuild_of_an_empty_log_gives_empty_models() {
     assert_verifies(&mut projections);
     assert_no_leftovers(&ledger.path);
     // And what comes is projected.
-    let position = tell(&ledger.log, &Story::default().whole_run("r", "s", 1, RunStatus::Completed));
+    let position = tell(&*ledger.log, &Story::default().whole_run("r", "s", 1, RunStatus::Completed));
     assert_eq!(projections.catch_up().unwrap(), position);
     assert_eq!(queries(&ledger.path).runs(&RunFilter::default()).unwrap().len(), 1);
 }
@@ -82,7 +82,7 @@ fn rebuild_of_an_empty_log_gives_empty_models() {
 #[test]
 fn the_first_build_counts_every_row_as_changed() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().whole_run("r", "s", 3, RunStatus::Completed));
+    tell(&*ledger.log, &Story::default().whole_run("r", "s", 3, RunStatus::Completed));
     let mut projections = open(&ledger.path);
     let changed = NAMES.map(|name| projections.rebuild(name, &mut |_| {}).unwrap().changed);
     // A run, three iterations, a session and its adapter session.
@@ -126,7 +126,7 @@ fn rebuild_of_one_run_mends_its_rows_and_no_others() {
     let ledger = TempLedger::new();
     let mut story = Story::default();
     for run in ["a", "b", "c"] {
-        tell(&ledger.log, &story.whole_run(run, "s", 3, RunStatus::Blocked));
+        tell(&*ledger.log, &story.whole_run(run, "s", 3, RunStatus::Blocked));
     }
     let mut projections = caught_up(&ledger.path);
     let whole = dump(&ledger.path);
@@ -202,11 +202,11 @@ fn rebuild_of_one_run_mends_a_row_that_cannot_be_read_while_its_next_event_waits
     let ledger = TempLedger::new();
     let told = Story::default().whole_run("a", "s", 2, RunStatus::Completed);
     let (begun, rest) = told.split_at(4);
-    tell(&ledger.log, begun);
+    tell(&*ledger.log, begun);
     let mut projections = caught_up(&ledger.path);
     let generation = projections.checkpoint("workflow_runs").unwrap().unwrap().generation;
     sqlite(&ledger.path).execute(&format!("UPDATE workflow_runs_{generation} SET status = 'nonsense'"), []).unwrap();
-    tell(&ledger.log, rest);
+    tell(&*ledger.log, rest);
     // When
     let rebuilt = projections.rebuild_run(&run_id("a"), &NAMES);
     // Then
@@ -230,10 +230,10 @@ fn rebuild_mends_rows_that_cannot_be_read_while_events_wait() {
     let mut story = Story::default();
     drop(story.mixed(900, 12, 1));
     for session in ["s0", "s1", "s2"] {
-        tell(&ledger.log, &[story.harness(session, Some("a1"), None, 5)]);
+        tell(&*ledger.log, &[story.harness(session, Some("a1"), None, 5)]);
     }
     for run in 0..12 {
-        tell(&ledger.log, &[story.next_of_run(&format!("run-{run}"), 9)]);
+        tell(&*ledger.log, &[story.next_of_run(&format!("run-{run}"), 9)]);
     }
     // When the next events cannot be applied
     assert!(projections.catch_up().is_err());
@@ -299,12 +299,12 @@ fn rebuild_of_one_run_keeps_what_another_process_appended_and_projected_meanwhil
     let ledger = TempLedger::new();
     let told = Story::default().whole_run("a", "s", 2, RunStatus::Completed);
     let (begun, rest) = told.split_at(4);
-    tell(&ledger.log, begun);
+    tell(&*ledger.log, begun);
     drop(caught_up(&ledger.path));
     let is_armed = Arc::new(AtomicBool::new(false));
     let (log, path, rest) = (ledger.log.clone(), ledger.path.clone(), rest.to_vec());
     let mut hook: Option<Hook> = Some(Box::new(move || {
-        tell(&log, &rest);
+        tell(&*log, &rest);
         caught_up(&path);
     }));
     let hooked: Vec<Box<dyn Projection>> = registered()
@@ -523,7 +523,7 @@ fn a_rebuild_beside_a_writer_and_a_live_projector_loses_nothing() {
         // When one writes,
         scope.spawn(move || {
             for part in coming.chunks(5) {
-                let position = tell(&ledger.log, part);
+                let position = tell(&*ledger.log, part);
                 acknowledged.store(usize::try_from(position.0).unwrap(), Ordering::Release);
             }
             is_over.store(true, Ordering::Release);
@@ -629,7 +629,7 @@ fn reached_stays_reached(version: u32) {
                 if progress.position == progress.head
                     && let (Some(events), Some(mut live)) = (more_events.take(), live.take())
                 {
-                    tell(&ledger.log, &events);
+                    tell(&*ledger.log, &events);
                     reached = live.catch_up().unwrap();
                 }
             })

@@ -35,18 +35,18 @@ fn session() -> Erase {
 fn whoever_projects_next_builds_the_read_models_without_it_and_others_do_not_bring_it_back() {
     // Given: two that project, of which one knows the words from before.
     let ledger = TempLedger::new();
-    tell(&ledger.log, &prompts(1..=50));
+    tell(&*ledger.log, &prompts(1..=50));
     let mut first = caught_up(&ledger.path);
     assert!(dump(&ledger.path).contains(SECRET));
     // When
-    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
     let mut second = open(&ledger.path);
     second.catch_up().unwrap();
     // Then
     assert!(!dump(&ledger.path).contains(SECRET));
     assert!(second.clear_erased().unwrap());
-    tell(&ledger.log, &[prompt(51)]);
-    ledger.log.redact(&session(), "again", "dev@host").unwrap();
+    tell(&*ledger.log, &[prompt(51)]);
+    ledger.sqlite().redact(&session(), "again", "dev@host").unwrap();
     first.catch_up().unwrap();
     assert!(!dump(&ledger.path).contains(SECRET));
     assert_verifies(&mut first);
@@ -55,17 +55,17 @@ fn whoever_projects_next_builds_the_read_models_without_it_and_others_do_not_bri
 #[test]
 fn what_is_erased_while_a_rebuild_goes_on_is_in_none_of_its_rows() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &prompts(1..=50));
+    tell(&*ledger.log, &prompts(1..=50));
     let mut projections = caught_up(&ledger.path);
     for names in [&NAMES[..], &["feed_events"], &["feed_search"]] {
-        tell(&ledger.log, &[prompt(u64::from(projections.reader().head().unwrap().position.0 as u32) + 100)]);
+        tell(&*ledger.log, &[prompt(u64::from(projections.reader().head().unwrap().position.0 as u32) + 100)]);
         projections.catch_up().unwrap();
         let mut erased = 0;
         projections
             .rebuild_together(names, &mut |progress| {
                 // Once it has read everything.
                 if progress.position == progress.head && erased == 0 {
-                    erased = ledger.log.redact(&session(), "asked for", "dev@host").unwrap().events;
+                    erased = ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap().events;
                 }
             })
             .unwrap();
@@ -79,14 +79,14 @@ fn what_is_erased_while_a_rebuild_goes_on_is_in_none_of_its_rows() {
 #[test]
 fn a_first_build_of_a_log_with_erased_events_goes_through_once() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &prompts(1..=5));
-    ledger.log.redact(&Erase::Events(vec![Position(2), Position(4)]), "asked for", "dev@host").unwrap();
+    tell(&*ledger.log, &prompts(1..=5));
+    ledger.sqlite().redact(&Erase::Events(vec![Position(2), Position(4)]), "asked for", "dev@host").unwrap();
     let mut projections = caught_up(&ledger.path);
     let dumped = dump(&ledger.path);
     assert!(dumped.contains("quetzalcoatl 1") && !dumped.contains("quetzalcoatl 2"));
     assert!(projections.clear_erased().unwrap());
     let generation = projections.checkpoint("feed_events").unwrap().unwrap().generation;
-    tell(&ledger.log, &[prompt(9)]);
+    tell(&*ledger.log, &[prompt(9)]);
     projections.catch_up().unwrap();
     assert_eq!(projections.checkpoint("feed_events").unwrap().unwrap().generation, generation);
     assert_verifies(&mut projections);
@@ -105,14 +105,14 @@ fn holds_the_secret(path: &std::path::Path) -> bool {
 #[test]
 fn tables_that_a_rebuild_left_behind_are_cleared_too_and_not_while_somebody_rebuilds() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &prompts(1..=50));
+    tell(&*ledger.log, &prompts(1..=50));
     let path = projections_path(&ledger.path);
     let mut projections = caught_up(&ledger.path);
     let generation = projections.checkpoint("feed_events").unwrap().unwrap().generation;
     sqlite(&ledger.path)
         .execute_batch(&format!("CREATE TABLE feed_events_999 AS SELECT * FROM feed_events_{generation}"))
         .unwrap();
-    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
     // Given: the rows are built anew by somebody who came to an end before the leftovers were removed.
     let mut lock = path.clone().into_os_string();
     lock.push(".rebuild-lock");
@@ -135,9 +135,9 @@ fn tables_that_a_rebuild_left_behind_are_cleared_too_and_not_while_somebody_rebu
 #[test]
 fn what_was_cleared_of_another_log_says_nothing_of_this_one() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &prompts(1..=5));
+    tell(&*ledger.log, &prompts(1..=5));
     let mut projections = caught_up(&ledger.path);
-    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
     projections.catch_up().unwrap();
     assert!(projections.clear_erased().unwrap() && !projections.log_is_cleared().unwrap());
     projections.note_log_cleared(Position(6)).unwrap();
@@ -155,19 +155,19 @@ fn what_was_cleared_of_another_log_says_nothing_of_this_one() {
 #[test]
 fn who_projects_tries_to_clear_an_erasure_once_and_the_next_one_again() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &prompts(1..=20));
+    tell(&*ledger.log, &prompts(1..=20));
     let mut projections = caught_up(&ledger.path);
     // Given: somebody reads the read models all the while.
     let reader = sqlite(&ledger.path);
     reader.execute_batch("BEGIN; SELECT count(*) FROM feed_events").unwrap();
-    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
     projections.catch_up().unwrap();
     drop(reader);
     let of_wal =
         || sqlite(&ledger.path).query_row("SELECT of_wal FROM cleared", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(of_wal(), 0);
     // When it goes on, it does not stop for that again.
-    tell(&ledger.log, &[prompt(21)]);
+    tell(&*ledger.log, &[prompt(21)]);
     projections.catch_up().unwrap();
     assert_eq!(of_wal(), 0);
     // Then whoever projects next does.
@@ -185,15 +185,15 @@ fn who_follows_the_feed_misses_nothing_of_what_comes_after_an_erasure() {
             ),
             ..prompt(number)
         };
-        tell(&ledger.log, &(1..=9).map(message).collect::<Vec<_>>());
+        tell(&*ledger.log, &(1..=9).map(message).collect::<Vec<_>>());
         let mut projections = caught_up(&ledger.path);
         let queries = queries(&ledger.path);
         let session = is_of_session.then(|| "s".parse().unwrap());
         let filter = FeedFilter { session, ..FeedFilter::default() };
         let last = queries.feed(&filter, &FeedPage::Last, 1).unwrap().pop().unwrap();
         // When: messages without words make fewer entries, so those that come get smaller numbers than before.
-        ledger.log.redact(&session_of("s"), "asked for", "dev@host").unwrap();
-        tell(&ledger.log, &(20..=22).map(prompt).collect::<Vec<_>>());
+        ledger.sqlite().redact(&session_of("s"), "asked for", "dev@host").unwrap();
+        tell(&*ledger.log, &(20..=22).map(prompt).collect::<Vec<_>>());
         projections.catch_up().unwrap();
         // Then
         let kept: FeedCursor = last.cursor().to_string().parse().unwrap();

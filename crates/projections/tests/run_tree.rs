@@ -23,7 +23,7 @@ fn begin(ledger: &TempLedger, story: &mut Story, run: &str, session: &str, paren
         iteration_end(1, 8, None),
     ];
     let told: Vec<_> = facts.iter().map(|facts| story.workflow_in(run, session, facts)).collect();
-    tell(&ledger.log, &told);
+    tell(&*ledger.log, &told);
 }
 
 fn shown(nodes: &[RunNode]) -> Vec<String> {

@@ -59,7 +59,7 @@ fn the_schema_after_each_step_is_as_it_was_shipped() {
 fn the_schema_after_the_first_build_and_after_a_rebuild_is_as_it_was_shipped() {
     // Given
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().mixed(50, 3, 27));
+    tell(&*ledger.log, &Story::default().mixed(50, 3, 27));
     // When it is built, then the first generation of each model is the one to read.
     let mut projections = caught_up(&ledger.path);
     insta::assert_snapshot!("schema_after_first_build", schema_of(&sqlite(&ledger.path)));
@@ -75,7 +75,7 @@ fn the_schema_after_the_first_build_and_after_a_rebuild_is_as_it_was_shipped() {
 #[test]
 fn rows_are_carried_over_when_the_file_is_opened_again() {
     let ledger = TempLedger::new();
-    tell(&ledger.log, &Story::default().mixed(50, 3, 27));
+    tell(&*ledger.log, &Story::default().mixed(50, 3, 27));
     let schema = |projections: Projections| {
         drop(projections);
         (schema_of(&sqlite(&ledger.path)), dump(&ledger.path))

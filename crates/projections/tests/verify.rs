@@ -12,8 +12,8 @@ use support::{NAMES, Story, assert_verifies, caught_up, dump, dump_of_table, sql
 fn two_runs() -> (TempLedger, Projections) {
     let ledger = TempLedger::new();
     let mut story = Story::default();
-    tell(&ledger.log, &story.whole_run("r1", "s1", 2, RunStatus::Completed));
-    tell(&ledger.log, &story.whole_run("r2", "s2", 2, RunStatus::Failed));
+    tell(&*ledger.log, &story.whole_run("r1", "s1", 2, RunStatus::Completed));
+    tell(&*ledger.log, &story.whole_run("r2", "s2", 2, RunStatus::Failed));
     let projections = caught_up(&ledger.path);
     (ledger, projections)
 }
@@ -127,7 +127,7 @@ fn verifying_changes_nothing_and_compares_at_the_models_own_position() {
     // Given models that lag behind the log
     let (ledger, mut projections) = two_runs();
     let reached = ledger.log.reader().unwrap().head().unwrap().position;
-    tell(&ledger.log, &Story::default().whole_run("r3", "s3", 1, RunStatus::Completed));
+    tell(&*ledger.log, &Story::default().whole_run("r3", "s3", 1, RunStatus::Completed));
     let all = || (dump(&ledger.path), dump_of_table(&sqlite(&ledger.path), "checkpoints"));
     let before = all();
     // When
@@ -177,7 +177,7 @@ fn verifying_keeps_nobody_from_projecting() {
         let mut reached = Position::START;
         projections
             .verify(name, &mut |_| {
-                let position = tell(&ledger.log, &[story.harness("late", None, None, 5)]);
+                let position = tell(&*ledger.log, &[story.harness("late", None, None, 5)]);
                 let mut live = support::open(&ledger.path);
                 live.catch_up().unwrap();
                 reached = live.checkpoint(name).unwrap().unwrap().position;
@@ -195,7 +195,7 @@ fn verifying_while_the_model_is_rebuilt_and_projected_finds_nothing() {
     // Given
     let ledger = TempLedger::new();
     let told = Story::default().mixed(1500, 6, 20);
-    tell(&ledger.log, &told[..500]);
+    tell(&*ledger.log, &told[..500]);
     drop(caught_up(&ledger.path));
     let is_over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -203,7 +203,7 @@ fn verifying_while_the_model_is_rebuilt_and_projected_finds_nothing() {
         scope.spawn(|| {
             let mut projections = support::open(&ledger.path);
             for part in told[500..].chunks(50) {
-                tell(&ledger.log, part);
+                tell(&*ledger.log, part);
                 projections.catch_up().unwrap();
                 projections.rebuild("sessions", &mut |_| {}).unwrap();
             }

@@ -7,9 +7,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{OpenError, StorageError};
 use crate::failpoint;
-use crate::log::OpenOptions;
 use crate::schema::{self, Found};
 use crate::sqlite;
+use crate::sqlite_log::OpenOptions;
 
 /// The full path: SQLite takes names such as `file:x` or `:memory:` for something else than the file of that name.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
@@ -132,7 +132,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
     use super::*;
-    use crate::log::SyncMode;
+    use crate::sqlite_log::SyncMode;
 
     #[test]
     fn an_append_waits_for_the_disk_unless_whoever_opens_the_log_chose_otherwise() {

@@ -18,9 +18,9 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{AppendError, StorageError};
 use crate::failpoint;
-use crate::log::Listeners;
 use crate::new_event::Receipt;
 use crate::seal::SealedAppend;
+use crate::sqlite_log::Listeners;
 use crate::write::{AppendTransaction, Heads};
 use crate::write_back::WriteBack;
 
@@ -272,7 +272,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
     use super::*;
-    use crate::log::OpenOptions;
+    use crate::sqlite_log::OpenOptions;
 
     fn group_in(folder: &std::path::Path) -> GroupCommit {
         let path = folder.join("ledger.db");

@@ -1,13 +1,13 @@
 //! The one append-only log of what coding agents did, in SQLite: append, read, follow, migrate, verify, back up.
 //!
-//! Writers hold an [`EventLog`], readers a [`LogReader`], which cannot write. Several processes may do both at once.
+//! Writers hold an [`EventLog`], which is a [`SqliteLog`] here, readers a [`LogReader`], which cannot write. Several processes may do both at once.
 //!
 //! ```
 //! use runledger_events::{Metadata, RuntimeEvent, SessionId, StreamName};
-//! use runledger_store::{EventLog, ExpectedVersion, NewEvent};
+//! use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog};
 //!
 //! # let folder = tempfile::tempdir()?;
-//! let log = EventLog::open(folder.path().join("ledger.db"))?;
+//! let log = SqliteLog::open(folder.path().join("ledger.db"))?;
 //! let session = SessionId::new("s1")?;
 //! let event = RuntimeEvent::from_json(r#"{"kind":"user.prompt","data":{"prompt":"hello"}}"#)?;
 //! let metadata = Metadata { session_id: Some(session.clone()), ..Metadata::default() };
@@ -41,6 +41,7 @@ mod seal;
 mod signed_head;
 mod spool;
 pub mod sqlite;
+mod sqlite_log;
 mod verify;
 mod write;
 mod write_back;
@@ -58,7 +59,7 @@ pub use expected_version::ExpectedVersion;
 pub use exported::{ExportedError, new_event_from_exported};
 pub use file_id::FileId;
 pub use follow::Follower;
-pub use log::{EventLog, OpenOptions, SyncMode};
+pub use log::EventLog;
 pub use new_event::{NewEvent, Receipt, StreamAppend};
 pub use private_file::create_private;
 pub use reader::{Batch, EventFilter, Head, LogReader, Read};
@@ -67,5 +68,6 @@ pub use restore::Restored;
 pub use row::Unreadable;
 pub use signed_head::{SealFinding, SealKey, SealPublicKey, SignedHead};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
+pub use sqlite_log::{OpenOptions, SqliteLog, SyncMode};
 pub use verify::{LogFinding, LogReport};
 pub use write_back::WriteBack;

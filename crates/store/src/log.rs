@@ -1,125 +1,55 @@
-//! The writable log: one connection that any number of threads append through.
+//! A log, whatever engine keeps it: what is appended to it, and where it is read.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::fmt;
+use std::path::Path;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use runledger_events::{LogId, StreamName};
+use runledger_events::{LogId, Position, StreamName};
 
-use crate::connection;
-use crate::error::{AppendError, OpenError, StorageError};
+use crate::error::{AppendError, OpenError};
 use crate::expected_version::ExpectedVersion;
 use crate::follow::Follower;
-use crate::group_commit::{GroupCommit, Writer};
-use crate::ledger_events::refuse_foreign;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
-use crate::seal::seal;
 
-/// What an append has done when it returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SyncMode {
-    /// Its events are on the disk: a loss of power takes nothing that was acknowledged. SQLite's `synchronous=FULL`.
-    #[default]
-    Full,
-    /// Its events are with the operating system, which writes them later; the disk is waited for only when the
-    /// write-ahead log is written into the file. SQLite's `synchronous=NORMAL`.
-    ///
-    /// What that gives up: after a loss of power, or a crash of the operating system, the appends that were
-    /// acknowledged last may be gone, and their positions are given to other events then. What is left is whole: appends
-    /// up to some point, each of them entire. A process that crashes or is killed loses nothing. Whoever throws
-    /// something away because it was appended, as [`take_in`](crate::take_in) does with spools, wants [`SyncMode::Full`].
-    Normal,
-}
-
-impl SyncMode {
-    /// The word that SQLite has for it.
-    pub(crate) fn pragma(self) -> &'static str {
-        match self {
-            Self::Full => "FULL",
-            Self::Normal => "NORMAL",
-        }
-    }
-}
-
-/// How a log is opened.
-#[derive(Debug, Clone)]
-pub struct OpenOptions {
-    /// How long an append waits for another process that writes.
-    pub busy_timeout: Duration,
-    /// Whether a missing ledger is made, with its folder.
-    pub create: bool,
-    /// Pages of the write-ahead log before it is written into the file and begun anew. Whoever opens a file that nobody
-    /// else has open reads that log whole: about 2 µs a page of 4096 bytes.
-    pub wal_pages: u32,
-    /// Whether an append waits for the disk. It holds for the appends of this log alone: another process has its own.
-    pub sync: SyncMode,
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(5), create: true, wal_pages: 4000, sync: SyncMode::Full }
-    }
-}
-
-/// Who wants to know of each commit in this process.
-pub(crate) type Listeners = Arc<Mutex<Vec<Sender<()>>>>;
-
-/// The log, for writing. Share it in an [`Arc`].
-#[derive(Debug)]
-pub struct EventLog {
-    path: PathBuf,
-    log_id: LogId,
-    group: GroupCommit,
-    listeners: Listeners,
-}
-
-impl EventLog {
-    /// Opens the ledger at `path`; makes it, and its folder, where they are missing.
-    ///
-    /// # Errors
-    /// [`OpenError`]; a file that is no ledger, or a newer one, is not touched.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::open_with(path, &OpenOptions::default())
-    }
-
-    /// Opens the ledger with options.
-    ///
-    /// # Errors
-    /// As [`EventLog::open`].
-    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
-        let path = connection::absolute(path.as_ref())?;
-        let connection = connection::open_writable(&path, options)?;
-        let log_id = crate::reader::log_id(&path, &connection)?;
-        let listeners = Listeners::default();
-        let writer = Writer::new(path.clone(), log_id.clone(), connection, listeners.clone(), options.wal_pages);
-        Ok(Self { path, log_id, group: GroupCommit::new(writer), listeners })
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
+/// The one append-only log of a ledger, for writing. Share it in an [`Arc`](std::sync::Arc).
+///
+/// An engine decides what is appended, and in which order. What was appended is read from an SQLite file on this machine: the log
+/// itself where SQLite is the engine ([`SqliteLog`](crate::SqliteLog)), else this machine's copy of it, with the same positions,
+/// versions, ids, times and digests. So there is one way to read, whatever the engine, and it needs no network.
+pub trait EventLog: fmt::Debug + Send + Sync {
+    /// The SQLite file that it is read from.
+    fn path(&self) -> &Path;
 
     /// The log's UUID.
-    pub fn log_id(&self) -> &LogId {
-        &self.log_id
-    }
+    fn log_id(&self) -> &LogId;
 
-    /// Appends `events` to `stream` atomically, and returns once they are on disk, unless [`SyncMode::Normal`] was chosen.
+    /// Appends to several streams atomically: all, or nothing. Receipts come in the order given.
+    ///
+    /// # Errors
+    /// As [`EventLog::append`].
+    fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError>;
+
+    /// Follows the log from `after` on, woken by this process's own commits at once.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    fn follow(&self, after: Position) -> Result<Follower, OpenError>;
+
+    /// Appends `events` to `stream` atomically, and returns once they are durable, as the engine promises it, and can be read here.
     ///
     /// Shape: one stream, 1..n events, in order; one receipt each. An event that is there already, under the same id
     /// with the same content, is not appended again: its first receipt comes back. Under `NoStream` and `Exact`, either
     /// all events are there already, or none.
     ///
     /// # Errors
-    /// - [`AppendError::WrongExpectedVersion`], [`AppendError::IdTaken`]: nothing was written.
-    /// - [`AppendError::OfLedger`]: what was done to this log is told by [`EventLog::redact`] and [`EventLog::seal`] alone.
+    /// - [`AppendError::WrongExpectedVersion`], [`AppendError::IdTaken`]: nothing was written. What the version was refused for can be
+    ///   read here.
+    /// - [`AppendError::OfLedger`]: what was done to this log is told by [`SqliteLog::redact`](crate::SqliteLog::redact) and
+    ///   [`SqliteLog::seal`](crate::SqliteLog::seal) alone.
     /// - [`AppendError::Storage`]: the outcome is unknown; appending the same ids again is safe.
     ///
     /// Source: docs/decisions/0002-append.md
-    pub fn append(
+    fn append(
         &self,
         stream: &StreamName,
         expected: ExpectedVersion,
@@ -128,56 +58,11 @@ impl EventLog {
         self.append_all(vec![StreamAppend { stream: stream.clone(), expected, events }])
     }
 
-    /// Appends to several streams atomically: all, or nothing. Receipts come in the order given.
-    ///
-    /// # Errors
-    /// As [`EventLog::append`].
-    pub fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
-        refuse_foreign(&self.log_id, &appends, || {
-            LogReader::open(&self.path).map_err(|error| StorageError::Sqlite {
-                path: self.path.clone(),
-                doing: "looking for what is there",
-                detail: error.to_string(),
-            })
-        })?;
-        self.append_own(appends)
-    }
-
-    /// The same, also of what was done to this log.
-    pub(crate) fn append_own(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
-        // In this thread, at the same time as others.
-        self.group.append(seal(&self.path, appends)?)
-    }
-
-    /// Tells who follows in this process of a commit of another connection.
-    pub(crate) fn tell_listeners(&self) {
-        crate::group_commit::notify(&self.listeners);
-    }
-
-    /// A reader of the same file.
+    /// A reader of what was appended.
     ///
     /// # Errors
     /// As [`LogReader::open`].
-    pub fn reader(&self) -> Result<LogReader, OpenError> {
-        LogReader::open(&self.path)
-    }
-
-    /// Hears of each commit of this process; several commits may be one word.
-    pub fn commits(&self) -> Receiver<()> {
-        let (sender, receiver) = bounded(1);
-        match self.listeners.lock() {
-            Ok(mut listeners) => listeners.push(sender),
-            // The list is only ever pushed to and swept, so it is whole even if a holder of the lock panicked.
-            Err(poisoned) => poisoned.into_inner().push(sender),
-        }
-        receiver
-    }
-
-    /// Follows the log from `after` on, woken by this process's own commits at once.
-    ///
-    /// # Errors
-    /// As [`LogReader::open`].
-    pub fn follow(&self, after: runledger_events::Position) -> Result<Follower, OpenError> {
-        Ok(Follower::new(self.reader()?, after, Some(self.commits())))
+    fn reader(&self) -> Result<LogReader, OpenError> {
+        LogReader::open(self.path())
     }
 }

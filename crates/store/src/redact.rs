@@ -14,11 +14,12 @@ use crate::connection::open_writable;
 use crate::error::{RedactError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::ledger_events::LedgerData;
-use crate::log::{EventLog, OpenOptions};
+use crate::log::EventLog;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
 use crate::seal::seal;
 use crate::sqlite::empty_wal;
+use crate::sqlite_log::{OpenOptions, SqliteLog};
 use crate::write::{AppendTransaction, Heads};
 
 /// How long others are waited for, who read what the write-ahead log holds.
@@ -45,11 +46,11 @@ pub struct Redacted {
     /// Where all of these stand, in order.
     pub positions: Vec<Position>,
     /// Whether the text is gone from the log's files too, and not from its rows alone. Where somebody reads all the while, or
-    /// there is no room to write the file anew, it is not yet: [`EventLog::settle`] later.
+    /// there is no room to write the file anew, it is not yet: [`SqliteLog::settle`] later.
     pub is_settled: bool,
 }
 
-impl EventLog {
+impl SqliteLog {
     /// Erases the content of events, and appends a `ledger.redacted` event to [`StreamName::redactions`] that says who had it erased and
     /// why. Facts, digests and the chain stay, and verify. The file is written anew, so for that long nobody else can append,
     /// and as much space again is needed on the disk.
@@ -113,7 +114,7 @@ impl EventLog {
     }
 }
 
-impl EventLog {
+impl SqliteLog {
     /// Writes the log's file anew and empties its write-ahead log, so that nothing is left of what was erased in its rows;
     /// false where somebody reads all the while.
     ///

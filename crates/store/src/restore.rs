@@ -9,8 +9,8 @@ use rusqlite::backup::{Backup, StepResult};
 
 use crate::connection;
 use crate::error::{OpenError, RestoreError, StorageError};
-use crate::log::OpenOptions;
 use crate::reader::{Head, LogReader};
+use crate::sqlite_log::OpenOptions;
 
 /// Pages copied before progress is told.
 const STEP_PAGES: i32 = 4096;

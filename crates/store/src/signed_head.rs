@@ -15,6 +15,7 @@ use crate::ledger_events::LedgerData;
 use crate::log::EventLog;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::{Head, LogReader};
+use crate::sqlite_log::SqliteLog;
 use crate::write::now;
 
 /// The private half of a key that signs heads.
@@ -143,7 +144,7 @@ impl SignedHead {
     }
 }
 
-impl EventLog {
+impl SqliteLog {
     /// Signs the log's head, and appends a `ledger.sealed` event with it to [`StreamName::seals`].
     ///
     /// # Errors

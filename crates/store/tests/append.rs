@@ -10,7 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use runledger_events::{Content, Metadata, Position, StreamVersion, TimestampMs};
 use runledger_store::{
-    AppendError, EventLog, ExpectedVersion, NewEvent, OpenOptions, StorageError, StreamAppend, WrongExpectedVersion,
+    AppendError, EventLog, ExpectedVersion, NewEvent, OpenOptions, SqliteLog, StorageError, StreamAppend,
+    WrongExpectedVersion,
 };
 use support::{Place, all, append_one, assert_dense, assert_verifies, id, json, prompt, prompt_with, stream};
 
@@ -315,7 +316,7 @@ fn many_threads_share_one_log_and_each_gets_its_own_answer() {
                     let stale = log.append(&stream(&own), exact(n), vec![prompt("stale", "x")]);
                     let Err(AppendError::WrongExpectedVersion(conflict)) = stale else { panic!("{stale:?}") };
                     assert_eq!((conflict.expected, conflict.actual), (exact(n), StreamVersion(n + 1)));
-                    receipts.push(append_one(&log, "session/shared", prompt(&format!("{thread}-{n}"), "x")));
+                    receipts.push(append_one(&*log, "session/shared", prompt(&format!("{thread}-{n}"), "x")));
                 }
                 receipts
             })
@@ -401,7 +402,7 @@ fn a_writer_that_is_shut_out_says_so_and_can_try_again() {
     // Given another process that holds the write lock
     let place = Place::new();
     let options = OpenOptions { busy_timeout: Duration::from_millis(30), ..OpenOptions::default() };
-    let log = EventLog::open_with(place.path(), &options).unwrap();
+    let log = SqliteLog::open_with(place.path(), &options).unwrap();
     let other = place.sqlite();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // When

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use runledger_events::Position;
-use runledger_store::{BackupError, EventLog, LogReader};
+use runledger_store::{BackupError, LogReader, SqliteLog};
 use support::{Place, all, append_one, assert_verifies, prompt};
 
 /// Text that does not compress to much less.
@@ -23,7 +23,7 @@ fn noise(number: u64, bytes: usize) -> String {
 }
 
 /// More than two steps of copying.
-fn large() -> (Place, EventLog) {
+fn large() -> (Place, SqliteLog) {
     let place = Place::new();
     let log = place.log();
     for number in 0..70 {
@@ -78,7 +78,7 @@ fn a_backup_is_a_ledger_that_goes_on() {
     append_one(&place.log(), "session/a", prompt("e1", "one"));
     let to = place.folder().join("copy.db");
     place.reader().backup(&to, |_, _| {}).unwrap();
-    let log = EventLog::open(&to).unwrap();
+    let log = SqliteLog::open(&to).unwrap();
     assert_eq!(append_one(&log, "session/a", prompt("e2", "two")).stream_version.0, 2);
     assert_verifies(&LogReader::open(&to).unwrap());
     assert_eq!(place.reader().head().unwrap().position, Position(1));

@@ -12,7 +12,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use runledger_events::{Position, RecordedEvent, StreamName};
-use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenError, OpenOptions, StreamAppend, SyncMode};
+use runledger_store::{
+    EventLog, ExpectedVersion, LogReader, OpenError, OpenOptions, SqliteLog, StreamAppend, SyncMode,
+};
 use support::{Place, all, append_one, assert_dense, assert_verifies, prompt, stream};
 
 const CHILD: &str = "RUNLEDGER_CRASH_CHILD";
@@ -45,7 +47,7 @@ fn as_a_child_it_appends_until_it_is_killed() {
     };
     let (round, path) = task.split_once(' ').unwrap();
     let sync = if round.parse::<u64>().unwrap() < ROUNDS { SyncMode::Full } else { SyncMode::Normal };
-    let log = EventLog::open_with(path, &OpenOptions { sync, ..OpenOptions::default() }).unwrap();
+    let log = SqliteLog::open_with(path, &OpenOptions { sync, ..OpenOptions::default() }).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let log = &log;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use runledger_faultfs::{Fault, Operation, Random, Watch};
 use runledger_store::{
-    AppendError, EventLog, ExpectedVersion, LogReader, OpenOptions, Receipt, StorageError, StreamAppend,
+    AppendError, EventLog, ExpectedVersion, LogReader, OpenOptions, Receipt, SqliteLog, StorageError, StreamAppend,
 };
 use support::{Place, all, append_one, assert_dense, assert_verifies, prompt, stream};
 
@@ -19,8 +19,8 @@ const APPENDS: usize = 8;
 const EVENTS: usize = 3;
 
 /// A write-ahead log that is written back and begun anew every few appends.
-fn open(path: &Path) -> Result<EventLog, runledger_store::OpenError> {
-    EventLog::open_with(path, &OpenOptions { wal_pages: 10, ..OpenOptions::default() })
+fn open(path: &Path) -> Result<SqliteLog, runledger_store::OpenError> {
+    SqliteLog::open_with(path, &OpenOptions { wal_pages: 10, ..OpenOptions::default() })
 }
 
 fn ids(n: usize) -> [String; EVENTS] {
@@ -52,7 +52,7 @@ fn letters(seed: usize, count: usize) -> String {
 
 /// What came of the workload.
 struct Trial {
-    log: Option<EventLog>,
+    log: Option<SqliteLog>,
     answers: Vec<Result<Vec<Receipt>, AppendError>>,
     /// Every error that a caller saw, as text.
     errors: Vec<String>,

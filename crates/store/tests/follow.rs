@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use runledger_events::{Content, EventKind, Metadata, Position};
-use runledger_store::{EventFilter, Follower, Read};
+use runledger_store::{EventFilter, EventLog, Follower, Read};
 use support::{Place, append_one, belonging, json, prompt, prompt_with};
 
 /// Longer than any machine needs: a test that waits it out has failed.

@@ -4,7 +4,7 @@
 mod support;
 
 use runledger_events::{Metadata, Position, StreamName};
-use runledger_store::{AppendError, Erase, ExpectedVersion, NewEvent, SealKey, new_event_from_exported};
+use runledger_store::{AppendError, Erase, EventLog, ExpectedVersion, NewEvent, SealKey, new_event_from_exported};
 use support::{Place, append_one, assert_verifies, json, prompt};
 
 fn place() -> Place {

@@ -4,7 +4,7 @@
 mod support;
 
 use runledger_events::{CONTENT_BYTES_MAX, Metadata, Position, RuntimeEvent, StreamVersion};
-use runledger_store::{ExpectedVersion, NewEvent, NewEventError, StreamAppend};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, NewEventError, StreamAppend};
 use support::{Place, all, append_one, assert_dense, prompt, stream};
 
 /// An event whose text has this many bytes.

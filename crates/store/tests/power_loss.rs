@@ -17,7 +17,7 @@ use std::sync::Mutex;
 
 use runledger_events::LogId;
 use runledger_faultfs::{Change, Entry, Fault, Image, Operation, Random, Watch};
-use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenOptions, Receipt, StreamAppend, SyncMode};
+use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenOptions, Receipt, SqliteLog, StreamAppend, SyncMode};
 use support::{Place, all, prompt, stream};
 
 fn number_from(variable: &str) -> Option<u64> {
@@ -79,7 +79,7 @@ impl Request {
         self.own.iter().chain([&self.shared])
     }
 
-    fn append(&self, log: &EventLog) -> Result<Vec<Receipt>, runledger_store::AppendError> {
+    fn append(&self, log: &dyn EventLog) -> Result<Vec<Receipt>, runledger_store::AppendError> {
         let to = |name: &str, events: &[Sent]| StreamAppend {
             stream: stream(name),
             expected: ExpectedVersion::Any,
@@ -121,7 +121,7 @@ impl History {
         let place = Place::new();
         let watch = Watch::new(&place.path()).unwrap();
         let options = OpenOptions { wal_pages: plan.wal_pages, sync: plan.sync, ..OpenOptions::default() };
-        let log = EventLog::open_with(place.path(), &options).unwrap();
+        let log = SqliteLog::open_with(place.path(), &options).unwrap();
         let opened = watch.len();
         let acknowledged = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -186,7 +186,7 @@ impl History {
                 Err(error) => ensure(!was_opened, || format!("a reader cannot open it: {error}"))?,
             }
         }
-        let log = EventLog::open(path).map_err(|error| format!("a writer cannot open it: {error}"))?;
+        let log = SqliteLog::open(path).map_err(|error| format!("a writer cannot open it: {error}"))?;
         let reader = log.reader().map_err(|error| error.to_string())?;
         ensure(!was_opened || *log.log_id() == self.log_id, || "it is another log".to_owned())?;
         self.check_content(&reader, cut)?;
@@ -232,7 +232,7 @@ impl History {
     }
 
     /// It is appended to as ever, and what it has already is answered with the first receipts.
-    fn check_appends(&self, log: &EventLog, reader: &LogReader, cut: usize) -> Result<(), String> {
+    fn check_appends(&self, log: &dyn EventLog, reader: &LogReader, cut: usize) -> Result<(), String> {
         let head = reader.head().map_err(|error| error.to_string())?.position;
         if let Some(last) = self.acknowledged_before(cut).last() {
             let again = last.request.append(log).map_err(|error| error.to_string())?;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use runledger_events::{
     Content, EventKind, Facts, KindFacts, Metadata, Position, RecordedEvent, StreamVersion, chain_seed,
 };
-use runledger_store::{Batch, EventFilter, ExpectedVersion, LogReader, NewEvent, Read};
+use runledger_store::{Batch, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read};
 use support::{Place, all, append_one, assert_verifies, belonging, id, json, prompt, prompt_with, stream};
 
 const KINDS: [&str; 4] = ["user.prompt", "tool.pre", "session.end", "x.unknown"];

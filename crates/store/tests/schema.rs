@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use runledger_events::{CONTENT_DICTIONARY, Content, Metadata, Position};
 use runledger_store::{
-    AppendError, Erase, EventLog, ExpectedVersion, LogReader, OpenError, ReadError, StorageError,
+    AppendError, Erase, EventLog, ExpectedVersion, LogReader, OpenError, ReadError, SqliteLog, StorageError,
     new_event_from_exported,
 };
 use rusqlite::Connection;
@@ -353,7 +353,7 @@ fn files(folder: &Path) -> Vec<String> {
 /// Opens for writing and for reading, and asserts that the file stayed as it was.
 fn refused(place: &Place) -> [OpenError; 2] {
     let (bytes, before) = (std::fs::read(place.path()).unwrap(), files(place.folder()));
-    let errors = [EventLog::open(place.path()).unwrap_err(), LogReader::open(place.path()).unwrap_err()];
+    let errors = [SqliteLog::open(place.path()).unwrap_err(), LogReader::open(place.path()).unwrap_err()];
     assert_eq!(std::fs::read(place.path()).unwrap(), bytes, "the file was written to");
     // A look into a file in WAL mode makes SQLite's own two files beside it; nothing stands in them.
     for name in files(place.folder()).into_iter().filter(|name| !before.contains(name)) {
@@ -446,7 +446,7 @@ fn a_new_ledger_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
     let path = place.folder().join("state").join("runledger").join("ledger.db");
-    let log = EventLog::open(&path).unwrap();
+    let log = SqliteLog::open(&path).unwrap();
     append_one(&log, "session/a", prompt("e1", "x"));
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(path.parent().unwrap()), 0o700);
@@ -624,7 +624,7 @@ fn many_openers_at_once_make_one_log() {
             .map(|n| {
                 let path = place.path();
                 scope.spawn(move || {
-                    let log = EventLog::open(path).unwrap();
+                    let log = SqliteLog::open(path).unwrap();
                     append_one(
                         &log,
                         "session/a",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use runledger_events::{RuntimeEvent, SessionId};
-use runledger_store::{EventLog, OpenOptions, SPOOL_BYTES_MAX, Spool, SpoolRecord, Taken, take_in};
+use runledger_store::{OpenOptions, SPOOL_BYTES_MAX, Spool, SpoolRecord, SqliteLog, Taken, take_in};
 use support::{Place, all, append_one, assert_verifies, prompt};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -130,7 +130,7 @@ fn writers_that_come_one_after_the_other_leave_a_short_write_ahead_log() {
     let mut wal = place.path().into_os_string();
     wal.push("-wal");
     for number in 0..100 {
-        let log = EventLog::open_with(place.path(), &options).unwrap();
+        let log = SqliteLog::open_with(place.path(), &options).unwrap();
         append_one(&log, "session/s", prompt(&format!("e{number}"), "x"));
         drop(log);
         // As many pages, and those of one event.

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use runledger_events::{Digest, Metadata, Position, chain, event_digest};
-use runledger_store::{Erase, ExpectedVersion, LogReport, StreamAppend};
+use runledger_store::{Erase, EventLog, ExpectedVersion, LogReport, StreamAppend};
 use support::{Place, all, append_one, assert_verifies, belonging, id, json, prompt_with, stream};
 
 /// Ten events in three streams, closed into one file:

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use runledger_events::{Metadata, RuntimeEvent, StreamName};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent, Receipt};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, Receipt, SqliteLog};
 use tempfile::TempDir;
 
 /// A ledger that goes with its folder.
@@ -15,7 +15,7 @@ pub struct TempLedger {
     /// The ledger's file.
     pub path: PathBuf,
     /// The log.
-    pub log: Arc<EventLog>,
+    pub log: Arc<dyn EventLog>,
 }
 
 impl Default for TempLedger {
@@ -29,8 +29,13 @@ impl TempLedger {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("ledger.db");
-        let log = Arc::new(EventLog::open(&path).expect("a new ledger"));
+        let log = Arc::new(SqliteLog::open(&path).expect("a new ledger"));
         Self { folder, path, log }
+    }
+
+    /// The log for what SQLite alone can do.
+    pub fn sqlite(&self) -> SqliteLog {
+        SqliteLog::open(&self.path).expect("the ledger that was just made")
     }
 
     /// Appends one event, whatever the stream's version; session and run follow from the stream's name.

@@ -29,7 +29,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(2);
 const EXPIRED_AT_ONCE: usize = 100;
 
 /// What is done with the log now and then: events that hooks could only keep aside are taken in.
-pub(crate) type Housekeeping = Box<dyn Fn(&EventLog) + Send>;
+pub(crate) type Housekeeping = Box<dyn Fn(&dyn EventLog) + Send>;
 
 /// The running keeper; dropping it ends the thread.
 pub(crate) struct Keeper {
@@ -112,7 +112,7 @@ fn keep(
             && kept_at.is_none_or(|at| at.elapsed() >= HOUSEKEEPING)
         {
             if let Some(keep) = housekeeping {
-                keep(log);
+                keep(&**log);
             }
             expire(&opened)?;
             kept_at = Some(Instant::now());

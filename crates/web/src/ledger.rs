@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use runledger_events::{Position, SessionId};
 use runledger_projections::{AsOf, Projections, Queries};
-use runledger_store::{EventLog, FileId, LogReader, OpenOptions};
+use runledger_store::{EventLog, FileId, LogReader, OpenOptions, SqliteLog};
 use runledger_workflow::Commands;
 use tokio::sync::Semaphore;
 
@@ -42,7 +42,7 @@ pub(crate) struct Opened {
     pasts: Mutex<Pasts>,
     /// Held while a session is folded: one at a time.
     folding: Mutex<()>,
-    log: Option<Arc<EventLog>>,
+    log: Option<Arc<dyn EventLog>>,
 }
 
 /// Whoever asks; once it is gone, so is who waits for the answer.
@@ -126,9 +126,9 @@ impl Ledger {
 impl Opened {
     fn open(path: &Path, is_read_only: bool) -> Result<Self, Failure> {
         let options = OpenOptions { create: false, ..OpenOptions::default() };
-        let log = match is_read_only {
+        let log: Option<Arc<dyn EventLog>> = match is_read_only {
             true => None,
-            false => Some(Arc::new(EventLog::open_with(path, &options)?)),
+            false => Some(Arc::new(SqliteLog::open_with(path, &options)?)),
         };
         // Built where they never were; kept current from then on by the projector.
         Projections::open(path)?.catch_up()?;
@@ -204,7 +204,7 @@ impl Opened {
     }
 
     /// The log, where it may be written.
-    pub(crate) fn log(&self) -> Option<&Arc<EventLog>> {
+    pub(crate) fn log(&self) -> Option<&Arc<dyn EventLog>> {
         self.log.as_ref()
     }
 }

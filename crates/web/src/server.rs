@@ -102,7 +102,7 @@ impl Options {
 
     /// Does this with the log every few seconds.
     #[must_use]
-    pub fn housekeeping(mut self, keep: impl Fn(&EventLog) + Send + 'static) -> Self {
+    pub fn housekeeping(mut self, keep: impl Fn(&dyn EventLog) + Send + 'static) -> Self {
         self.housekeeping = Some(Box::new(keep));
         self
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use runledger_events::{Metadata, RuntimeEvent, StreamName};
-use runledger_store::{EventLog, ExpectedVersion, NewEvent};
+use runledger_store::{EventLog, ExpectedVersion, NewEvent, SqliteLog};
 use support::{Following, Served, bearer};
 
 const CLIENTS: usize = 200;
@@ -24,7 +24,7 @@ fn event(number: u64, session: &str, words: &str) -> NewEvent {
     NewEvent::new(RuntimeEvent::from_json(&json).unwrap(), metadata).unwrap()
 }
 
-fn append(log: &EventLog, session: &str, numbers: std::ops::Range<u64>, words: &str) {
+fn append(log: &dyn EventLog, session: &str, numbers: std::ops::Range<u64>, words: &str) {
     let stream = StreamName::new(format!("session/{session}")).unwrap();
     let events = numbers.map(|number| event(number, session, words)).collect();
     log.append(&stream, ExpectedVersion::Any, events).unwrap();
@@ -45,7 +45,7 @@ fn read_to(following: &mut Following, mut last: u64, until: u64) -> u64 {
 fn of_two_hundred_clients_nobody_misses_an_event_while_one_is_stuck() {
     // Given a log with events, of which some follow from the beginning, and one that never reads
     let served = Arc::new(Served::new());
-    append(&served.ledger.log, "s1", 0..500, "before");
+    append(&*served.ledger.log, "s1", 0..500, "before");
     let bearer = bearer();
     let _stuck = served.send("GET", "/api/v1/events", &["accept: text/event-stream", &bearer], "");
     let until = 500 + EVENTS;
@@ -91,7 +91,7 @@ fn of_two_hundred_clients_nobody_misses_an_event_while_one_is_stuck() {
     let (mut number, words) = (500, "x".repeat(300));
     while number < until {
         let next = (number + 1 + number % 40).min(until);
-        append(&served.ledger.log, "s1", number..next, &words);
+        append(&*served.ledger.log, "s1", number..next, &words);
         number = next;
     }
     let appended = begun.elapsed();
@@ -123,16 +123,16 @@ fn json_of_several_lines_is_one_line_of_the_stream() {
 fn a_filtered_client_gets_what_fits_alone() {
     let served = Served::new();
     for round in 0..30 {
-        append(&served.ledger.log, "s1", round * 10..round * 10 + 5, "one");
-        append(&served.ledger.log, "s2", round * 10 + 5..round * 10 + 10, "two");
+        append(&*served.ledger.log, "s1", round * 10..round * 10 + 5, "one");
+        append(&*served.ledger.log, "s2", round * 10 + 5..round * 10 + 10, "two");
     }
     let mut following = served.follow("/api/v1/events?session=s2", None);
     let expected = |round: u64| (6..=10).map(move |number| round * 10 + number);
     for position in (0..30).flat_map(expected) {
         assert_eq!(following.next().unwrap().id, position);
     }
-    append(&served.ledger.log, "s1", 300..301, "one");
-    append(&served.ledger.log, "s2", 301..302, "two");
+    append(&*served.ledger.log, "s1", 300..301, "one");
+    append(&*served.ledger.log, "s2", 301..302, "two");
     assert_eq!(following.next().unwrap().id, 302);
 }
 
@@ -140,8 +140,8 @@ fn a_filtered_client_gets_what_fits_alone() {
 fn a_large_event_is_left_out_and_counted() {
     let served = Served::new();
     let (long, short) = ("y".repeat(300 << 10), "y".repeat(200 << 10));
-    append(&served.ledger.log, "s1", 0..1, &long);
-    append(&served.ledger.log, "s1", 1..2, &short);
+    append(&*served.ledger.log, "s1", 0..1, &long);
+    append(&*served.ledger.log, "s1", 1..2, &short);
     let mut following = served.follow("/api/v1/events", None);
     let told: serde_json::Value = serde_json::from_str(&following.next().unwrap().data).unwrap();
     assert!(told["event"].is_null() && told["left_out_bytes"].as_u64() > Some(300 << 10), "{told}");
@@ -154,7 +154,7 @@ fn a_large_event_is_left_out_and_counted() {
 #[test]
 fn a_place_outside_the_log_is_refused_and_so_is_no_place() {
     let served = Served::new();
-    append(&served.ledger.log, "s1", 0..3, "one");
+    append(&*served.ledger.log, "s1", 0..3, "one");
     let stream = |path: &str, last: &str| {
         served.ask("GET", path, &["accept: text/event-stream", &bearer(), &format!("last-event-id: {last}")], "")
     };
@@ -167,21 +167,21 @@ fn a_place_outside_the_log_is_refused_and_so_is_no_place() {
 #[test]
 fn a_stream_outlives_a_ledger_that_is_gone_for_a_while_and_ends_where_another_one_comes() {
     let served = Served::new();
-    append(&served.ledger.log, "s1", 0..3, "one");
+    append(&*served.ledger.log, "s1", 0..3, "one");
     let mut following = served.follow("/api/v1/events", None);
     assert_eq!(read_to(&mut following, 0, 3), 3);
     let aside = served.ledger.folder.path().join("aside.db");
     std::fs::rename(&served.ledger.path, &aside).unwrap();
     assert_eq!(served.get("/api/v1/status").status, 503);
     std::fs::rename(&aside, &served.ledger.path).unwrap();
-    append(&served.ledger.log, "s1", 3..5, "one");
+    append(&*served.ledger.log, "s1", 3..5, "one");
     assert_eq!(read_to(&mut following, 3, 5), 5);
     // Another ledger in its place has positions of its own.
     for suffix in ["", "-wal", "-shm", ".projections", ".projections-wal", ".projections-shm"] {
         let path = |name: &str| served.ledger.folder.path().join(format!("{name}{suffix}"));
         _ = std::fs::rename(path("ledger.db"), path("aside.db"));
     }
-    append(&EventLog::open(&served.ledger.path).unwrap(), "s1", 0..9, "another");
+    append(&SqliteLog::open(&served.ledger.path).unwrap(), "s1", 0..9, "another");
     assert!(following.next().is_none());
 }
 
@@ -223,7 +223,7 @@ fn two_hundred_clients_miss_nothing_of_what_is_appended_at_a_steady_pace() {
     for number in 0..batches {
         let due = first + pace * u32::try_from(number).unwrap();
         std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
-        append(&served.ledger.log, "s1", number * batch..(number + 1) * batch, &words);
+        append(&*served.ledger.log, "s1", number * batch..(number + 1) * batch, &words);
         let at = u64::try_from(begun.elapsed().as_micros()).unwrap();
         appended[usize::try_from(number).unwrap()].store(at, Ordering::Release);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runledger_events::{EventId, RequestId, SessionId};
-use runledger_store::EventLog;
+use runledger_store::SqliteLog;
 use runledger_workflow::{Ask, Commands, RelayCoordinator, RelayVerdict};
 
 const ROUNDS: usize = 200;
@@ -15,8 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::temp_dir().join(format!("runledger-relay-latency-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let path = folder.join("ledger.db");
-    let waiting = Commands::open(Arc::new(EventLog::open(&path)?))?;
-    let deciding = Commands::open(Arc::new(EventLog::open(&path)?))?;
+    let waiting = Commands::open(Arc::new(SqliteLog::open(&path)?))?;
+    let deciding = Commands::open(Arc::new(SqliteLog::open(&path)?))?;
     let mut asks = Vec::new();
     for round in 0..ROUNDS {
         let session = SessionId::new("s1")?;

@@ -46,7 +46,7 @@ pub trait Journal: Send {
 /// The journal of a ledger on this machine.
 #[derive(Debug)]
 pub struct LedgerJournal {
-    log: Arc<EventLog>,
+    log: Arc<dyn EventLog>,
     reader: LogReader,
 }
 
@@ -55,7 +55,7 @@ impl LedgerJournal {
     ///
     /// # Errors
     /// As [`LogReader::open`].
-    pub fn open(log: Arc<EventLog>) -> Result<Self, OpenError> {
+    pub fn open(log: Arc<dyn EventLog>) -> Result<Self, OpenError> {
         let reader = log.reader()?;
         Ok(Self { log, reader })
     }

@@ -4,10 +4,10 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use runledger_store::EventLog;
+//! use runledger_store::SqliteLog;
 //! use runledger_workflow::{CommandHarness, Journal, LedgerJournal, RunSpec, Runner};
 //!
-//! let log = Arc::new(EventLog::open("ledger.db")?);
+//! let log = Arc::new(SqliteLog::open("ledger.db")?);
 //! let journal = LedgerJournal::open(log)?;
 //! let harness = CommandHarness::new("./agent.sh", vec![], ".".as_ref())?;
 //! let runner = Runner::new(Box::new(harness), RunSpec::new("Tidy the changelog", "."))?;

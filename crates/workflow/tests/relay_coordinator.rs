@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use relay_support::{PATIENCE, Place, ask, ask_user, run_id, wait_until};
 use runledger_events::{CommandChannelConfig, OnTimeout, RequestStatus, StreamName};
-use runledger_store::EventLog;
+use runledger_store::SqliteLog;
 use runledger_workflow::{
     Channel, ChannelRequest, CommandChannel, Commands, RelayAnswer, RelayCoordinator, RelayOutcome, RelayVerdict,
     Settled, StopToken, TerminalChannel, VerdictSource, Withdrawer, current_process,
@@ -253,7 +253,7 @@ fn as_a_child_it_waits_for_a_question() {
     let Ok(ledger) = std::env::var(CHILD) else {
         return;
     };
-    let commands = Commands::open(Arc::new(EventLog::open(ledger).unwrap())).unwrap();
+    let commands = Commands::open(Arc::new(SqliteLog::open(ledger).unwrap())).unwrap();
     let asked = commands.ask(&ask("toolu_1")).unwrap();
     println!("\nwaits, {}", if asked.is_new { "new" } else { "attached" });
     let relayed = RelayCoordinator::new(commands).wait(&ask("toolu_1").request_id, || false).unwrap();

@@ -148,7 +148,7 @@ fn an_append_whose_answer_was_lost_is_tried_again_and_not_doubled() {
 }
 
 /// Appends to a run's stream as another process would.
-fn append_to_run(log: &EventLog, run_id: &RunId, json: &str) {
+fn append_to_run(log: &dyn EventLog, run_id: &RunId, json: &str) {
     let metadata = Metadata { run_id: Some(run_id.clone()), ..Metadata::default() };
     let event = NewEvent::new(RuntimeEvent::from_json(json).unwrap(), metadata).unwrap();
     log.append(&StreamName::run(run_id), ExpectedVersion::Any, vec![event]).unwrap();
@@ -162,7 +162,7 @@ fn a_strangers_event_in_the_stream_is_read_and_the_step_decided_anew() {
         Duration::from_secs(30),
         Box::new(move |turn, _| {
             let run_id = RunId::new(turn.env["RUNLEDGER_RUN_ID"].clone()).unwrap();
-            append_to_run(&log, &run_id, r#"{"kind":"note.of.a.stranger","data":{}}"#);
+            append_to_run(&*log, &run_id, r#"{"kind":"note.of.a.stranger","data":{}}"#);
             Ok(TurnResult { exit_code: Some(0), ..TurnResult::default() })
         }),
     );
@@ -198,7 +198,7 @@ fn a_request_to_cancel_in_the_stream_ends_the_run_in_the_middle_of_a_turn() {
             let run_id = RunId::new(turn.env["RUNLEDGER_RUN_ID"].clone()).unwrap();
             let signal =
                 r#"{"eventId":"any","decision":{"type":"json","source":"user","intent":{"kind":"workflow_cancel"}}}"#;
-            append_to_run(&log, &run_id, signal);
+            append_to_run(&*log, &run_id, signal);
             while desk.check().is_ok() {
                 std::thread::yield_now();
             }
@@ -229,7 +229,7 @@ fn a_newer_owner_fences_the_runner_off_and_it_writes_nothing_more() {
             });
             let id = EventId::new("takeover").unwrap();
             let json = event_json(&id, TimestampMs(1), &facts, &Extra::default()).unwrap();
-            append_to_run(&log, &run_id, &json);
+            append_to_run(&*log, &run_id, &json);
             while desk.check().is_ok() {
                 std::thread::yield_now();
             }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use runledger_events::{Fields, Position, RelayQuestion, RequestId, RequestStatus, RunStatus};
 use runledger_projections::{PermissionRequest, Projections, Queries, RequestFilter, RunFilter};
-use runledger_store::{EventLog, OpenOptions};
+use runledger_store::{EventLog, OpenOptions, SqliteLog};
 use runledger_workflow::{Commands, DecideError, RelayVerdict, current_user};
 
 type Failed = Box<dyn std::error::Error>;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Failed> {
     let prefixes: Vec<String> = arguments.collect();
 
     // A ledger that is not there has nothing to approve; this makes none.
-    let log = Arc::new(EventLog::open_with(&ledger, &OpenOptions { create: false, ..OpenOptions::default() })?);
+    let log = Arc::new(SqliteLog::open_with(&ledger, &OpenOptions { create: false, ..OpenOptions::default() })?);
     let commands = Commands::open(log.clone())?;
     let mut projections = Projections::open(&ledger)?;
     let mut news = log.follow(Position::START)?;

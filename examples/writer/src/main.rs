@@ -3,7 +3,7 @@
 //! `cargo run -p runledger-example-writer -- LEDGER SESSION TEXT…`
 
 use runledger_store::events::{Metadata, RuntimeEvent, SessionId, StreamName};
-use runledger_store::{AppendError, EventLog, ExpectedVersion, NewEvent, Read};
+use runledger_store::{AppendError, EventLog, ExpectedVersion, NewEvent, Read, SqliteLog};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let session = SessionId::new(session)?;
     let stream = StreamName::session(&session);
-    let log = EventLog::open(ledger)?;
+    let log = SqliteLog::open(ledger)?;
     let version = log.reader()?.stream_version(&stream)?;
 
     let events = arguments

@@ -9,7 +9,9 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use runledger_events::{Position, RequestStatus, SessionId, TimestampMs};
 use runledger_projections::{Queries, RequestFilter, RunFilter, Session};
-use runledger_store::{Erase, EventLog, ExpectedVersion, FileId, LogReader, StreamAppend, new_event_from_exported};
+use runledger_store::{
+    Erase, EventLog, ExpectedVersion, FileId, LogReader, SqliteLog, StreamAppend, new_event_from_exported,
+};
 use runledger_workflow::current_user;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +83,7 @@ impl Archive {
             }
             return Ok(Exit::Done);
         }
-        let copy = EventLog::open(&self.to)?;
+        let copy = SqliteLog::open(&self.to)?;
         if FileId::of(reader.path()) == FileId::of(&self.to) {
             return Err(itself().into());
         }
@@ -98,7 +100,7 @@ impl Archive {
                 return Ok(Exit::No);
             }
         }
-        let (log, reason) = (ledger.open_for_writing()?, format!("archived in log {}", copy.log_id()));
+        let (log, reason) = (ledger.open_sqlite_for_writing()?, format!("archived in log {}", copy.log_id()));
         let before = reader.last_redaction()?;
         let redacted = log.redact(&Erase::Events(copied), &reason, &current_user())?;
         tell(&sessions, true, output)?;
@@ -178,7 +180,7 @@ impl Identity {
 }
 
 /// Copies every event of a session, and sees that each of them is there, with its content; gives their positions here.
-fn copy_session(from: &LogReader, to: &EventLog, session: &SessionId) -> anyhow::Result<Vec<Position>> {
+fn copy_session(from: &LogReader, to: &dyn EventLog, session: &SessionId) -> anyhow::Result<Vec<Position>> {
     let mut wanted = HashMap::new();
     let (mut waiting, mut positions) = (Vec::new(), Vec::new());
     from.export::<anyhow::Error>(Some(session), true, |line| {

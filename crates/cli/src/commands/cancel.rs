@@ -32,7 +32,7 @@ impl Cancel {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let queries = ledger.queries()?;
         let run = one_run(&queries, &self.run)?.0;
-        let log = Arc::new(ledger.open_for_writing()?);
+        let log = ledger.open_for_writing()?;
         let commands = Commands::open(log.clone())?;
         let (is_over, receipts) = cancel_all(&commands, &queries, &run.id, &current_user()).map_err(in_words)?;
         tell_events(&commands, &receipts, output)?;
@@ -45,7 +45,7 @@ impl Cancel {
 }
 
 /// Cancels the runs within a run that has just been cancelled in this process.
-pub(crate) fn cancel_below(log: &Arc<EventLog>, path: &Path, run_id: &RunId) -> anyhow::Result<()> {
+pub(crate) fn cancel_below(log: &Arc<dyn EventLog>, path: &Path, run_id: &RunId) -> anyhow::Result<()> {
     Projections::open(path)?.catch_up()?;
     let queries = Queries::open(path)?;
     runledger_web::cancel_below(&Commands::open(log.clone())?, &queries, run_id, &current_user()).map_err(in_words)?;

@@ -1,7 +1,5 @@
 //! `allow` and `deny`: decide a question that waits, from any process.
 
-use std::sync::Arc;
-
 use clap::Args;
 use runledger_events::{RequestId, readable};
 use runledger_projections::PermissionRequest;
@@ -155,7 +153,7 @@ fn decide(
         by: Some(current_user()),
     };
     let id = asked.request_id;
-    let commands = Commands::open(Arc::new(ledger.open_for_writing()?))?;
+    let commands = Commands::open(ledger.open_for_writing()?)?;
     let decided = commands.decide(&id, &verdict).map_err(|error| in_words(&id, error))?;
     if output.is_json() {
         output.json(&one_question(&ledger.queries()?, id.as_str())?)?;

@@ -27,7 +27,7 @@ use crate::render;
 /// Carries a run to its end, or to where it waits for an answer.
 pub(crate) fn drive(
     runner: Runner,
-    log: &Arc<EventLog>,
+    log: &Arc<dyn EventLog>,
     path: &Path,
     started: serde_json::Value,
     output: &mut Output,

@@ -1,7 +1,6 @@
 //! `exec`: runs a workflow to its end, and tells of it while it goes on.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -108,7 +107,7 @@ impl Exec {
             ..RunSpec::new(self.prompt.clone(), self.project_dir.clone())
         };
         // A ledger that is there is looked at before anything is written, one that is not is made last.
-        let existing = if path.exists() { Some(Arc::new(ledger.open_for_writing()?)) } else { None };
+        let existing = if path.exists() { Some(ledger.open_for_writing()?) } else { None };
         if let Some(log) = &existing {
             sweep_before(log, ledger, None);
             if let Some(session) = SessionArg::id(self.session.as_ref()).filter(|_| !self.fresh) {
@@ -119,7 +118,7 @@ impl Exec {
         runner.prepare()?;
         let log = match existing {
             Some(log) => log,
-            None => Arc::new(ledger.open_for_writing()?),
+            None => ledger.open_for_writing()?,
         };
         let started = json!({
             "run_id": runner.run_id(),

@@ -1,7 +1,5 @@
 //! `fork`: a new run that begins where another one stood.
 
-use std::sync::Arc;
-
 use clap::{ArgGroup, Args};
 use runledger_events::Position;
 use runledger_workflow::{Commands, ForkPoint};
@@ -40,7 +38,7 @@ impl Fork {
             (Some(position), _) => ForkPoint::Position(Position(position)),
             (None, iteration) => ForkPoint::Iteration(iteration.unwrap_or_default()),
         };
-        let commands = Commands::open(Arc::new(ledger.open_for_writing()?))?;
+        let commands = Commands::open(ledger.open_for_writing()?)?;
         let forked = commands.fork(&run.id, point)?;
         tell_events(&commands, &forked.receipts, output)?;
         if !output.is_json() {

@@ -65,7 +65,7 @@ impl Redact {
         }
         // A ledger that is missing is not made; what hooks have spooled is taken in first, as it may be of the session.
         drop(ledger.open_for_reading()?);
-        let log = ledger.open_for_writing()?;
+        let log = ledger.open_sqlite_for_writing()?;
         let erase = match &self.session {
             Some(session) => Erase::Sessions(vec![session.clone()]),
             None => Erase::Events(self.positions(&log)?),
@@ -103,7 +103,7 @@ impl Redact {
         Ok(if told.log_cleared && told.projections_cleared && rejected == 0 { Exit::Done } else { Exit::No })
     }
 
-    fn positions(&self, log: &EventLog) -> anyhow::Result<Vec<Position>> {
+    fn positions(&self, log: &dyn EventLog) -> anyhow::Result<Vec<Position>> {
         let reader = log.reader()?;
         let mut positions = Vec::new();
         for named in &self.event {
@@ -158,7 +158,7 @@ fn facts_with_words(reader: &LogReader, positions: &[Position]) -> anyhow::Resul
 }
 
 /// Rules of a run stand in its first event: without it, what they forbid would be let through.
-fn refuse_open_runs(queries: &Queries, log: &EventLog, erase: &Erase) -> anyhow::Result<()> {
+fn refuse_open_runs(queries: &Queries, log: &dyn EventLog, erase: &Erase) -> anyhow::Result<()> {
     let parked = queries.parked()?;
     // Of a run that cannot be read nobody can say that it is over, nor end it; it drives nothing either.
     let is_open = |run: &Run| {
@@ -221,7 +221,7 @@ pub(crate) fn clear(ledger: &LedgerArg) -> anyhow::Result<bool> {
     let last = projections.reader().last_redaction()?;
     if let Some(last) = last
         && !projections.log_is_cleared()?
-        && ledger.open_for_writing()?.settle()?
+        && ledger.open_sqlite_for_writing()?.settle()?
     {
         projections.note_log_cleared(last)?;
     }
@@ -231,7 +231,7 @@ pub(crate) fn clear(ledger: &LedgerArg) -> anyhow::Result<bool> {
 }
 
 /// Whether the log has an event of the session at all.
-fn is_known(log: &EventLog, session: &SessionId) -> bool {
+fn is_known(log: &dyn EventLog, session: &SessionId) -> bool {
     let filter = EventFilter { session: Some(session.clone()), ..EventFilter::default() };
     let of_session = |reader: runledger_store::LogReader| {
         let head = reader.head().ok()?.position;

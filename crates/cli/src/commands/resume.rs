@@ -1,7 +1,5 @@
 //! `resume`: takes up a run that was interrupted, was forked off, or waits for an answer, and carries it to its end.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 use clap::Args;
 use runledger_events::{RunId, RunStatus};
@@ -53,7 +51,7 @@ impl Resume {
             Some(prefix) => one_run(&queries, prefix)?.0.id,
             None => newest(&queries)?,
         };
-        let log = Arc::new(ledger.open_for_writing()?);
+        let log = ledger.open_for_writing()?;
         // So that the log says of each run what became of its owner, this one's too.
         sweep_before(&log, ledger, Some(&run_id));
         let journal = LedgerJournal::open(log.clone())?;

@@ -1,7 +1,5 @@
 //! `rules`: decisions that hold for every run of a workflow, listed and taken back.
 
-use std::sync::Arc;
-
 use clap::Args;
 use runledger_events::{Position, StandingGrant, TimestampMs};
 use runledger_workflow::{Commands, RulesError, WorkflowGrants, current_user};
@@ -58,7 +56,7 @@ impl Rules {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         // Where there is no ledger there is no rule; a reader makes none.
         drop(ledger.open_for_reading()?);
-        let commands = Commands::open(Arc::new(ledger.open_for_writing()?))?;
+        let commands = Commands::open(ledger.open_for_writing()?)?;
         if let Some(position) = self.withdraw {
             return withdraw(&commands, Position(position), output);
         }

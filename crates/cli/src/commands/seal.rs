@@ -67,7 +67,7 @@ impl Seal {
         }
         // A ledger that is missing is not made.
         drop(ledger.open_for_reading()?);
-        let (seal, receipt) = ledger.open_for_writing()?.seal(&key)?;
+        let (seal, receipt) = ledger.open_sqlite_for_writing()?.seal(&key)?;
         tell(&seal, receipt.position, output)?;
         Ok(Exit::Done)
     }

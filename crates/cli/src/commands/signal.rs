@@ -1,7 +1,5 @@
 //! `signal`: tells a run to rest, to go on, or anything else.
 
-use std::sync::Arc;
-
 use clap::Args;
 use runledger_events::Position;
 use runledger_store::{EventFilter, Read, Receipt};
@@ -43,7 +41,7 @@ impl Signal {
             return Err(Usage(format!("{} takes no --data", self.name)).into());
         }
         let run = one_run(&ledger.queries()?, &self.run)?.0;
-        let log = Arc::new(ledger.open_for_writing()?);
+        let log = ledger.open_for_writing()?;
         let commands = Commands::open(log)?;
         let receipt = commands.signal(&run.id, &RunSignal::of(&self.name, data), &current_user())?;
         tell_events(&commands, &[receipt], output)?;

@@ -35,7 +35,7 @@ impl Sweep {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         // A ledger that is not there has no runs, and is not made for that answer.
         drop(ledger.open_for_reading()?);
-        let log = Arc::new(ledger.open_for_writing()?);
+        let log = ledger.open_for_writing()?;
         let swept = sweep(&log, ledger)?;
         for state in &swept {
             if output.is_json() {
@@ -58,7 +58,7 @@ impl Sweep {
 }
 
 /// Interrupts the runs whose owners are known to be gone.
-fn sweep(log: &Arc<EventLog>, ledger: &LedgerArg) -> anyhow::Result<Vec<WorkflowState>> {
+fn sweep(log: &Arc<dyn EventLog>, ledger: &LedgerArg) -> anyhow::Result<Vec<WorkflowState>> {
     let filter = RunFilter { status: Some(RunStatus::Running), ..RunFilter::default() };
     let running = ledger.queries()?.runs(&filter)?;
     let commands = Commands::open(log.clone())?;
@@ -70,7 +70,7 @@ fn sweep(log: &Arc<EventLog>, ledger: &LedgerArg) -> anyhow::Result<Vec<Workflow
 }
 
 /// Sweeps before a command of its own begins, which does not fail with it; of the run that it is on nothing is said.
-pub(crate) fn sweep_before(log: &Arc<EventLog>, ledger: &LedgerArg, own: Option<&RunId>) {
+pub(crate) fn sweep_before(log: &Arc<dyn EventLog>, ledger: &LedgerArg, own: Option<&RunId>) {
     match sweep(log, ledger) {
         Ok(swept) => {
             for state in swept.iter().filter(|state| Some(&state.run_id) != own) {

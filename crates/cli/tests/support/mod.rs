@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use runledger_events::{Metadata, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion};
-use runledger_store::{EventLog, ExpectedVersion, LogReader, NewEvent, Receipt};
+use runledger_store::{EventLog, ExpectedVersion, LogReader, NewEvent, Receipt, SqliteLog};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,8 +136,8 @@ impl Room {
         self.write("project/tidy.json", json.to_string()).display().to_string()
     }
 
-    pub(crate) fn log(&self) -> EventLog {
-        EventLog::open(self.ledger()).unwrap()
+    pub(crate) fn log(&self) -> SqliteLog {
+        SqliteLog::open(self.ledger()).unwrap()
     }
 
     pub(crate) fn reader(&self) -> LogReader {
@@ -317,7 +317,7 @@ pub(crate) fn is_running(pid: &str) -> bool {
 }
 
 /// Appends an event to a stream of a log, whatever its version.
-pub(crate) fn append(log: &EventLog, stream: &str, json: &str) -> Receipt {
+pub(crate) fn append(log: &dyn EventLog, stream: &str, json: &str) -> Receipt {
     let stream = StreamName::new(stream).unwrap();
     let metadata = Metadata { session_id: stream.session_id(), run_id: stream.run_id(), ..Metadata::default() };
     let event = NewEvent::new(RuntimeEvent::from_json(json).unwrap(), metadata).unwrap();

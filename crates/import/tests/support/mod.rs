@@ -79,7 +79,7 @@ impl Old {
     }
 
     pub(crate) fn take(&self) -> Result<TakenOver, ImportError> {
-        take_over(&self.ledger.log, &self.read()?)
+        take_over(&*self.ledger.log, &self.read()?)
     }
 
     /// It is refused, and the ledger stays as it was; gives the words, with `DB` for the file.

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use runledger_projections::Projections;
-use runledger_store::{EventLog, OpenOptions, SyncMode};
+use runledger_store::{EventLog, OpenOptions, SqliteLog, SyncMode};
 
 use crate::acknowledged::{Acknowledged, Key, parse};
 use crate::ledger::{assert_ends_well, assert_whole};
@@ -71,7 +71,7 @@ pub(crate) fn workload(ledger: &Path, is_first: bool, mut tell: impl FnMut(&str)
     let [first, second, third, fourth, fifth] = parts();
     // Without waiting for the disk: what outlives a process is the same.
     let options = OpenOptions { sync: SyncMode::Normal, ..OpenOptions::default() };
-    let log = EventLog::open_with(ledger, &options).unwrap();
+    let log = SqliteLog::open_with(ledger, &options).unwrap();
     let reader = log.reader().unwrap();
     // Nothing but writing back makes the file itself longer.
     let bytes_before = bytes(ledger);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use runledger_events::{Position, StreamVersion};
 use runledger_projections::{ProjectionError, Projections};
-use runledger_store::{AppendError, EventLog, LogReader, OpenError, StorageError};
+use runledger_store::{AppendError, EventLog, LogReader, OpenError, SqliteLog, StorageError};
 
 use crate::acknowledged::line;
 use crate::failpoints;
@@ -89,9 +89,9 @@ fn append(ledger: &Path, round: u64, process: u64) {
     });
 }
 
-fn opened(ledger: &Path) -> EventLog {
+fn opened(ledger: &Path) -> SqliteLog {
     loop {
-        match EventLog::open(ledger) {
+        match SqliteLog::open(ledger) {
             Err(OpenError::Storage(StorageError::Busy { .. })) => {}
             opened => return opened.unwrap(),
         }
@@ -99,7 +99,7 @@ fn opened(ledger: &Path) -> EventLog {
 }
 
 /// Appends as a client does, which looks again and tries again until it is told that it is done; tells of each receipt.
-pub(crate) fn acknowledge(log: &EventLog, reader: &LogReader, request: &Request, mut tell: impl FnMut(&str)) {
+pub(crate) fn acknowledge(log: &dyn EventLog, reader: &LogReader, request: &Request, mut tell: impl FnMut(&str)) {
     loop {
         let version = |stream: &_| -> StreamVersion { reader.stream_version(stream).unwrap() };
         match log.append_all(request.appends(version)) {

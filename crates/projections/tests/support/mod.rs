@@ -71,7 +71,7 @@ impl Told {
 }
 
 /// Appends events in order, in one transaction; returns the last one's position.
-pub(crate) fn tell(log: &EventLog, events: &[Told]) -> Position {
+pub(crate) fn tell(log: &dyn EventLog, events: &[Told]) -> Position {
     let receipts = log.append_all(events.iter().map(Told::append).collect()).unwrap();
     receipts.last().map_or(Position::START, |receipt| receipt.position)
 }

@@ -49,7 +49,7 @@ pub enum TakeError {
 /// # Errors
 /// [`TakeError`]; what is not in the log is still in the spool.
 pub fn take_in(
-    log: &EventLog,
+    log: &dyn EventLog,
     spools: &[Spool],
     patience: Duration,
     until: Option<Instant>,
@@ -76,7 +76,7 @@ pub fn take_in(
 
 /// Whether nothing is left of what was there.
 fn take_once(
-    log: &EventLog,
+    log: &dyn EventLog,
     spools: &[Spool],
     until: Option<Instant>,
     is_sound: &dyn Fn() -> bool,
@@ -180,7 +180,7 @@ fn reject(spool: &Spool, record: &[u8], reason: &str) -> Result<(), SpoolError> 
 
 /// One pass over the files that were there when it began.
 struct Taking<'a> {
-    log: &'a EventLog,
+    log: &'a dyn EventLog,
     sources: Vec<Source<'a>>,
     /// What waits for a transaction, and which source it came from.
     batch: Vec<(usize, StreamAppend)>,

@@ -7,7 +7,9 @@ use runledger_events::{
     AdapterSessionId, EventId, Metadata, Position, RecordedEvent, RunId, RuntimeEvent, SessionId, StreamName,
     StreamVersion,
 };
-use runledger_store::{EventFilter, EventLog, ExpectedVersion, LogReader, LogReport, NewEvent, Read, Receipt};
+use runledger_store::{
+    EventFilter, EventLog, ExpectedVersion, LogReader, LogReport, NewEvent, Read, Receipt, SqliteLog,
+};
 use tempfile::TempDir;
 
 /// A folder for one ledger; it goes with this value.
@@ -28,8 +30,8 @@ impl Place {
         self.folder.path().join("ledger.db")
     }
 
-    pub(crate) fn log(&self) -> EventLog {
-        EventLog::open(self.path()).unwrap()
+    pub(crate) fn log(&self) -> SqliteLog {
+        SqliteLog::open(self.path()).unwrap()
     }
 
     pub(crate) fn reader(&self) -> LogReader {
@@ -87,7 +89,7 @@ pub(crate) fn belonging(session: Option<&str>, run: Option<&str>) -> Metadata {
 }
 
 /// Appends one event under any version.
-pub(crate) fn append_one(log: &EventLog, name: &str, event: NewEvent) -> Receipt {
+pub(crate) fn append_one(log: &dyn EventLog, name: &str, event: NewEvent) -> Receipt {
     log.append(&stream(name), ExpectedVersion::Any, vec![event]).unwrap().remove(0)
 }
 

@@ -23,7 +23,7 @@ pub use signals::{Cancelled, Signal};
 /// same instant one wins, and the other learns of it.
 #[derive(Debug)]
 pub struct Commands {
-    log: Arc<EventLog>,
+    log: Arc<dyn EventLog>,
     reader: LogReader,
     clock: Clock,
 }
@@ -33,7 +33,7 @@ impl Commands {
     ///
     /// # Errors
     /// As [`LogReader::open`].
-    pub fn open(log: Arc<EventLog>) -> Result<Self, OpenError> {
+    pub fn open(log: Arc<dyn EventLog>) -> Result<Self, OpenError> {
         let reader = log.reader()?;
         Ok(Self { log, reader, clock: Clock::default() })
     }
@@ -51,7 +51,7 @@ impl Commands {
     }
 
     /// The log.
-    pub fn log(&self) -> &Arc<EventLog> {
+    pub fn log(&self) -> &Arc<dyn EventLog> {
         &self.log
     }
 

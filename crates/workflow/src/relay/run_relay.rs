@@ -48,7 +48,7 @@ impl RunRelay {
     ///
     /// # Errors
     /// [`CommandError::Open`] where the log cannot be read; [`CommandError::Thread`] where no thread can be started.
-    pub fn start(log: &Arc<EventLog>, run_id: &RunId, channels: RunChannels) -> Result<Self, CommandError> {
+    pub fn start(log: &Arc<dyn EventLog>, run_id: &RunId, channels: RunChannels) -> Result<Self, CommandError> {
         let filter = EventFilter {
             run: Some(run_id.clone()),
             kinds: Some(vec![EventKind::RelayRequest]),
@@ -76,7 +76,7 @@ impl Drop for RunRelay {
     }
 }
 
-fn follow(log: &Arc<EventLog>, mut follower: Follower, channels: &RunChannels, stop: &Arc<AtomicBool>) {
+fn follow(log: &Arc<dyn EventLog>, mut follower: Follower, channels: &RunChannels, stop: &Arc<AtomicBool>) {
     let mut asking: Vec<JoinHandle<()>> = Vec::new();
     while !stop.load(Ordering::Acquire) {
         asking.retain(|thread| !thread.is_finished());
@@ -105,7 +105,7 @@ fn follow(log: &Arc<EventLog>, mut follower: Follower, channels: &RunChannels, s
 }
 
 /// Asks one question, where it still waits.
-fn ask(log: Arc<EventLog>, request_id: &RequestId, channels: RunChannels, stop: &AtomicBool) {
+fn ask(log: Arc<dyn EventLog>, request_id: &RequestId, channels: RunChannels, stop: &AtomicBool) {
     let commands = match Commands::open(log) {
         Ok(commands) => commands,
         Err(error) => return tracing::warn!(request = %request_id, %error, "a question cannot be asked here"),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use runledger_events::{
     AdapterSessionId, OnAsk, Position, RelayQuestion, RequestId, RequestStatus, SessionId, StreamName, StreamVersion,
 };
-use runledger_store::{EventLog, LogReader, OpenOptions, Read, SpoolRecord};
+use runledger_store::{LogReader, OpenOptions, Read, SpoolRecord, SqliteLog};
 use runledger_workflow::{
     Ask, CommandChannel, Commands, RelayAnswer, RelayCoordinator, RelayOutcome, RelayVerdict, Relayed, Settled,
     VerdictSource,
@@ -58,7 +58,7 @@ pub(crate) fn ask(path: &Path, record: &SpoolRecord, question: &Question) -> Res
         return Ok(());
     }
     let watch = Watch::new(call.client_pid);
-    let log = Arc::new(EventLog::open_with(path, &OpenOptions { create: false, ..OpenOptions::default() })?);
+    let log = Arc::new(SqliteLog::open_with(path, &OpenOptions { create: false, ..OpenOptions::default() })?);
     let commands = Commands::open(log)?;
     let stream = StreamName::session(&record.session_id);
     let version = commands.reader().stream_version(&stream)?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use runledger_store::{
-    AppendError, EventLog, FileId, LogReader, OpenError, OpenOptions, SpoolRecord, StreamAppend, TakeError,
+    AppendError, EventLog, FileId, LogReader, OpenError, OpenOptions, SpoolRecord, SqliteLog, StreamAppend, TakeError,
 };
 
 use super::answer::Answer;
@@ -182,7 +182,7 @@ fn take_in(path: &Path, spools: &Spools, until: Instant) -> Result<(), Fault> {
     if is_missing && spools.ledger_was_there() {
         return Err(Fault::Gone { path: path.to_owned() });
     }
-    let log = EventLog::open_with(path, &options(is_missing))?;
+    let log = SqliteLog::open_with(path, &options(is_missing))?;
     // That another process takes in, or that there is more than time allows, is no fault: the next one goes on.
     spools.take_in(&log, Duration::ZERO, Some(until))?;
     Ok(())
@@ -218,7 +218,7 @@ fn append(path: &Path, spools: &Spools, records: &[SpoolRecord], reader: Option<
     }
     let appends: Result<Vec<StreamAppend>, _> = records.iter().cloned().map(SpoolRecord::into_append).collect();
     let appends = appends.map_err(Fault::Refused)?;
-    let log = EventLog::open_with(path, &options(before.ledger.is_none()))?;
+    let log = SqliteLog::open_with(path, &options(before.ledger.is_none()))?;
     // While somebody else has it open the write-ahead log cannot be begun anew.
     drop(reader);
     // Looked at again with the ledger in its place: while it is not, a spool beside it cannot be seen.

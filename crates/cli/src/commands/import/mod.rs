@@ -4,6 +4,7 @@ mod compare;
 mod report;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use runledger_import::{ImportError, OldDatabase, TakenOver, take_over};
@@ -61,7 +62,7 @@ impl Import {
 
 /// The ledger, opened once.
 struct Opened {
-    log: EventLog,
+    log: Arc<dyn EventLog>,
     projections: Projections,
 }
 
@@ -78,7 +79,7 @@ fn import(file: &Path, ledger: &LedgerArg, opened: &mut Option<Opened>) -> anyho
         Some(opened) => opened,
         None => opened.insert(Opened::new(ledger)?),
     };
-    let taken: TakenOver = take_over(&opened.log, &old)?;
+    let taken: TakenOver = take_over(&*opened.log, &old)?;
     opened.projections.catch_up()?;
     let queries = Queries::open(ledger.path()?)?;
     let compared = compare::compare(&old, &taken, &queries)?;

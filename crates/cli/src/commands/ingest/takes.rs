@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use runledger_adapters::{LineAdapter, redact_secrets};
 use runledger_events::{
@@ -45,7 +46,7 @@ type Answers = BTreeMap<u64, Answer>;
 
 /// Takes lines into a log.
 pub(crate) struct Intake {
-    log: EventLog,
+    log: Arc<dyn EventLog>,
     reader: LogReader,
     session: Option<SessionId>,
     homes: Homes,
@@ -63,7 +64,7 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub(crate) fn new(
-        log: EventLog,
+        log: Arc<dyn EventLog>,
         session: Option<SessionId>,
         homes: Homes,
         redacts_secrets: bool,
