@@ -223,6 +223,31 @@ fn what_comes_into_the_inbox_moves_no_button_and_takes_nothing_that_was_typed() 
     let typed = "const field = document.querySelector('.decide input[name=reason]');
         return [field.value, document.activeElement === field]";
     assert_eq!(browser.script(typed), json!(["half a sent", true]));
+    // And it is whole, and stays so however often the list is drawn anew: its age tells of that.
+    let age = "return document.querySelectorAll('.card')[1].querySelector('.head').textContent";
+    for _ in 0..2 {
+        let drawn = browser.script(age);
+        browser.wait_for(&format!("(() => {{ {age} }})() !== {drawn}"));
+        let buttons = "return document.querySelectorAll('.card')[1].querySelectorAll('button:enabled').length";
+        assert_eq!(browser.script(buttons), json!(2));
+        assert_eq!(browser.script(typed), json!(["half a sent", true]));
+    }
+    // Nothing takes the place of what is pressed, and Enter in a reason decides nothing.
+    browser.script("document.querySelectorAll('.card')[1].querySelector('.allow').dispatchEvent(new PointerEvent('pointerdown', {bubbles: true}))");
+    let pressed = browser.script(age);
+    append(
+        &room.log(),
+        "session/other",
+        r#"{"id":"o","kind":"user.prompt","sessionId":"other","timestamp":1,"data":{"prompt":"x"}}"#,
+    );
+    browser.wait_for("Number(document.documentElement.dataset.position) >= 8");
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    assert_eq!(browser.script(age), pressed);
+    browser.script("document.dispatchEvent(new PointerEvent('pointerup', {bubbles: true}))");
+    browser.wait_for(&format!("(() => {{ {age} }})() !== {pressed}"));
+    browser.click(".decide input[name=reason]");
+    browser.press('\u{e007}');
+    assert_eq!(room.json(["pending"]).len(), 2);
     // When the one below is decided elsewhere, it is shut where it stands, and so is the one that is being written in.
     room.ok(["allow", "t2"]);
     browser.wait_for("document.querySelectorAll('.decide')[1].querySelector('fieldset').disabled");

@@ -124,7 +124,9 @@ fn a_run_of_which_nothing_is_told_for_long_stands_out() {
         let page = serving.good_page(place);
         assert!(page.contains("class=\"mark stalled\">silent for "), "{page}");
     }
-    // Right then it was not.
+    // Right then it was not; and steps are those of the session, whose last event is the last there is to see.
+    let past = serving.good_page("/runs/r?at=3");
+    assert!(past.contains("max=\"4\"") && past.contains("at=2\" title=") && past.contains("at=4\" title="), "{past}");
     assert!(serving.good_page("/runs/r?at=4").contains("class=\"mark running\""));
 }
 

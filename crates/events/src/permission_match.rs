@@ -11,7 +11,6 @@ use crate::relay_event::{AppliedRule, RuleOrigin};
 use crate::tool_call::{CallParts, Input, Part, ToolCall};
 use crate::tool_pattern::{PatternError, Side, ToolPattern};
 use crate::workflow_event::Grant;
-use crate::workflow_state::RunState;
 
 /// What the rules say of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,24 +38,15 @@ impl ToolPattern {
         }
     }
 
-    /// Whether it can be on a call of which tool and input are known, and the places that file names are relative to are not:
-    /// false where it is on no part of it.
-    pub fn can_fit(&self, tool_name: &str, tool_input_json: &str) -> bool {
-        let call = ToolCall {
-            tool_name: tool_name.to_owned(),
-            tool_input: tool_input_json.to_owned(),
-            cwd: String::new(),
-            project_dir: String::new(),
-            home: None,
-            agent_id: None,
-            agent_type: None,
-            state: RunState::Running,
-            iteration: 0,
-        };
-        match call.input() {
-            Input::Files { .. } => self.fits_tool(tool_name),
-            _ => self.fits(&call, RuleAction::Ask),
+    /// Whether a decision with this pattern is on any part of a call, as far as it can be: what it allows it has to be on in the
+    /// strict sense. Of files whose folder is not known (an empty `cwd`) the tool alone is looked at.
+    pub fn is_on_part_of(&self, call: &ToolCall, action: RuleAction) -> bool {
+        let input = call.input();
+        if matches!(input, Input::Files { .. }) && call.cwd.is_empty() {
+            return self.fits_tool(&call.tool_name);
         }
+        let parts = call.parts(&input);
+        self.fits_tool(&call.tool_name) && parts.parts.iter().any(|part| self.fits_part(&parts, part, side(action)))
     }
 
     /// Whether it may stand for this call.

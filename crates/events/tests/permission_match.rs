@@ -650,16 +650,27 @@ proptest! {
 }
 
 #[test]
-fn a_pattern_can_be_on_a_call_whose_places_are_unknown_unless_it_is_on_no_part_of_it() {
-    let can = |pattern: &str, tool: &str, input: Value| {
-        ToolPattern::parse(pattern).unwrap().can_fit(tool, &input.to_string())
-    };
-    let command = |line: &str| json!({"command": line});
-    assert!(can("Bash(git push:*)", "Bash", command("git add . && git push origin main")));
-    assert!(can("Bash", "Bash", command("ls")));
-    assert!(!can("Bash(git pull:*)", "Bash", command("git push origin main")));
-    assert!(!can("Edit(src/**)", "Bash", command("git push")));
-    assert!(can("Edit(src/**)", "Write", json!({"file_path": "/anywhere/a.rs"})));
-    assert!(!can("Read(src/**)", "Write", json!({"file_path": "src/a.rs"})));
-    assert!(!can("WebFetch(https://a.example/*)", "WebFetch", json!({"url": "https://b.example/"})));
+fn a_decision_is_on_a_call_where_it_is_on_any_part_of_it_and_strictly_so_to_allow_it() {
+    use RuleAction::{Allow, Deny};
+    let on = |pattern: &str, call: &ToolCall, action| ToolPattern::parse(pattern).unwrap().is_on_part_of(call, action);
+    let both = bash("git add . && git push origin main");
+    assert!(on("Bash(git push:*)", &both, Allow) && on("Bash", &both, Allow));
+    assert!(!on("Bash(git pull:*)", &both, Allow) && !on("Edit(src/**)", &both, Deny));
+    // What would be asked about again is no permission; what denies is on the widest reading.
+    for (pattern, line) in [("Bash(hg status)", "BAR=1 hg status"), ("Bash(ninja all)", "if true; then ninja all; fi")]
+    {
+        assert_eq!(
+            (on(pattern, &bash(line), Allow), on(pattern, &bash(line), Deny)),
+            (false, true),
+            "{pattern}: {line}"
+        );
+    }
+    let write = file("Write", "src/a.rs");
+    assert!(
+        on("Edit(src/**)", &write, Allow) && !on("Edit(docs/**)", &write, Allow) && !on("Read(src/**)", &write, Deny)
+    );
+    let nowhere = ToolCall { cwd: String::new(), ..file("Write", "/anywhere/a.rs") };
+    assert!(on("Edit(src/**)", &nowhere, Allow), "where it is made is not known");
+    let fetch = call("WebFetch", json!({"url": "https://b.example/"}));
+    assert!(!on("WebFetch(https://a.example/*)", &fetch, Allow));
 }

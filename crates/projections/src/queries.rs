@@ -44,6 +44,27 @@ pub struct RunFilter {
     pub limit: Option<usize>,
 }
 
+impl RunFilter {
+    /// Whether a run fits, but for the limit: as [`Queries::runs`] asks it of the read model.
+    pub(crate) fn takes(&self, run: &Run) -> bool {
+        let has_text = |text: &String| {
+            let text = text.to_ascii_lowercase();
+            let columns = [
+                Some(run.id.as_str()),
+                Some(run.session_id.as_str()),
+                run.workflow_name.as_deref(),
+                run.stop_reason.as_deref(),
+            ];
+            columns.into_iter().flatten().any(|column| column.to_ascii_lowercase().contains(&text))
+        };
+        self.session.as_ref().is_none_or(|session| *session == run.session_id)
+            && self.status.is_none_or(|status| status == run.status)
+            && self.workflow.as_ref().is_none_or(|workflow| Some(workflow) == run.workflow_name.as_ref())
+            && self.text.as_ref().is_none_or(has_text)
+            && self.before.is_none_or(|before| run.first_position < before)
+    }
+}
+
 /// What a run's id, or the beginning of one, fits.
 #[derive(Debug, Clone)]
 pub enum RunMatch {

@@ -1,6 +1,6 @@
 //! Runs as a tree: a run's sub-runs, and what was forked off it, stand under it; sub-runs count for what it cost.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use runledger_events::{RunId, Tokens};
 use serde::Serialize;
@@ -9,6 +9,14 @@ use crate::error::ProjectionError;
 use crate::objects::Run;
 use crate::queries::{Queries, RunFilter};
 use crate::views::workflow_runs;
+
+/// Runs that are looked through at once for those that are topmost: at least, and at the most.
+const RUNS_AT_ONCE: (usize, usize) = (100, 1000);
+
+/// The run that a run stands under.
+fn origin_of(run: &Run) -> Option<RunId> {
+    run.parent_run_id.clone().or_else(|| run.forked_from.clone())
+}
 
 /// A run in its tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,31 +48,71 @@ impl Queries {
     /// # Errors
     /// [`ProjectionError`] when the read model cannot be read.
     pub fn run_tree(&self, filter: &RunFilter) -> Result<Vec<RunNode>, ProjectionError> {
-        let fitting = self.runs(&RunFilter { limit: None, ..filter.clone() })?;
-        let origins = |run: &Run| run.parent_run_id.clone().or_else(|| run.forked_from.clone());
-        let mut tree = Tree::default();
-        let ids: HashSet<RunId> = fitting.iter().map(|run| run.id.clone()).collect();
-        // What fits under nothing that fits comes first; what is left then is a circle of runs that name each other.
-        let (tops, others): (Vec<_>, Vec<_>) =
-            fitting.into_iter().partition(|run| origins(run).is_none_or(|origin| !ids.contains(&origin)));
-        for run in &tops {
-            self.gather(run.clone(), &mut tree)?;
-        }
-        let mut tops: Vec<RunId> = tops.into_iter().map(|run| run.id).collect();
-        for run in others {
-            if !tree.runs.contains_key(&run.id) {
-                tops.push(run.id.clone());
-                self.gather(run, &mut tree)?;
+        let wanted = filter.limit.unwrap_or(usize::MAX);
+        let at_once = wanted.saturating_mul(2).clamp(RUNS_AT_ONCE.0, RUNS_AT_ONCE.1);
+        let mut page = RunFilter { limit: Some(at_once), ..filter.clone() };
+        let (mut tree, mut tops, mut origins) = (Tree::default(), Vec::new(), HashMap::new());
+        loop {
+            let fitting = self.runs(&page)?;
+            page.before = fitting.last().map(|run| run.first_position);
+            let is_last = fitting.len() < at_once;
+            for run in fitting {
+                let is_known = tree.runs.contains_key(&run.id);
+                if tops.len() < wanted && !is_known && !self.is_under_fitting(&run, filter, &mut origins)? {
+                    tops.push(run.id.clone());
+                    self.gather(run, &mut tree)?;
+                }
+            }
+            if is_last || tops.len() >= wanted {
+                break;
             }
         }
-        // One may stand under another by way of runs that do not fit themselves.
-        let under: HashSet<RunId> = tree.children.values().flatten().cloned().collect();
-        let tops = tops.into_iter().filter(|id| !under.contains(id)).take(filter.limit.unwrap_or(usize::MAX));
         let mut nodes = Vec::new();
-        for id in tops {
-            tree.tell(&id, &mut nodes);
+        for id in &tops {
+            tree.tell(id, &mut nodes);
         }
         Ok(nodes)
+    }
+
+    /// Whether a run stands under one that fits, however far above. Of runs that name each other in a circle none does; what is
+    /// found of runs on the way is kept in `known`.
+    fn is_under_fitting(
+        &self,
+        run: &Run,
+        filter: &RunFilter,
+        known: &mut HashMap<RunId, bool>,
+    ) -> Result<bool, ProjectionError> {
+        let mut way = vec![(run.id.clone(), filter.takes(run))];
+        let mut origin = origin_of(run);
+        let mut is_under = false;
+        while let Some(id) = origin.take() {
+            if let Some(found) = known.get(&id) {
+                is_under = *found || self.run_of(&id)?.is_some_and(|above| filter.takes(&above));
+                break;
+            }
+            if let Some(at) = way.iter().position(|(seen, _)| *seen == id) {
+                known.extend(way.drain(at..).map(|(id, _)| (id, false)));
+                // What hangs on the circle stands under it.
+                is_under = self.run_of(&id)?.is_some_and(|above| filter.takes(&above));
+                break;
+            }
+            let Some(above) = self.run_of(&id)? else {
+                break;
+            };
+            way.push((id, filter.takes(&above)));
+            origin = origin_of(&above);
+        }
+        for (id, fits) in way.into_iter().rev() {
+            known.insert(id, is_under);
+            is_under |= fits;
+        }
+        Ok(known.get(&run.id).copied().unwrap_or_default())
+    }
+
+    fn run_of(&self, id: &RunId) -> Result<Option<Run>, ProjectionError> {
+        let found = workflow_runs::select(&*self.connection()?, "WHERE run_id = ?1", [id.as_str()])
+            .map_err(|source| self.failed(workflow_runs::NAME, &source))?;
+        Ok(found.into_iter().next())
     }
 
     /// The runs that a run was forked off: the one that it was forked off itself, then the one that this was forked off, …
@@ -75,10 +123,9 @@ impl Queries {
         let mut lineage: Vec<Run> = Vec::new();
         let mut origin = run.forked_from.clone();
         while let Some(id) = origin {
-            let found = workflow_runs::select(&*self.connection()?, "WHERE run_id = ?1", [id.as_str()])
-                .map_err(|source| self.failed(workflow_runs::NAME, &source))?;
+            let found = self.run_of(&id)?;
             let is_known = id == run.id || lineage.iter().any(|known| known.id == id);
-            let Some(found) = found.into_iter().next().filter(|_| !is_known) else {
+            let Some(found) = found.filter(|_| !is_known) else {
                 break;
             };
             origin = found.forked_from.clone();

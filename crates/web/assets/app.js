@@ -22,6 +22,12 @@
     return element.contains(focused) && focused.matches("input:not([type=range], [type=checkbox], [type=radio]), select, textarea");
   };
   let kept = false;
+  let isPressed = false;
+  // Nor is what somebody has marked, to take it along.
+  const isSelected = (element) => {
+    const selection = getSelection();
+    return selection !== null && !selection.isCollapsed && element.contains(selection.anchorNode);
+  };
 
   const fields = (element) => [...element.querySelectorAll("input:not([type=hidden]), select, textarea")];
   const isChoice = (part) => part.type === "checkbox" || part.type === "radio";
@@ -62,8 +68,8 @@
     for (const item of list.querySelectorAll("[data-key]")) {
       const now = news.get(item.dataset.key);
       news.delete(item.dataset.key);
-      if (now && !isBusy(item)) replace(item, now);
-      if (now && !now.querySelector("fieldset:not(:disabled)")) replace(item, now);
+      const isShut = now && !now.querySelector("fieldset:not(:disabled)");
+      if (now && (isShut || !isBusy(item))) replace(item, now);
       if (!now) {
         item.classList.add("gone");
         for (const form of item.querySelectorAll("fieldset")) form.disabled = true;
@@ -81,12 +87,17 @@
     const text = await response.text();
     const page = new DOMParser().parseFromString(text, "text/html");
     if (!response.ok) throw new Error(page.querySelector("h1")?.textContent ?? `status ${response.status}`);
+    // Between pressing and letting go nothing is put in the place of what is pressed.
+    if (keep && isPressed) {
+      kept = true;
+      return page;
+    }
     for (const element of document.querySelectorAll("[data-live]")) {
       const next = page.querySelector(`[data-live="${element.dataset.live}"]`);
       if (!next) continue;
       const isKeyed = element.querySelector("[data-key]") !== null;
       if (keep && isKeyed && (element.matches(":hover") || element.contains(document.activeElement))) patch(element, next);
-      else if (keep && isBusy(element)) kept = true;
+      else if (keep && (isBusy(element) || isSelected(element))) kept = true;
       else replace(element, next);
     }
     drawnAt = Date.now();
@@ -104,7 +115,7 @@
       const slider = document.querySelector("[data-slider]");
       const range = page.querySelector("[data-slider] input[type=range]");
       if (slider && range) {
-        for (const input of slider.querySelectorAll("input[name=at], [data-number]")) {
+        for (const input of slider.querySelectorAll("input[type=range], [data-number]")) {
           const isAtEnd = input.value === input.max;
           input.max = range.max;
           if (isAtEnd && !new URL(location.href).searchParams.get("at")) input.value = range.max;
@@ -123,6 +134,12 @@
     // What was kept as it was for somebody's sake is drawn once they have gone on.
     const goOn = () => setTimeout(() => kept && ((kept = false), isThen() || redraw()), 50);
     document.addEventListener("focusout", goOn);
+    document.addEventListener("selectionchange", () => getSelection()?.isCollapsed && goOn());
+    document.addEventListener("pointerdown", () => (isPressed = true), true);
+    for (const end of ["pointerup", "pointercancel", "dragend", "blur"]) {
+      // The click comes behind it.
+      addEventListener(end, () => setTimeout(() => ((isPressed = false), goOn()), 0), true);
+    }
     document.querySelectorAll("[data-live]").forEach((element) => element.addEventListener("mouseleave", goOn));
     // Ages grow, and owners go, without a word from the ledger.
     setInterval(() => document.hidden || isThen() || redraw(), AGE_MS);
@@ -155,7 +172,7 @@
   if (slider) {
     const range = slider.querySelector("input[type=range]");
     const number = slider.querySelector("[data-number]");
-    number.removeAttribute("name");
+    range.hidden = false;
     let waiting = null;
     const go = () => {
       const address = new URL(location.href);
@@ -179,7 +196,11 @@
       waiting = setTimeout(go, 120);
     };
     range.addEventListener("input", () => ((number.value = range.value), later()));
-    number.addEventListener("change", () => ((range.value = number.value), later()));
+    number.addEventListener("change", () => {
+      if (number.value === "") number.value = range.value;
+      // The browser says which positions there are.
+      if (number.reportValidity()) (range.value = number.value), later();
+    });
     slider.addEventListener("submit", (event) => (event.preventDefault(), go()));
   }
 

@@ -45,7 +45,11 @@ pub(crate) async fn decide(
         Ok(position) => Redirect::to(&format!("/permissions/{position}")).into_response(),
         // What was filled in is not to be written twice.
         Err((context, draft, failure)) => {
-            (failure.status, refused_page(&app, &context, &draft, &failure)).into_response()
+            let page = refused_page(&app, &context, &draft, &failure);
+            let mut response = (failure.status, page).into_response();
+            // For who takes no pages.
+            response.extensions_mut().insert(failure);
+            response
         }
     })
 }

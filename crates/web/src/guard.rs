@@ -229,7 +229,15 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, request: Request, next: N
     if response.status().is_client_error() && !is_page && response.extensions().get::<Failure>().is_none() {
         response = Failure::of_refused(response).await.into_response();
     }
-    if is_for_person && let Some(failure) = response.extensions_mut().remove::<Failure>() {
+    if is_page
+        && !is_for_person
+        && let Some(failure) = response.extensions_mut().remove::<Failure>()
+    {
+        response = failure.into_response();
+    } else if !is_page
+        && is_for_person
+        && let Some(failure) = response.extensions_mut().remove::<Failure>()
+    {
         let page = match is_let_in {
             true => pages::failure::page(&app, &failure),
             // Whoever is not let in is told nothing of the ledger, not even where it is.

@@ -109,6 +109,11 @@ pub(crate) fn harmless(page: Markup) -> Markup {
     }))
 }
 
+/// The same for a text.
+pub(crate) fn harmless_text(text: &str) -> String {
+    harmless(PreEscaped(text.to_owned())).0
+}
+
 /// What goes into an address.
 pub(crate) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());

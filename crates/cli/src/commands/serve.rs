@@ -41,8 +41,23 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     listen: IpAddr,
     /// A name under which browsers reach it, beside localhost; several times for several
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
     host: Vec<String>,
+}
+
+/// A name or an address as browsers have it in front of the port.
+fn host_name(text: &str) -> Result<String, String> {
+    let is_name = |character: char| character.is_ascii_alphanumeric() || "-._".contains(character);
+    let v6 = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    match !text.is_empty()
+        && (text.chars().all(is_name) || v6.is_some_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok()))
+    {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a name is letters, digits, dots and dashes, an IPv6 address stands in brackets; the port is --port"
+                .to_owned())
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use runledger_events::{RelayQuestion, RequestStatus, TimestampMs, readable};
 use runledger_projections::PermissionRequest;
-use runledger_workflow::{Choice, GrantScope, RelayAnswer, RelayVerdict, UserQuestion, VerdictSource, current_user};
+use runledger_workflow::{GrantScope, RelayAnswer, RelayVerdict, UserQuestion, VerdictSource, current_user};
 
 use crate::failure::Failure;
 use crate::server::App;
+use crate::show;
 
 /// What somebody filled in.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +19,8 @@ pub(crate) struct Draft {
     reason: String,
     scope: String,
     pattern: String,
-    /// What was chosen, by the number of the question: `answer_1`, …
-    chosen: BTreeMap<usize, Vec<String>>,
+    /// The numbers of what was chosen, by the number of the question: `answer_1`, …
+    chosen: BTreeMap<usize, Vec<usize>>,
     /// What was written beside it: `own_1`, …
     own: BTreeMap<usize, String>,
 }
@@ -40,7 +41,10 @@ impl Draft {
                 "scope" => draft.scope = value,
                 "pattern" => draft.pattern = value,
                 _ => match (number("answer_"), number("own_")) {
-                    (Some(number), _) => draft.chosen.entry(number).or_default().push(value),
+                    // What is no number is none of the choices.
+                    (Some(number), _) => {
+                        draft.chosen.entry(number).or_default().push(value.parse().unwrap_or_default())
+                    }
                     (None, Some(number)) => _ = draft.own.insert(number, value),
                     (None, None) => {}
                 },
@@ -67,9 +71,8 @@ impl Draft {
             "deny" => RelayAnswer::Deny,
             word => return Err(Failure::bad_request(format!("there is no verdict {word}"), "it is allow or deny")),
         };
-        // The form offers the call's own pattern, which says nothing more of this call alone.
-        let pattern =
-            given(&self.pattern).filter(|text| scope != GrantScope::Once || Some(text) != request.pattern.as_ref());
+        // The call's own pattern, which the form offers, is meant as it is, whatever of it a field can hold.
+        let pattern = given(&self.pattern).filter(|text| *text != offered(request));
         if pattern.is_some() && scope == GrantScope::Once {
             let next = "say how far it reaches: for this run, or always";
             return Err(Failure::bad_request("a pattern says nothing of this call alone", next));
@@ -79,10 +82,21 @@ impl Draft {
     }
 
     fn answers(&self, questions: &[UserQuestion]) -> Result<RelayAnswer, Failure> {
+        if questions.is_empty() {
+            let next = "`runledger allow --answer` answers it";
+            return Err(Failure::bad_request("what it asks cannot be told apart here", next));
+        }
         let mut answers = BTreeMap::new();
         for (number, question) in (1..).zip(questions) {
             let own = self.own.get(&number).and_then(|words| given(words));
-            let mut said: Vec<&str> = self.chosen.get(&number).into_iter().flatten().map(String::as_str).collect();
+            let chosen = self.chosen.get(&number).into_iter().flatten().map(|choice| {
+                let choice = choice.checked_sub(1).and_then(|index| question.options.get(index));
+                choice.map(|choice| choice.label.as_str()).ok_or_else(|| {
+                    let error = format!("“{}” has no such answer", question.question);
+                    Failure::bad_request(error, "choose one of those that are there")
+                })
+            });
+            let mut said: Vec<&str> = chosen.collect::<Result<_, _>>()?;
             // One answer: what somebody took the trouble to write.
             if own.is_some() && !question.is_multiple {
                 said.clear();
@@ -97,8 +111,8 @@ impl Draft {
         Ok(RelayAnswer::Answers(answers))
     }
 
-    fn has_chosen(&self, number: usize, choice: &Choice) -> bool {
-        self.chosen.get(&number).is_some_and(|chosen| chosen.contains(&choice.label))
+    fn has_chosen(&self, number: usize, choice: usize) -> bool {
+        self.chosen.get(&number).is_some_and(|chosen| chosen.contains(&choice))
     }
 }
 
@@ -116,8 +130,10 @@ pub(super) fn form(app: &App, request: &PermissionRequest, draft: &Draft, now: T
     let questions = questions(request);
     let is_question = request.question == RelayQuestion::Question;
     html! {
-        form .decide method="post" action={ "/permissions/" (request.position) }
+        form .decide method="post" aria-label={ "Decide on " (request.tool_name.as_deref().unwrap_or("the question")) ", request " (request.position) } action={ "/permissions/" (request.position) }
             data-due=[request.due_at.map(|due_at| due_at.0)] data-draft[draft.is_sent] {
+            // What the Enter key presses: nothing.
+            button .hidden disabled aria-hidden="true" tabindex="-1" {}
             fieldset .fields disabled[!is_open] {
                 input type="hidden" name="form_word" value=(app.guard.form_word());
                 @for (number, question) in (1..).zip(&questions) { (asked(request, number, question, draft)) }
@@ -135,10 +151,16 @@ pub(super) fn form(app: &App, request: &PermissionRequest, draft: &Draft, now: T
     }
 }
 
+/// The call's own pattern, as a field of one line holds it and sends it back.
+fn offered(request: &PermissionRequest) -> String {
+    let pattern = request.pattern.as_deref().unwrap_or_default();
+    show::harmless_text(pattern).replace(['\n', '\r'], "").trim().to_owned()
+}
+
 /// How far a decision reaches, and on which calls it is then.
 fn reach(request: &PermissionRequest, draft: &Draft) -> Markup {
     let words = [("once", "once"), ("run", "for this run"), ("always", "always, in this workflow")];
-    let pattern = if draft.is_sent { &draft.pattern } else { request.pattern.as_deref().unwrap_or_default() };
+    let pattern = if draft.is_sent { draft.pattern.clone() } else { offered(request) };
     html! {
         label { "Holds " select name="scope" {
             @for (value, words) in words { option value=(value) selected[draft.scope == value] { (words) } }
@@ -158,10 +180,10 @@ fn asked(request: &PermissionRequest, number: usize, question: &UserQuestion, dr
                 (question.question)
                 @if question.is_multiple { span .quiet { " several may be chosen" } }
             }
-            @for (index, choice) in question.options.iter().enumerate() {
+            @for (index, choice) in (1..).zip(&question.options) {
                 div .choice {
                     input id=(id(index)) type=(if question.is_multiple { "checkbox" } else { "radio" })
-                        name={ "answer_" (number) } value=(choice.label) checked[draft.has_chosen(number, choice)];
+                        name={ "answer_" (number) } value=(index) checked[draft.has_chosen(number, index)];
                     label for=(id(index)) {
                         (choice.label)
                         @if let Some(description) = &choice.description { span .quiet { (description) } }

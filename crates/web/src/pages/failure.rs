@@ -18,6 +18,7 @@ pub(crate) fn bare(failure: &Failure, asked: Option<&Uri>) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (failure.error) " · runledger" }
+                link rel="icon" href=(asset!("mark.svg"));
                 link rel="stylesheet" href=(asset!("app.css"));
             }
             body { main { (words(failure)) @if let Some(asked) = asked { (door(asked)) } } }

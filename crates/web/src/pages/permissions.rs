@@ -110,7 +110,7 @@ fn list(app: &App, asked: &Asked, older: Option<Position>, requests: &[Permissio
         }
         div data-live="requests" {
             @if requests.is_empty() {
-                p .nothing { @if status.is_empty() { "Nothing waits for you." } @else { "There is no such request." } }
+                p .nothing { @if !asked.before.trim().is_empty() { "There are no older ones." } @else if status.is_empty() { "Nothing waits for you." } @else { "There is no such request." } }
             }
             // The oldest stand on top of those that wait, at the end of the others.
             @if status.is_empty() { (pages) }
@@ -246,13 +246,13 @@ fn draw(app: &App, context: &RequestContext, draft: &Draft) -> Markup {
         section .panel {
             h2 { "Asked before in this run" span .quiet { " " (before_count) } }
             @if before.is_empty() { p .nothing { "Nothing." } } @else {
-                table { tbody { @for earlier in before { tr {
+                div .scroll { table { tbody { @for earlier in before { tr {
                     td { (show::time(earlier.asked_at, Some(request.asked_at))) }
                     td { (show::request_status(earlier.status)) }
                     td { a href={ "/permissions/" (earlier.position) } { (earlier.tool_name.as_deref().unwrap_or("question")) } }
                     td .words { code { (call(earlier).lines().next().unwrap_or_default()) } }
                     td { @if let Some(decided) = settled(earlier) { (decided) } }
-                } } } }
+                } } } } }
             }
         }
     }

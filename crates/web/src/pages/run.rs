@@ -56,10 +56,13 @@ struct Moment {
     /// What it asks, and nobody has answered.
     asks: Option<PermissionRequest>,
     lineage: Vec<Run>,
-    /// The first position of the run, the last one that it can be shown as of, and the one that it is shown as of.
+    /// The first position of the run, its last one so far, and the one that it is shown as of.
     first: Position,
-    head: Position,
+    last: Position,
     at: Option<Position>,
+    /// Where its session told something before and behind that.
+    before: Option<Position>,
+    behind: Option<Position>,
     /// When that was.
     moment: TimestampMs,
     session: Option<Session>,
@@ -117,6 +120,7 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
     let lineage = opened.queries.lineage(&now)?;
     let sub_runs = opened.queries.children(&now.id)?;
     let first = now.first_position;
+    let last = last_of(opened, &now)?;
     opened.read(|reader| {
         let head = reader.head()?.position;
         let (run, session) = (Some(now.id.clone()), Some(now.session_id.clone()));
@@ -187,7 +191,9 @@ fn load(opened: &Opened, id: &str, asked: &Asked) -> Result<Moment, Failure> {
             sub_runs,
             lineage,
             first,
-            head,
+            last,
+            before: before(reader, &run, first, at.unwrap_or(last))?,
+            behind: behind(reader, &run, at.unwrap_or(last), last)?,
             at,
             moment,
             session,
@@ -207,6 +213,51 @@ fn page_of(asked: &Asked) -> Result<FeedPage, Failure> {
         ("", after) => Ok(FeedPage::After(cursor(after)?)),
         (before, _) => Ok(FeedPage::Before(cursor(before)?)),
     }
+}
+
+/// The last position at which something can have changed of a run: of one that goes on, its session's.
+fn last_of(opened: &Opened, run: &Run) -> Result<Position, Failure> {
+    if run.ended_at.is_some() {
+        return Ok(run.last_position);
+    }
+    let session = opened.queries.session(&run.session_id)?;
+    Ok(session.map_or(run.last_position, |session| session.last_position.max(run.last_position)))
+}
+
+/// Where a run, or its session, told something last before a position, from `first` on.
+fn before(reader: &LogReader, run: &Run, first: Position, at: Position) -> Result<Option<Position>, Failure> {
+    let until = Position(at.0.saturating_sub(1));
+    let mut wide = NEAR;
+    loop {
+        // Between its events may stand many of other sessions, so it is looked for ever further away.
+        let from = Position(until.0.saturating_sub(wide).max(first.0.saturating_sub(1)));
+        let mut found = None;
+        for filter in own(run) {
+            let events = reader.read_readable(&filter, from, until, usize::MAX, Read::Facts)?.events;
+            found = found.max(events.last().map(|event| event.position));
+        }
+        match found {
+            None if from >= first => wide = wide.saturating_mul(4),
+            found => return Ok(found),
+        }
+    }
+}
+
+/// Where it tells something next behind a position, up to `last`.
+fn behind(reader: &LogReader, run: &Run, at: Position, last: Position) -> Result<Option<Position>, Failure> {
+    let mut found: Option<Position> = None;
+    for filter in own(run) {
+        let events = reader.read_readable(&filter, at, last, 1, Read::Facts)?.events;
+        let next = events.first().map(|event| event.position);
+        found = found.into_iter().chain(next).min();
+    }
+    Ok(found)
+}
+
+/// What is of a run: its session's events, and its own stream's.
+fn own(run: &Run) -> [EventFilter; 2] {
+    let session = EventFilter { session: Some(run.session_id.clone()), ..EventFilter::default() };
+    [session, EventFilter { stream: Some(StreamName::run(&run.id)), ..EventFilter::default() }]
 }
 
 /// The events of the run's own stream up to a position, without their texts.
@@ -338,19 +389,21 @@ fn draw(app: &App, asked: &Asked, moment: &Moment) -> Markup {
 /// The slider over the log's positions, from the run's first one to the head.
 fn slider(asked: &Asked, moment: &Moment) -> Markup {
     let id = &moment.run.id;
-    let at = moment.at.unwrap_or(moment.head);
+    let at = moment.at.unwrap_or(moment.last);
+    let last = moment.last.max(at);
     let step = |to: Position| asked.address(id, &[("at", &to.to_string()), ("before", ""), ("after", "")]);
     html! {
         form .slider method="get" action={ "/runs/" (show::encoded(id.as_str())) } data-slider {
             label for="at" { "As of position" }
-            input type="range" name="at" min=(moment.first) max=(moment.head) value=(at) step="1" aria-label="As of position";
-            input #at type="number" value=(at) min=(moment.first) max=(moment.head) inputmode="numeric" disabled[false] data-number;
+            // Without script the number alone says where to.
+            input type="range" min=(moment.first) max=(last) value=(at) step="1" aria-label="As of position" hidden;
+            input #at type="number" name="at" value=(at) min=(moment.first) max=(last) required inputmode="numeric" data-number;
             @for (name, value) in [("zoom", asked.zoom().to_string()), ("q", asked.q.clone()), ("show", asked.show.clone())] {
                 input type="hidden" name=(name) value=(value);
             }
             button { "Show" }
-            @if at > moment.first { a rel="prev" href=(step(Position(at.0 - 1))) title="One event back" { "←" } }
-            @if at < moment.head { a rel="next" href=(step(at.next())) title="One event on" { "→" } }
+            @if let Some(before) = moment.before { a rel="prev" href=(step(before)) title="One event of its session back" { "←" } }
+            @if let Some(behind) = moment.behind { a rel="next" href=(step(behind)) title="One event of its session on" { "→" } }
             @match moment.at {
                 Some(_) => {
                     span .then { "as it was at " (show::time(moment.moment, None)) }
@@ -392,7 +445,7 @@ fn summary(moment: &Moment) -> Markup {
 
 fn actions(app: &App, moment: &Moment) -> Markup {
     let path = format!("/runs/{}", show::encoded(moment.run.id.as_str()));
-    let at = moment.at.unwrap_or(moment.head);
+    let at = moment.at.unwrap_or(moment.last);
     html! {
         div .actions {
             form method="post" action={ (path) "/fork" } {

@@ -163,7 +163,7 @@ impl Asked {
         html! {
             @if rows.is_empty() {
                 p .nothing {
-                    @if self.is_filtered() { "No run fits this filter." } @else { "No runs yet; " code { "runledger exec" } " makes one." }
+                    @if !self.before.trim().is_empty() { "There are no older runs. " a href=(self.address(None)) { "Latest runs" } } @else if self.is_filtered() { "No run fits this filter." } @else { "No runs yet; " code { "runledger exec" } " makes one." }
                 }
             } @else {
                 div .scroll { table .runs {
@@ -174,8 +174,8 @@ impl Asked {
                     } }
                     tbody { @for row in rows { (draw_row(row, now)) } }
                 } }
-                @let tops = rows.iter().filter(|row| row.depth == 0);
-                @if tops.clone().count() >= PAGE && let Some(last) = tops.last() {
+                @let tops: Vec<&Row> = rows.iter().filter(|row| row.depth == 0).collect();
+                @if tops.len() >= PAGE && let Some(last) = tops.last() {
                     nav .pages { a rel="next" href=(self.address(Some(last.run.first_position))) { "Older runs" } }
                 }
             }

@@ -3,14 +3,18 @@
 //! Invariants: whatever settles a question was appended under the version that its stream had while it was pending, so
 //! one wins; a decision that does not count leaves nothing behind, but one that came too late, which is recorded as such.
 
+use std::path::Path;
+
 use runledger_events::{
     EXPIRED, EventId, Fields, Metadata, OnTimeout, ProcessId, RecordedEvent, RelayQuestion, RelayState, RequestId,
-    RequestStatus, RunId, StreamName, StreamVersion, TimestampMs, ToolPattern, WorkflowState, readable,
+    RequestStatus, RuleAction, RunId, RunState, StreamName, StreamVersion, TimestampMs, ToolCall, ToolPattern,
+    WorkflowState, readable,
 };
 use runledger_store::{AppendError, ExpectedVersion, NewEvent, Read, ReadError, StreamAppend};
 
 use super::Commands;
 use crate::owner::is_process_alive;
+use crate::permissions::project_dir_of;
 use crate::relay::decision_event::{DecisionEvent, answers_json, intent, new_event_id, request_event, withdrawn_event};
 use crate::relay::error::{AskError, DecideError, ExpireError, RelayLogError, UnfitVerdict, WithdrawError};
 use crate::relay::questions::{UserQuestion, answers_in_order};
@@ -74,12 +78,22 @@ impl Question {
         self.tool_input().map(|input| UserQuestion::of_input(&input)).unwrap_or_default()
     }
 
-    /// Whether a pattern can be on the call that this is about; it can where the call was erased.
-    fn can_be_fitted(&self, pattern: &ToolPattern) -> bool {
-        match (&self.state.request.tool_name, self.tool_input()) {
-            (Some(tool), Some(input)) => pattern.can_fit(tool, &input),
-            _ => true,
-        }
+    /// The call that it is about; `None` where that was erased.
+    fn call(&self, project_dir: Option<&Path>) -> Option<ToolCall> {
+        let text = readable(self.first().content.json()?);
+        let data = Fields::parse(&text).ok()?.object("data")?;
+        let cwd = data.text("cwd").unwrap_or_default();
+        Some(ToolCall {
+            tool_name: self.state.request.tool_name.clone()?,
+            tool_input: data.raw("tool_input")?.to_owned(),
+            project_dir: project_dir.map_or_else(|| cwd.clone(), |folder| folder.to_string_lossy().into_owned()),
+            cwd,
+            home: std::env::home_dir().map(|home| home.to_string_lossy().into_owned()),
+            agent_id: data.text("agent_id"),
+            agent_type: data.text("agent_type"),
+            state: RunState::Running,
+            iteration: 0,
+        })
     }
 }
 
@@ -184,7 +198,10 @@ impl Commands {
                 return Err(DecideError::Elsewhere { request_id: id.clone(), log_id: state.request.log_id.clone() });
             }
             let unfit = |source| DecideError::Unfit { request_id: id.clone(), source };
-            let answers = fitting_answers(&question, verdict).map_err(unfit)?;
+            let run = question.first().metadata.run_id.as_ref().filter(|_| verdict.scope != GrantScope::Once);
+            let project_dir = run.map(|run| project_dir_of(&self.reader, &StreamName::run(run))).transpose();
+            let project_dir = project_dir.map_err(|error| failed(error.into()))?.flatten();
+            let answers = fitting_answers(&question, verdict, project_dir.as_deref()).map_err(unfit)?;
             if verdict.scope == GrantScope::Run
                 && let Some(run_id) = self.unknown_run(&question).map_err(|error| failed(error.into()))?
             {
@@ -321,7 +338,11 @@ fn timeout_event(question: &Question, now: TimestampMs) -> Result<NewEvent, Rela
 }
 
 /// The answers as the log has them, where the verdict has some; or why it does not fit.
-fn fitting_answers(question: &Question, verdict: &RelayVerdict) -> Result<Option<String>, UnfitVerdict> {
+fn fitting_answers(
+    question: &Question,
+    verdict: &RelayVerdict,
+    project_dir: Option<&Path>,
+) -> Result<Option<String>, UnfitVerdict> {
     let request = &question.state.request;
     match (&verdict.answer, request.question) {
         (RelayAnswer::Answers(_), RelayQuestion::Permission) => return Err(UnfitVerdict::NoQuestion),
@@ -344,7 +365,13 @@ fn fitting_answers(question: &Question, verdict: &RelayVerdict) -> Result<Option
             None => return Err(UnfitVerdict::NoPattern),
             Some(text) => {
                 let pattern = ToolPattern::parse(text).map_err(UnfitVerdict::BadPattern)?;
-                if !question.can_be_fitted(&pattern) {
+                let action = match verdict.answer {
+                    RelayAnswer::Deny => RuleAction::Deny,
+                    _ => RuleAction::Allow,
+                };
+                let is_on = |call: ToolCall| pattern.is_on_part_of(&call, action);
+                // The call's own pattern was made where the call was.
+                if verdict.pattern.is_some() && !question.call(project_dir).is_none_or(is_on) {
                     let fitting = request.pattern.clone();
                     return Err(UnfitVerdict::PatternElsewhere { pattern: text.clone(), fitting });
                 }

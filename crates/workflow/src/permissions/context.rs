@@ -121,7 +121,7 @@ fn from_iteration(
 }
 
 /// Where the run's harness works, out of its first event.
-fn project_dir_of(reader: &LogReader, stream: &StreamName) -> Result<Option<PathBuf>, ReadError> {
+pub(crate) fn project_dir_of(reader: &LogReader, stream: &StreamName) -> Result<Option<PathBuf>, ReadError> {
     let first = reader.read_stream_back(stream, Some(StreamVersion(2)), 1, Read::All)?;
     let json = first.first().and_then(|event| event.content.json()).unwrap_or("{}");
     let text = readable(json);

@@ -4,4 +4,5 @@
 mod context;
 mod delivery;
 
+pub(crate) use context::project_dir_of;
 pub use context::{RunContext, find_run};

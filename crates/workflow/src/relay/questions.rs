@@ -67,6 +67,9 @@ pub(crate) fn answers_in_order(
     answers: &BTreeMap<String, String>,
 ) -> Result<Vec<(String, String)>, UnfitVerdict> {
     let asked = || questions.iter().map(|asked| asked.question.as_str()).collect::<Vec<_>>().join(" / ");
+    if questions.is_empty() && answers.is_empty() {
+        return Err(UnfitVerdict::NotAnswered("the user something".to_owned()));
+    }
     if questions.is_empty() {
         return Ok(answers.iter().map(|(name, answer)| (name.clone(), answer.clone())).collect());
     }
@@ -78,6 +81,10 @@ pub(crate) fn answers_in_order(
     for (name, answer) in answers {
         let index = number_of(name).ok_or_else(|| UnfitVerdict::NotAsked { name: name.clone(), asked: asked() })?;
         in_order.insert(index, answer.clone());
+        // The agent cannot tell questions of the same text apart either.
+        for (other, _) in questions.iter().enumerate().filter(|(_, asked)| asked.question == *name) {
+            in_order.entry(other).or_insert_with(|| answer.clone());
+        }
     }
     let found =
         questions.iter().enumerate().map(|(index, asked)| Some((asked.question.clone(), in_order.remove(&index)?)));
@@ -112,10 +119,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_by_text_is_to_each_question_of_that_text() {
+        let same = UserQuestion::of_input(r#"{"questions":[{"question":"Same?"},{"question":"Same?"}]}"#);
+        let both = answers_in_order(&same, &answers(&[("Same?", "yes")])).unwrap();
+        assert_eq!(both, [("Same?".to_owned(), "yes".to_owned()), ("Same?".to_owned(), "yes".to_owned())]);
+        let each = answers_in_order(&same, &answers(&[("1", "yes"), ("2", "no")])).unwrap();
+        assert_eq!(each.iter().map(|(_, answer)| answer.as_str()).collect::<Vec<_>>(), ["yes", "no"]);
+    }
+
+    #[test]
     fn an_answer_to_what_was_not_asked_and_a_question_left_open_are_refused() {
         let questions = UserQuestion::of_input(INPUT);
         let stray = answers_in_order(&questions, &answers(&[("Shape", "round")])).unwrap_err();
         assert!(matches!(stray, UnfitVerdict::NotAsked { name, .. } if name == "Shape"));
+        assert!(answers_in_order(&[], &answers(&[])).is_err(), "no answer at all is none to whatever was asked");
         let open = answers_in_order(&questions, &answers(&[("Colour", "Red")])).unwrap_err();
         assert_eq!(open, UnfitVerdict::NotAnswered("Which colour? / Which sizes?".to_owned()));
     }
