@@ -179,10 +179,10 @@ impl Opened {
                 let next = "ask again";
                 return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "nobody waits for this any more", next));
             }
-            let step = pasts::step(found.as_ref());
-            let later = found.map(|past| past.forward_some(reader, at, step)).transpose()?.flatten();
-            let Some(next) = later.map_or_else(|| AsOf::fold_some(reader, session, at, step), |past| Ok(Some(past)))?
-            else {
+            let (up_to, events_max) = pasts::step(found.as_ref(), at);
+            let later = found.map(|past| past.forward_some(reader, up_to, events_max)).transpose()?.flatten();
+            let anew = || AsOf::fold_some(reader, session, at, events_max);
+            let Some(next) = later.map_or_else(anew, |past| Ok(Some(past)))? else {
                 return Ok(None);
             };
             lock().keep(&next);

@@ -19,6 +19,9 @@ const STEP_EVENTS_MIN: usize = 10_000;
 /// A step is at least such a part of what was gone already, so that the copies of what grows stay few.
 const STEP_PART: usize = 8;
 
+/// Events of the last step, about, at the most.
+const LAST_EVENTS: u128 = 5_000;
+
 /// Sessions as they were at positions.
 pub(crate) struct Pasts {
     bytes_max: u64,
@@ -98,14 +101,25 @@ impl Pasts {
     }
 }
 
-/// How many events the next step goes, from this past or from the session's beginning: what it comes to is kept.
-pub(crate) fn step(from: Option<&AsOf>) -> usize {
-    match from {
-        None => STEP_EVENTS_MIN,
+/// How far to go next on the way to a position, from this past or from the session's beginning: up to where, and by how many
+/// events at the most. What that comes to is kept.
+pub(crate) fn step(from: Option<&AsOf>, at: Position) -> (Position, usize) {
+    let Some(past) = from else {
+        return (at, STEP_EVENTS_MIN);
+    };
+    if past.bytes() > BYTES_MAX {
         // Nothing is kept any more from here on.
-        Some(past) if past.bytes() > BYTES_MAX => usize::MAX,
-        Some(past) => STEP_EVENTS_MIN.max(past.events() / STEP_PART),
+        return (at, usize::MAX);
     }
+    let events_max = STEP_EVENTS_MIN.max(past.events() / STEP_PART);
+    let (here, left) = (past.position().0, at.0.saturating_sub(past.position().0));
+    // About as many events to a position as there were so far.
+    let events = u128::from(left) * past.events() as u128 / u128::from(here.max(1));
+    if events > LAST_EVENTS && events <= events_max as u128 {
+        // Half of it: whoever goes back in small steps goes on from there.
+        return (Position(at.0 - left / 2), events_max);
+    }
+    (at, events_max)
 }
 
 #[cfg(test)]
