@@ -41,6 +41,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
             ("page: runs with a text", "/?q=nightly".to_owned(), true),
             ("page: a run, its feed and its timeline", format!("/runs/{}", run.id), true),
             ("page: a run's feed, searched for a rare word", format!("/runs/{}?q=case_00c0ffee", run.id), true),
+            ("page: a run's feed, searched for a common word", format!("/runs/{}?q=tests", run.id), true),
             ("page: what waits for a decision", "/permissions".to_owned(), true),
             ("page: health", "/health".to_owned(), true),
             ("page: a run as of a position, asked again", format!("/runs/{}?at={middle}", run.id), false),

@@ -101,6 +101,14 @@ fn queries(path: &Path, settings: &str, table: &mut Table) -> anyhow::Result<()>
         queries.feed(&filter, &FeedPage::Last, 50)?;
         Ok(())
     })?;
+    // In three of four events; in one of a hundred; in one.
+    for (name, words) in [("a common", "tests"), ("a less common", "continue"), ("a rare", "pending-0")] {
+        timed(&format!("query: a session's feed, searched for {name} word"), &mut || {
+            let (session, search) = (Some(session.clone()), Some(words.to_owned()));
+            queries.feed(&FeedFilter { session, search, ..FeedFilter::default() }, &FeedPage::Last, 50)?;
+            Ok(())
+        })?;
+    }
     timed("query: what waits for an answer", &mut || {
         let waiting = queries.permission_requests(&events::waiting())?;
         anyhow::ensure!(waiting.len() == PENDING, "{} requests wait, of {PENDING}", waiting.len());

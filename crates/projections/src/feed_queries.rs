@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use runledger_events::{Fields, Position, RunId, SessionId, readable};
 use runledger_store::{EventFilter, LogReader, Read};
-use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
 use crate::error::ProjectionError;
+use crate::feed_pages::{Asked, Way};
 use crate::queries::Queries;
 use crate::views::feed::{self, AgentRun, FeedActor, FeedEvent, FeedLevel, rows, tables};
 use crate::views::feed_search;
@@ -108,31 +108,6 @@ impl Queries {
         let failed = |source: rusqlite::Error| self.failed(feed::NAME, &source);
         let mut connection = self.connection()?;
         let snapshot = connection.transaction().map_err(failed)?;
-        let mut clause = Clause::default();
-        if let Some(session) = &filter.session {
-            clause.equals("session_id", session.to_string());
-        }
-        if let Some(run) = &filter.run {
-            clause.equals("workflow_run_id", run.to_string());
-        }
-        if let Some(kind) = &filter.kind {
-            let (kind, family) = (clause.mark(Value::Text(kind.clone())), clause.mark(Value::Text(format!("{kind}."))));
-            clause.conditions.push(format!("(kind = ?{kind} OR substr(kind, 1, length(?{family})) = ?{family})"));
-        }
-        if let Some(level) = filter.level {
-            clause.equals("level", level.as_str().to_owned());
-        }
-        if let Some(text) = filter.search.as_deref() {
-            let query = feed_search::query(text);
-            if query.is_empty() {
-                return Ok(Vec::new());
-            }
-            let mark = clause.mark(Value::Text(query));
-            match feed_search::condition(&snapshot, mark).map_err(failed)? {
-                Some(condition) => clause.conditions.push(condition),
-                None => return Err(self.not_built(feed_search::NAME)),
-            }
-        }
         let generation = self.checkpoint(&snapshot, feed::NAME)?.map_or(0, |checkpoint| checkpoint.generation);
         let place = |cursor: &FeedCursor, is_behind| -> Result<FeedCursor, ProjectionError> {
             if cursor.generation == generation {
@@ -142,15 +117,22 @@ impl Queries {
                 .map(|(entry, seq)| FeedCursor { entry, seq, ..cursor.clone() })
                 .map_err(failed)
         };
-        let page = &match page {
-            FeedPage::After(cursor) => FeedPage::After(place(cursor, true)?),
-            FeedPage::Before(cursor) => FeedPage::Before(place(cursor, false)?),
-            page => page.clone(),
+        let number = |cursor: FeedCursor| if filter.session.is_some() { cursor.seq } else { cursor.entry };
+        let (is_backward, from) = match page {
+            FeedPage::First => (false, None),
+            FeedPage::After(cursor) => (false, Some(number(place(cursor, true)?))),
+            FeedPage::Before(cursor) => (true, Some(number(place(cursor, false)?))),
+            FeedPage::Last => (true, None),
         };
-        let is_backward = matches!(page, FeedPage::Before(_) | FeedPage::Last);
-        let sql = clause.of_page(page, filter.session.is_some(), limit);
-        let parameters = rusqlite::params_from_iter(clause.parameters);
-        let mut events = rows::select(&snapshot, &sql, parameters).map_err(failed)?;
+        let asked = Asked { filter, is_backward, from, limit, way: Way::default() };
+        let mut events = match filter.search.as_deref().map(feed_search::query) {
+            None => asked.page(&snapshot).map_err(failed)?,
+            Some(words) if words.is_empty() => Vec::new(),
+            Some(words) => match feed_search::table(&snapshot).map_err(failed)? {
+                Some(table) => asked.page_of_found(&snapshot, &table, words).map_err(failed)?,
+                None => return Err(self.not_built(feed_search::NAME)),
+            },
+        };
         if is_backward {
             events.reverse();
         }
@@ -204,51 +186,4 @@ impl FeedEvent {
         self.raw = payload.and_then(|payload| RawValue::from_string(payload).ok());
         Ok(())
     }
-}
-
-/// What a query of the feed asks for, as it is put together.
-#[derive(Default)]
-struct Clause {
-    conditions: Vec<String>,
-    parameters: Vec<Value>,
-}
-
-impl Clause {
-    /// The number of the mark that stands for a value.
-    fn mark(&mut self, value: Value) -> usize {
-        self.parameters.push(value);
-        self.parameters.len()
-    }
-
-    fn equals(&mut self, column: &str, text: String) {
-        let mark = self.mark(Value::Text(text));
-        self.conditions.push(format!("{column} = ?{mark}"));
-    }
-
-    /// The SQL behind the table's name, for one page.
-    fn of_page(&mut self, page: &FeedPage, is_of_session: bool, limit: usize) -> String {
-        // Those of one session are in the order of their numbers in it too, and found by them.
-        let order = if is_of_session { "seq" } else { "entry" };
-        let place = |cursor: &FeedCursor| if is_of_session { cursor.seq } else { cursor.entry };
-        let (direction, after) = match page {
-            FeedPage::First => ("", None),
-            FeedPage::After(cursor) => ("", Some((">", place(cursor)))),
-            FeedPage::Before(cursor) => (" DESC", Some(("<", place(cursor)))),
-            FeedPage::Last => (" DESC", None),
-        };
-        if let Some((sign, place)) = after {
-            let mark = self.mark(integer(place));
-            self.conditions.push(format!("{order} {sign} ?{mark}"));
-        }
-        let mut conditions = String::new();
-        if !self.conditions.is_empty() {
-            conditions = format!("WHERE {} ", self.conditions.join(" AND "));
-        }
-        let limit = self.mark(integer(u64::try_from(limit).unwrap_or(u64::MAX)));
-        format!("{conditions}ORDER BY {order}{direction} LIMIT ?{limit}")
-    }
-}
-
-fn integer(number: u64) -> Value {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }

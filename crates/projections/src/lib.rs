@@ -20,6 +20,7 @@ mod checkpoint;
 mod clear;
 mod compare;
 mod error;
+mod feed_pages;
 mod feed_queries;
 mod file;
 mod generations;

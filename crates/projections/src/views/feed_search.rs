@@ -184,21 +184,43 @@ impl Words {
     }
 }
 
-/// Positions whose words fit, as a condition on entries of the feed: `(session_id, seq) IN (…)` with one parameter, the
-/// query in FTS5's syntax. None where the model was never built.
-pub(crate) fn condition(connection: &Connection, parameter: usize) -> rusqlite::Result<Option<String>> {
-    let Some(checkpoint) = Checkpoint::load(connection, NAME)? else {
-        return Ok(None);
-    };
-    let table = format!("{NAME}_{}", checkpoint.generation);
-    let hits = format!("SELECT rowid FROM {table} WHERE {table} MATCH ?{parameter}");
-    // Beside the entry that a prompt or a message is, its event may have opened and closed runs.
-    Ok(Some(format!(
-        "(session_id, seq) IN (
-             SELECT session_id, seq FROM feed_events
-             WHERE position IN ({hits}) AND kind NOT IN ('run.start', 'run.end', 'stop.request', 'todo.update')
-             UNION SELECT session_id, seq FROM feed_retellings WHERE position IN ({hits}))"
-    )))
+/// The table that is searched now; `None` where the model was never built.
+pub(crate) fn table(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    Ok(Checkpoint::load(connection, NAME)?.map(|checkpoint| format!("{NAME}_{}", checkpoint.generation)))
+}
+
+/// Whether at most so many events have the words.
+pub(crate) fn has_at_most(connection: &Connection, table: &str, words: &str, count: usize) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {table} MATCH ?1 LIMIT ?2)");
+    let found: usize =
+        connection.prepare_cached(&sql)?.query_row((words, count.saturating_add(1)), |row| row.get(0))?;
+    Ok(found <= count)
+}
+
+/// Kinds of entries that are not found by the words of their event: beside the entry that a prompt or a message is, it may
+/// have opened and closed runs.
+const ASIDE: &str = "('run.start', 'run.end', 'stop.request', 'todo.update')";
+
+/// A condition on entries of the feed: the words, a parameter, are found in an event that they show. Leads to those entries.
+pub(crate) fn is_among_found(table: &str, words: usize) -> String {
+    let hits = format!("SELECT rowid FROM {table} WHERE {table} MATCH ?{words}");
+    format!(
+        "entry IN (
+             SELECT entry FROM feed_events WHERE position IN ({hits}) AND kind NOT IN {ASIDE}
+             UNION SELECT shown.entry FROM feed_retellings AS told CROSS JOIN feed_events AS shown USING (session_id, seq)
+             WHERE told.position IN ({hits}))"
+    )
+}
+
+/// The same, of entries that show events between two positions, parameters too, and no others. Asked of each entry.
+pub(crate) fn is_found_between(table: &str, words: usize, first: usize, last: usize) -> String {
+    let hits = format!("SELECT rowid FROM {table} WHERE {table} MATCH ?{words} AND rowid BETWEEN ?{first} AND ?{last}");
+    format!(
+        "(kind NOT IN {ASIDE} AND +position IN ({hits})
+             OR EXISTS (SELECT 1 FROM feed_retellings AS told
+                 WHERE told.session_id = feed_events.session_id AND told.seq = feed_events.seq
+                     AND +told.position IN ({hits})))"
+    )
 }
 
 /// What a person types as a query: each of its words has to occur, or to be the beginning of one that does.

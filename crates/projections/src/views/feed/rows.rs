@@ -136,6 +136,48 @@ pub(crate) fn select_place(
     Ok(if is_behind { (entry, seq) } else { (entry.saturating_add(1), seq.saturating_add(1)) })
 }
 
+/// A stretch of the feed.
+pub(crate) struct Stretch {
+    /// The first and the last event that its entries show, in their own words or in others'.
+    pub(crate) first: Position,
+    pub(crate) last: Position,
+    /// The number of the entry that it ends with.
+    pub(crate) walked_to: u64,
+    /// Whether it has as many entries as it may have; else there are no more.
+    pub(crate) is_whole: bool,
+}
+
+/// The stretch that `count` entries make, by the SQL that selects them in an order; `None` where there is none.
+pub(crate) fn select_stretch(
+    connection: &Connection,
+    (order, is_backward): (&str, bool),
+    count: usize,
+    clause: &str,
+    parameters: impl rusqlite::Params,
+) -> rusqlite::Result<Option<Stretch>> {
+    let end = if is_backward { "min" } else { "max" };
+    let told = |which: &str| {
+        format!(
+            "{which}(position, coalesce((SELECT {which}(told.position) FROM feed_retellings AS told
+                 WHERE told.session_id = feed_events.session_id AND told.seq = feed_events.seq), position))"
+        )
+    };
+    let sql = format!(
+        "SELECT min(first), max(last), {end}(number), count(*)
+         FROM (SELECT {order} AS number, {} AS first, {} AS last FROM {NAME} {clause})",
+        told("min"),
+        told("max")
+    );
+    connection.prepare_cached(&sql)?.query_row(parameters, |row| {
+        let entries: usize = row.get(3)?;
+        if entries == 0 {
+            return Ok(None);
+        }
+        let (first, last) = (Position(row.get(0)?), Position(row.get(1)?));
+        Ok(Some(Stretch { first, last, walked_to: row.get(2)?, is_whole: entries == count }))
+    })
+}
+
 /// The number of the last entry; 0 where there is none.
 pub(super) fn last_entry(target: &Target<'_>) -> Result<u64, ProjectionError> {
     let sql = format!("SELECT coalesce(max(entry), 0) FROM {}", target.table(NAME));
