@@ -85,19 +85,19 @@ impl Asked<'_> {
         let mut clause = self.clause(false);
         clause.behind(order, self.is_backward, self.from);
         let behind = clause.ordered(order, self.is_backward, count);
-        let order_of = (order, self.is_backward);
-        let Some(stretch) = rows::select_stretch(connection, order_of, count, &behind, clause.values())? else {
+        let Some(stretch) = rows::select_stretch(connection, order, count, &behind, clause.values())? else {
             return Ok(Walked { events: Vec::new(), walked_to: None });
         };
+        let ((least, greatest), (first, last)) = (stretch.numbers, stretch.shown);
         let mut clause = self.clause(false);
-        let sign = if self.is_backward { ">=" } else { "<=" };
-        let to = clause.mark(integer(stretch.walked_to));
-        clause.conditions.push(format!("{order} {sign} ?{to}"));
+        let (from, to) = (clause.mark(integer(least)), clause.mark(integer(greatest)));
+        clause.conditions.push(format!("{order} BETWEEN ?{from} AND ?{to}"));
         let words = clause.mark(Value::Text(words.to_owned()));
-        let (first, last) = (clause.mark(integer(stretch.first.0)), clause.mark(integer(stretch.last.0)));
+        let (first, last) = (clause.mark(integer(first.0)), clause.mark(integer(last.0)));
         clause.conditions.push(feed_search::is_found_between(table, words, first, last));
         let events = self.select(connection, clause, order, self.limit)?;
-        Ok(Walked { events, walked_to: stretch.is_whole.then_some(stretch.walked_to) })
+        let walked_to = if self.is_backward { least } else { greatest };
+        Ok(Walked { events, walked_to: stretch.is_whole.then_some(walked_to) })
     }
 
     /// Takes the page of all entries that the words are found in.
@@ -221,7 +221,7 @@ mod tests {
     fn ledger() -> TempLedger {
         let ledger = TempLedger::new();
         let tell = |number: usize, source: &str| {
-            let (session, words) = (number % 4, WORDS[if number % 97 == 0 { 4 } else { number * 7 / 3 % 4 }]);
+            let (session, words) = (number % 4, WORDS[if number.is_multiple_of(97) { 4 } else { number * 7 / 3 % 4 }]);
             let (kind, data) = match number * 5 / 4 % 4 {
                 0 => ("user.prompt", format!(r#"{{"prompt":"Go on {number} with {words}"}}"#)),
                 1 => ("stop.request", format!(r#"{{"last_assistant_message":"Done {number} with {words}"}}"#)),
@@ -240,7 +240,7 @@ mod tests {
         };
         for number in 0..300 {
             tell(number, "hook");
-            if number % 3 == 0 && number > 30 {
+            if number.is_multiple_of(3) && number > 30 {
                 tell(number - 30, "transcript");
             }
         }

@@ -138,24 +138,22 @@ pub(crate) fn select_place(
 
 /// A stretch of the feed.
 pub(crate) struct Stretch {
+    /// The least and the greatest of its entries' numbers in the order that was asked for.
+    pub(crate) numbers: (u64, u64),
     /// The first and the last event that its entries show, in their own words or in others'.
-    pub(crate) first: Position,
-    pub(crate) last: Position,
-    /// The number of the entry that it ends with.
-    pub(crate) walked_to: u64,
+    pub(crate) shown: (Position, Position),
     /// Whether it has as many entries as it may have; else there are no more.
     pub(crate) is_whole: bool,
 }
 
-/// The stretch that `count` entries make, by the SQL that selects them in an order; `None` where there is none.
+/// The stretch that at most `count` entries make, by the SQL that selects them in an order; `None` where there is none.
 pub(crate) fn select_stretch(
     connection: &Connection,
-    (order, is_backward): (&str, bool),
+    order: &str,
     count: usize,
     clause: &str,
     parameters: impl rusqlite::Params,
 ) -> rusqlite::Result<Option<Stretch>> {
-    let end = if is_backward { "min" } else { "max" };
     let told = |which: &str| {
         format!(
             "{which}(position, coalesce((SELECT {which}(told.position) FROM feed_retellings AS told
@@ -163,18 +161,19 @@ pub(crate) fn select_stretch(
         )
     };
     let sql = format!(
-        "SELECT min(first), max(last), {end}(number), count(*)
+        "SELECT count(*), min(number), max(number), min(first), max(last)
          FROM (SELECT {order} AS number, {} AS first, {} AS last FROM {NAME} {clause})",
         told("min"),
         told("max")
     );
     connection.prepare_cached(&sql)?.query_row(parameters, |row| {
-        let entries: usize = row.get(3)?;
+        let entries: usize = row.get(0)?;
         if entries == 0 {
             return Ok(None);
         }
-        let (first, last) = (Position(row.get(0)?), Position(row.get(1)?));
-        Ok(Some(Stretch { first, last, walked_to: row.get(2)?, is_whole: entries == count }))
+        let numbers = (row.get(1)?, row.get(2)?);
+        let shown = (Position(row.get(3)?), Position(row.get(4)?));
+        Ok(Some(Stretch { numbers, shown, is_whole: entries == count }))
     })
 }
 
