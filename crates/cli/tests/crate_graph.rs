@@ -43,6 +43,7 @@ fn each_crate_links_those_below_it_and_no_others() {
     assert_eq!(linked["runledger-events"], names(&[]));
     assert_eq!(linked["runledger-adapters"], names(&["events"]));
     assert_eq!(linked["runledger-store"], names(&["events"]));
+    assert_eq!(linked["runledger-store-jetstream"], names(&["events", "store"]));
     assert_eq!(linked["runledger-projections"], names(&["events", "store"]));
     assert_eq!(linked["runledger-import"], names(&["events", "store"]));
     assert_eq!(linked["runledger-workflow"], names(&["adapters", "events", "store"]));

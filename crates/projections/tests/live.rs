@@ -207,7 +207,7 @@ fn a_log_that_was_replaced_by_another_builds_every_model_anew() {
         let mut projections = caught_up(&ledger.path);
         let before = generations(&projections);
         drop(projections);
-        let TempLedger { folder, path, log } = ledger;
+        let TempLedger { folder, path, log, .. } = ledger;
         drop(log);
         replace_log(&path, &other.path);
         // When
@@ -239,7 +239,7 @@ fn a_log_that_was_taken_back_to_a_copy_and_went_on_otherwise_builds_every_model_
         drop(caught_up(&ledger.path));
         let log = runledger_store::SqliteLog::open(&copy).unwrap();
         tell(&log, &story.mixed(more, 8, 11));
-        let TempLedger { folder: _folder, path, log } = ledger;
+        let TempLedger { folder: _folder, path, log, .. } = ledger;
         drop(log);
         replace_log(&path, &copy);
         // When

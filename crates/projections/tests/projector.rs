@@ -84,7 +84,7 @@ fn dropping_applies_what_was_there_too() {
 
 #[test]
 fn a_projector_outlives_the_log_that_it_follows() {
-    let TempLedger { folder, path, log } = TempLedger::new();
+    let TempLedger { folder, path, log, .. } = TempLedger::new();
     let projector = Projector::start(&path, log.follow(Position::START).unwrap()).unwrap();
     drop(log);
     let log = runledger_store::SqliteLog::open(&path).unwrap();

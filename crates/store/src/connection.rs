@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use runledger_events::LogId;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -16,8 +17,13 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     std::path::absolute(path).map_err(|source| OpenError::Create { path: path.to_owned(), source })
 }
 
-/// Opens the file for writing; makes it, and its folder, where they are missing and may be made.
-pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connection, OpenError> {
+/// Opens the file for writing; makes it, and its folder, where they are missing and may be made. It is a log of its own, or
+/// the copy of one that another engine keeps.
+pub(crate) fn open_writable(
+    path: &Path,
+    options: &OpenOptions,
+    copy_of: Option<&LogId>,
+) -> Result<Connection, OpenError> {
     // What was looked at stays open for a moment: with the last connection SQLite's index of the write-ahead log goes
     // too, and the next one would have to read that log once more.
     let looked = schema::look_at_header(path, options.busy_timeout)?;
@@ -57,7 +63,12 @@ pub(crate) fn open_writable(path: &Path, options: &OpenOptions) -> Result<Connec
         connection.pragma_update(None, name, value).map_err(storage)?;
     }
     failpoint::pass("open.before_schema");
-    schema::migrate(path, &mut connection)?;
+    schema::migrate(path, &mut connection, copy_of)?;
+    match (copy_of, schema::is_copy(path, &connection)?) {
+        (None, true) => return Err(OpenError::Copy { path: path.to_owned() }),
+        (Some(_), false) => return Err(OpenError::NoCopy { path: path.to_owned() }),
+        _ => {}
+    }
     failpoint::pass("open.after_schema");
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -139,7 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         let synchronous = |options: &OpenOptions| -> i64 {
-            let connection = open_writable(&path, options).unwrap();
+            let connection = open_writable(&path, options, None).unwrap();
             connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap()
         };
         let (normal, full) = (1, 2);

@@ -80,6 +80,14 @@ pub enum StorageError {
         /// The newest known.
         newest: i64,
     },
+    /// The engine that keeps the log elsewhere did not do it.
+    #[error("{address}: {detail}")]
+    Engine {
+        /// Where the log is kept.
+        address: String,
+        /// What happened, and what holds now.
+        detail: String,
+    },
     /// Whoever wrote for those who wait panicked; the outcome is unknown.
     #[error("{path}: the writer has ended; read what is there, then open the ledger again")]
     WriterGone {
@@ -190,6 +198,32 @@ pub enum OpenError {
         path: PathBuf,
         /// The application id in its header.
         application_id: i64,
+    },
+    /// The file is a copy of a log that another engine keeps; what is appended to it goes there.
+    #[error(
+        "{path}: this is a copy of a log that is kept elsewhere, which alone is written to; name that one with --db"
+    )]
+    Copy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A log of its own lies where a copy is to be made.
+    #[error("{path}: this is a ledger of its own, and no copy of another one; move it away")]
+    NoCopy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The copy is one of another log.
+    #[error(
+        "{path}: this is a copy of log {found}, and the one at the address is {wanted}; move it away, and it is copied anew"
+    )]
+    CopyOfAnother {
+        /// The file.
+        path: PathBuf,
+        /// The log that it is a copy of.
+        found: LogId,
+        /// The log that is to be copied.
+        wanted: LogId,
     },
     /// The file cannot be looked at.
     #[error("{path}: cannot be read: {source}; check its permissions, or name another file with --db")]

@@ -140,18 +140,26 @@ pub(crate) fn exported_line(codec: &Codec, raw: &RawEvent) -> Result<String, Rea
 /// # Errors
 /// [`ExportedError`] when the line is of another shape.
 pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
+    let (stream, version, event) = copied_event(line)?;
+    let is_short = |text: &str| text.len() <= EventKind::BYTES_MAX;
+    let correlation_id = event.metadata.correlation_id.as_deref().unwrap_or_default();
+    for (field, is_taken) in [("kind", is_short(event.kind.as_str())), ("correlation_id", is_short(correlation_id))] {
+        if !is_taken {
+            return Err(ExportedError::Field { field, expected: "a string of at most 1024 bytes" });
+        }
+    }
+    check_place(&stream, &event.kind, &event.facts()?)?;
+    // Its stream may have had other events before it.
+    Ok((stream, version, NewEvent { digest: None, ..event }))
+}
+
+/// The same for a copy of the log that the line is of, which takes whatever that has: as long as it comes to the same digest.
+pub(crate) fn copied_event(line: &str) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
     let exported: Exported<'_> = serde_json::from_str(line).map_err(brief)?;
     let hex = |field: &'static str, text: &Option<String>| {
         text.as_deref()
             .map(|text| from_hex(text).ok_or(ExportedError::Field { field, expected: "bytes in hexadecimal" }))
     };
-    let is_short = |text: &str| text.len() <= EventKind::BYTES_MAX;
-    let correlation_id = exported.correlation_id.as_deref().unwrap_or_default();
-    for (field, is_taken) in [("kind", is_short(&exported.kind)), ("correlation_id", is_short(correlation_id))] {
-        if !is_taken {
-            return Err(ExportedError::Field { field, expected: "a string of at most 1024 bytes" });
-        }
-    }
     let kind = EventKind::parse(&exported.kind);
     let given_facts = hex("facts", &exported.facts).transpose()?;
     let codec = Codec::default();
@@ -205,10 +213,10 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
         },
         facts,
         content,
+        digest: hex("digest", &exported.digest).transpose()?.and_then(|bytes| Digest::from_slice(&bytes)),
     };
     // What no program can read must not get into the log.
-    let facts = new.facts()?;
-    check_place(&exported.stream, &new.kind, &facts)?;
+    new.facts()?;
     Ok((exported.stream, exported.stream_version, new))
 }
 

@@ -276,7 +276,7 @@ mod tests {
 
     fn group_in(folder: &std::path::Path) -> GroupCommit {
         let path = folder.join("ledger.db");
-        let connection = crate::connection::open_writable(&path, &OpenOptions::default()).unwrap();
+        let connection = crate::connection::open_writable(&path, &OpenOptions::default(), None).unwrap();
         let log_id = crate::reader::log_id(&path, &connection).unwrap();
         GroupCommit::new(Writer::new(path, log_id, connection, Listeners::default(), 1000))
     }

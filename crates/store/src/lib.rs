@@ -18,6 +18,7 @@
 
 mod backup;
 mod connection;
+mod copied_log;
 mod error;
 mod expected_version;
 mod exported;
@@ -51,6 +52,7 @@ pub use runledger_events as events;
 pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use backup::Copied;
+pub use copied_log::{CopiedLog, CopyError, Draft, DraftedEvent};
 pub use error::{
     AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,
     WrongExpectedVersion,

@@ -18,6 +18,8 @@ pub struct NewEvent {
     pub(crate) metadata: Metadata,
     pub(crate) facts: Vec<u8>,
     pub(crate) content: NewContent,
+    /// What its digest has to come to, where it is a copy of one whose predecessors in its stream are there too.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// The erasable part of a new event.
@@ -47,6 +49,7 @@ impl NewEvent {
             metadata,
             facts: Codec::default().encode_facts(event.facts())?,
             content: NewContent::Json { json: event.into_json(), salt: None },
+            digest: None,
         })
     }
 

@@ -62,7 +62,7 @@ impl SqliteLog {
     pub fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
         let path = self.path();
         let options = OpenOptions { create: false, ..OpenOptions::default() };
-        let mut connection = open_writable(path, &options)?;
+        let mut connection = open_writable(path, &options, None)?;
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "erasing", &source);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let mut positions: Vec<u64> = match erase {
@@ -121,7 +121,7 @@ impl SqliteLog {
     /// # Errors
     /// [`OpenError`](crate::OpenError), or [`StorageError`], where there is no room, say; the rows stay as they are.
     pub fn settle(&self) -> Result<bool, RedactError> {
-        let connection = open_writable(self.path(), &OpenOptions { create: false, ..OpenOptions::default() })?;
+        let connection = open_writable(self.path(), &OpenOptions { create: false, ..OpenOptions::default() }, None)?;
         settle(&connection).map_err(|source| StorageError::sqlite(self.path(), "clearing", &source).into())
     }
 }

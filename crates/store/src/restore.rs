@@ -58,7 +58,7 @@ impl LogReader {
             return Ok(Restored { before: Some(before), head: before });
         }
         let options = OpenOptions { create: false, ..OpenOptions::default() };
-        let mut target = connection::open_writable(&to, &options)?;
+        let mut target = connection::open_writable(&to, &options, None)?;
         let storage = |source: rusqlite::Error| StorageError::sqlite(&to, "restoring a backup", &source);
         let snapshot = self.connection().unchecked_transaction().map_err(|source| self.storage(&source))?;
         let head = self.head()?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use runledger_events::CONTENT_DICTIONARY;
+use runledger_events::{CONTENT_DICTIONARY, LogId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
 
@@ -15,6 +15,8 @@ use crate::sqlite;
 
 /// `RLDG`, in the header of every ledger.
 const APPLICATION_ID: i64 = 0x524C_4447;
+/// `RLDC`, in the header of a copy of a log that another engine keeps: programs that know no copies leave it alone.
+const COPY_ID: i64 = 0x524C_4443;
 
 /// The schema version that this program writes, counted in `PRAGMA user_version`.
 ///
@@ -28,15 +30,21 @@ pub(crate) const NEWEST: i64 = 4;
 /// before somebody may read. What it lacks are indexes, and what it has slows appends down alone.
 pub(crate) const OLDEST_READ: i64 = 1;
 
-static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| migrations(None));
+
+/// The migrations; a new file is a log of its own, or a copy of this one.
+fn migrations(copy_of: Option<LogId>) -> Migrations<'static> {
     Migrations::new(vec![
         M::up_with_hook(
             include_str!("../../../migrations/log/0001_log.sql"),
-            |transaction: &rusqlite::Transaction<'_>| {
-                transaction.execute(
-                    "INSERT INTO ledger (id, log_id, created_at) VALUES (1, ?1, ?2)",
-                    (uuid::Uuid::now_v7().to_string(), crate::write::now().0),
-                )?;
+            move |transaction: &rusqlite::Transaction<'_>| {
+                let own = || uuid::Uuid::now_v7().to_string();
+                let log_id = copy_of.as_ref().map_or_else(own, ToString::to_string);
+                let sql = "INSERT INTO ledger (id, log_id, created_at) VALUES (1, ?1, ?2)";
+                transaction.execute(sql, (log_id, crate::write::now().0))?;
+                if copy_of.is_some() {
+                    transaction.pragma_update(None, "application_id", COPY_ID)?;
+                }
                 Ok(())
             },
         ),
@@ -53,7 +61,7 @@ static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
             },
         ),
     ])
-});
+}
 
 /// What a file is, seen without changing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,10 +180,10 @@ pub(crate) fn look(path: &Path, connection: &Connection) -> Result<Found, OpenEr
 fn judge(path: &Path, application_id: i64, version: i64, has_tables: bool) -> Result<Found, OpenError> {
     match (application_id, version) {
         (0, 0) if !has_tables => Ok(Found::Empty),
-        (APPLICATION_ID, found) if found > NEWEST => {
+        (APPLICATION_ID | COPY_ID, found) if found > NEWEST => {
             Err(OpenError::Newer { path: path.to_owned(), found, newest: NEWEST })
         }
-        (APPLICATION_ID, found) => Ok(Found::Version(found)),
+        (APPLICATION_ID | COPY_ID, found) => Ok(Found::Version(found)),
         (application_id, _) => Err(OpenError::Foreign { path: path.to_owned(), application_id }),
     }
 }
@@ -212,9 +220,20 @@ fn header(path: &Path) -> std::io::Result<Option<Header>> {
     }))
 }
 
-/// Brings the schema to the newest version.
-pub(crate) fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StorageError> {
-    sqlite::migrate(path, connection, &MIGRATIONS, NEWEST)
+/// Brings the schema to the newest version; a new file becomes a log of its own, or a copy of this one.
+pub(crate) fn migrate(path: &Path, connection: &mut Connection, copy_of: Option<&LogId>) -> Result<(), StorageError> {
+    match copy_of {
+        None => sqlite::migrate(path, connection, &MIGRATIONS, NEWEST),
+        Some(log_id) => sqlite::migrate(path, connection, &migrations(Some(log_id.clone())), NEWEST),
+    }
+}
+
+/// Whether the file is a copy of a log that another engine keeps.
+pub(crate) fn is_copy(path: &Path, connection: &Connection) -> Result<bool, StorageError> {
+    let found: i64 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(|source| StorageError::sqlite(path, "opening", &source))?;
+    Ok(found == COPY_ID)
 }
 
 /// How the tables, indexes, triggers and dictionaries of a file differ from those that the migrations up to its version

@@ -35,6 +35,8 @@ pub(crate) struct SealedEvent {
     pub(crate) commitment: Digest,
     /// None in a copy of an event whose content was erased.
     pub(crate) content: Option<SealedContent>,
+    /// What its digest has to come to, where that is known.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// What can be erased of an event.
@@ -70,7 +72,7 @@ struct Seal<'a> {
 
 impl Seal<'_> {
     fn event(&mut self, event: NewEvent) -> Result<SealedEvent, StorageError> {
-        let NewEvent { id, kind, occurred_at, recorded_at, metadata, facts, content } = event;
+        let NewEvent { id, kind, occurred_at, recorded_at, metadata, facts, content, digest } = event;
         let refused = |detail: String| refused(self.path, detail);
         let is_new_id = id.is_none();
         let id = match id {
@@ -99,6 +101,7 @@ impl Seal<'_> {
             facts,
             commitment,
             content,
+            digest,
         })
     }
 }

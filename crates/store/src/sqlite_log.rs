@@ -90,7 +90,7 @@ impl SqliteLog {
     /// As [`SqliteLog::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
         let path = connection::absolute(path.as_ref())?;
-        let connection = connection::open_writable(&path, options)?;
+        let connection = connection::open_writable(&path, options, None)?;
         let log_id = crate::reader::log_id(&path, &connection)?;
         let listeners = Listeners::default();
         let writer = Writer::new(path.clone(), log_id.clone(), connection, listeners.clone(), options.wal_pages);

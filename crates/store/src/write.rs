@@ -19,8 +19,10 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{AppendError, StorageError, WrongExpectedVersion};
 use crate::expected_version::ExpectedVersion;
+use crate::exported::exported_line;
 use crate::new_event::{Receipt, StreamAppend};
 use crate::redact::told;
+use crate::row::{Proof, RawEvent};
 use crate::schema::NEWEST;
 use crate::seal::{SealedAppend, SealedEvent, seal};
 
@@ -62,6 +64,18 @@ pub(crate) struct AppendTransaction<'a> {
     touched: HashSet<StreamName>,
     /// Where events stand that came without their content.
     arrived: Vec<u64>,
+    /// Lines of what was written, where that is a draft for another engine.
+    drafted: Option<Vec<Drafted>>,
+}
+
+/// An event as it would be written.
+pub(crate) struct Drafted {
+    pub(crate) stream: StreamName,
+    pub(crate) version: StreamVersion,
+    pub(crate) id: EventId,
+    pub(crate) digest: Digest,
+    /// As `export` writes it, at position 0.
+    pub(crate) line: String,
 }
 
 /// The log's head.
@@ -128,7 +142,26 @@ impl<'a> AppendTransaction<'a> {
             heads,
             touched: HashSet::new(),
             arrived: Vec::new(),
+            drafted: None,
         })
+    }
+
+    /// Tells of each event that it writes, for another engine to take in.
+    pub(crate) fn draft(&mut self) {
+        self.drafted = Some(Vec::new());
+    }
+
+    /// What was drafted, with what has to be told beside it.
+    pub(crate) fn drafted(mut self, connection: &Connection) -> Result<Vec<Drafted>, StorageError> {
+        self.tell_arrived(connection)?;
+        Ok(self.drafted.unwrap_or_default())
+    }
+
+    /// Writes what is left to write of a copy, which tells of nothing that its original does not tell.
+    pub(crate) fn finish_copy(mut self, connection: &Connection) -> Result<(), StorageError> {
+        self.store_versions(connection)?;
+        self.heads.log = Some(self.head);
+        Ok(())
     }
 
     /// Appends one request; after an error that is none of storage nothing of it is there.
@@ -307,6 +340,12 @@ impl<'a> AppendTransaction<'a> {
             &facts,
             &commitment,
         );
+        if event.digest.is_some_and(|told| told != digest) {
+            let detail = format!(
+                "event {id} of stream {stream}, version {version}, is not the one that was appended: its digest is another"
+            );
+            return Err(StorageError::Sqlite { path: self.path.to_owned(), doing: "copying", detail }.into());
+        }
         let chain = chain(&previous_chain, &digest);
         let Metadata { causation_id, correlation_id, adapter_session_id, .. } = &metadata;
         connection
@@ -342,6 +381,30 @@ impl<'a> AppendTransaction<'a> {
         head.version = version;
         head.digest = digest;
         self.head = Mark { position, chain };
+        if let Some(drafted) = &mut self.drafted {
+            let proof = Proof { digest, chain, commitment, salt: content.as_ref().map(|content| content.salt) };
+            let raw = RawEvent {
+                position: Position::START,
+                stream: stream.clone(),
+                stream_version: version,
+                id: id.clone(),
+                kind,
+                occurred_at,
+                recorded_at,
+                metadata,
+                facts: &facts,
+                proof: Some(proof),
+                content: content.as_ref().map(|content| content.payload.as_slice()),
+                content_was_read: true,
+                sealed: None,
+            };
+            let line = exported_line(&self.codec, &raw).map_err(|error| StorageError::Sqlite {
+                path: self.path.to_owned(),
+                doing: "appending",
+                detail: error.to_string(),
+            })?;
+            drafted.push(Drafted { stream: stream.clone(), version, id: id.clone(), digest, line });
+        }
         if content.is_none() {
             self.arrived.push(position.0);
         }

@@ -1,11 +1,36 @@
 //! A ledger in a temporary folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use runledger_events::{Metadata, RuntimeEvent, StreamName};
 use runledger_store::{EventLog, ExpectedVersion, NewEvent, Receipt, SqliteLog};
+use runledger_store_jetstream::{JetStreamLog, Options};
 use tempfile::TempDir;
+
+use crate::nats::{NatsServers, new_address, shared_nats};
+
+/// Opens the log of another process's [`TempLedger::place`].
+pub fn open_log(place: &str) -> Arc<dyn EventLog> {
+    let (folder, address) = place.split_once('\n').expect("a place");
+    open(Some(address).filter(|address| !address.is_empty()), Path::new(folder))
+}
+
+fn open(address: Option<&str>, folder: &Path) -> Arc<dyn EventLog> {
+    match address {
+        Some(address) => {
+            let address = address.parse().expect("an address");
+            let log = JetStreamLog::open(&address, folder, &Options::default());
+            Arc::new(log.expect("a ledger on NATS"))
+        }
+        None => Arc::new(SqliteLog::open(folder.join("ledger.db")).expect("a ledger")),
+    }
+}
+
+/// The servers that ledgers are on, where tests want them there.
+fn servers() -> Option<&'static NatsServers> {
+    std::env::var_os("RUNLEDGER_TEST_ENGINE").filter(|engine| engine == "nats").and_then(|_| shared_nats())
+}
 
 /// A ledger that goes with its folder.
 #[derive(Debug)]
@@ -16,6 +41,8 @@ pub struct TempLedger {
     pub path: PathBuf,
     /// The log.
     pub log: Arc<dyn EventLog>,
+    /// Its address, where that is none of SQLite's.
+    address: Option<String>,
 }
 
 impl Default for TempLedger {
@@ -25,12 +52,18 @@ impl Default for TempLedger {
 }
 
 impl TempLedger {
-    /// A new, empty ledger.
+    /// A new, empty ledger: in SQLite, or on JetStream where `RUNLEDGER_TEST_ENGINE` is `nats`.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("ledger.db");
-        let log = Arc::new(SqliteLog::open(&path).expect("a new ledger"));
-        Self { folder, path, log }
+        let address = servers().map(|servers| new_address(servers, 1));
+        let log = open(address.as_deref(), folder.path());
+        Self { folder, path, log, address }
+    }
+
+    /// What another process opens it by, with [`open_log`].
+    pub fn place(&self) -> String {
+        format!("{}\n{}", self.folder.path().display(), self.address.as_deref().unwrap_or_default())
     }
 
     /// The log for what SQLite alone can do.

@@ -1,4 +1,4 @@
-//! Temporary ledgers, a scripted harness and the conformance inputs, for runledger's own tests.
+//! Temporary ledgers, a scripted harness, NATS servers and the conformance inputs, for runledger's own tests.
 //!
 //! ```
 //! let ledger = runledger_testkit::TempLedger::new();
@@ -10,10 +10,12 @@
 
 mod conformance;
 mod ledger;
+mod nats;
 mod scripted;
 mod shared;
 
 pub use conformance::{run_workflow_case, tokens_out, workflow_cases};
-pub use ledger::TempLedger;
+pub use ledger::{TempLedger, open_log};
+pub use nats::{NatsServers, nats_server, new_address, shared_nats};
 pub use scripted::{ScriptedHarness, ScriptedTurn};
 pub use shared::shared;

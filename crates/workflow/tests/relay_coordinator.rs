@@ -247,20 +247,20 @@ fn who_asks_again_what_was_decided_meanwhile_gets_the_answer_and_no_channel_is_a
     counts.come_to((0, 0));
 }
 
-/// Does nothing unless it is run as the child: `RUNLEDGER_RELAY_CHILD` holds the ledger's path.
+/// Does nothing unless it is run as the child: `RUNLEDGER_RELAY_CHILD` holds the ledger's place.
 #[test]
 fn as_a_child_it_waits_for_a_question() {
     let Ok(ledger) = std::env::var(CHILD) else {
         return;
     };
-    let commands = Commands::open(Arc::new(SqliteLog::open(ledger).unwrap())).unwrap();
+    let commands = Commands::open(open_log(&ledger)).unwrap();
     let asked = commands.ask(&ask("toolu_1")).unwrap();
     println!("\nwaits, {}", if asked.is_new { "new" } else { "attached" });
     let relayed = RelayCoordinator::new(commands).wait(&ask("toolu_1").request_id, || false).unwrap();
     println!("\noutcome {:?} by {:?}", relayed.outcome, decided(&relayed.outcome).by);
 }
 
-fn child(ledger: &Path) -> (Child, impl FnMut(&str) -> String) {
+fn child(ledger: &str) -> (Child, impl FnMut(&str) -> String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", CHILD_TEST, "--nocapture"])
         .env(CHILD, ledger)
@@ -279,12 +279,12 @@ fn child(ledger: &Path) -> (Child, impl FnMut(&str) -> String) {
 fn a_question_outlives_kill_9_of_the_process_that_waits_and_the_next_one_attaches() {
     let place = Place::new();
     let id = ask("toolu_1").request_id;
-    let (mut first, mut line_of_first) = child(&place.ledger.path);
+    let (mut first, mut line_of_first) = child(&place.ledger.place());
     assert_eq!(line_of_first("waits"), "waits, new");
     first.kill().unwrap();
     first.wait().unwrap();
 
-    let (mut second, mut line_of_second) = child(&place.ledger.path);
+    let (mut second, mut line_of_second) = child(&place.ledger.place());
     assert_eq!(line_of_second("waits"), "waits, attached");
     let commands = Commands::open(place.ledger.log.clone()).unwrap();
     commands.decide(&id, &RelayVerdict { by: Some("ada@host".to_owned()), ..RelayVerdict::allow() }).unwrap();

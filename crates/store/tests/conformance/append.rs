@@ -1,19 +1,12 @@
 //! Appending: conditions, atomicity, identity, many writers, and a naive model to compare with.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
-
-mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::support::{Place, all, append_one, assert_dense, assert_verifies, id, json, prompt, prompt_with, stream};
 use proptest::prelude::*;
 use runledger_events::{Content, Metadata, Position, StreamVersion, TimestampMs};
-use runledger_store::{
-    AppendError, EventLog, ExpectedVersion, NewEvent, OpenOptions, SqliteLog, StorageError, StreamAppend,
-    WrongExpectedVersion,
-};
-use support::{Place, all, append_one, assert_dense, assert_verifies, id, json, prompt, prompt_with, stream};
+use runledger_store::{AppendError, ExpectedVersion, NewEvent, StreamAppend, WrongExpectedVersion};
 
 fn exact(version: u64) -> ExpectedVersion {
     ExpectedVersion::Exact(StreamVersion(version))
@@ -23,11 +16,11 @@ fn exact(version: u64) -> ExpectedVersion {
 fn positions_and_versions_count_up_without_gaps() {
     // Given
     let place = Place::new();
-    let log = place.log();
+    let log = place.shared();
     // When
     let mut receipts = Vec::new();
     for (index, name) in ["session/a", "run/r", "session/a", "session/b", "run/r", "session/a"].iter().enumerate() {
-        receipts.push(append_one(&log, name, prompt(&format!("e{index}"), "x")));
+        receipts.push(append_one(&*log, name, prompt(&format!("e{index}"), "x")));
     }
     // Then
     let places: Vec<(u64, u64)> = receipts.iter().map(|r| (r.position.0, r.stream_version.0)).collect();
@@ -47,7 +40,7 @@ fn positions_and_versions_count_up_without_gaps() {
 #[test]
 fn events_of_one_append_stand_in_the_order_given() {
     let place = Place::new();
-    let log = place.log();
+    let log = place.shared();
     let events = (1..=5).map(|n| prompt(&format!("e{n}"), &n.to_string())).collect();
     let receipts = log.append(&stream("session/a"), ExpectedVersion::NoStream, events).unwrap();
     let ids: Vec<&str> = receipts.iter().map(|receipt| receipt.event_id.as_str()).collect();
@@ -58,10 +51,10 @@ fn events_of_one_append_stand_in_the_order_given() {
 #[test]
 fn an_event_keeps_its_own_id_and_time_and_gets_those_that_it_lacks() {
     let place = Place::new();
-    let log = place.log();
+    let log = place.shared();
     let own =
-        append_one(&log, "session/a", json(r#"{"id":"req-1","timestamp":5,"kind":"setup"}"#, Metadata::default()));
-    let given = append_one(&log, "session/a", json(r#"{"kind":"setup"}"#, Metadata::default()));
+        append_one(&*log, "session/a", json(r#"{"id":"req-1","timestamp":5,"kind":"setup"}"#, Metadata::default()));
+    let given = append_one(&*log, "session/a", json(r#"{"kind":"setup"}"#, Metadata::default()));
     let events = all(&place.reader());
     assert_eq!((own.event_id.as_str(), events[0].occurred_at), ("req-1", TimestampMs(5)));
     assert_eq!(given.event_id.as_str().len(), 36, "a UUID");
@@ -73,11 +66,11 @@ fn an_event_keeps_its_own_id_and_time_and_gets_those_that_it_lacks() {
 #[test]
 fn the_adapter_session_is_the_events_own_unless_the_metadata_names_one() {
     let place = Place::new();
-    let log = place.log();
+    let log = place.shared();
     let text = r#"{"kind":"setup","sessionId":"own"}"#;
     let named = Metadata { adapter_session_id: Some("named".parse().unwrap()), ..Metadata::default() };
-    append_one(&log, "session/a", json(text, Metadata::default()));
-    append_one(&log, "session/a", json(text, named));
+    append_one(&*log, "session/a", json(text, Metadata::default()));
+    append_one(&*log, "session/a", json(text, named));
     let ids: Vec<String> = all(&place.reader())
         .iter()
         .map(|event| event.metadata.adapter_session_id.clone().unwrap().to_string())
@@ -104,9 +97,9 @@ fn each_expected_version_holds_for_the_streams_it_names() {
     for (expected, events, holds) in table {
         // Given
         let place = Place::new();
-        let log = place.log();
+        let log = place.shared();
         for n in 0..events {
-            append_one(&log, "session/a", prompt(&format!("e{n}"), "x"));
+            append_one(&*log, "session/a", prompt(&format!("e{n}"), "x"));
         }
         // When
         let result = log.append(&stream("session/a"), expected, vec![prompt("new", "x")]);
@@ -130,14 +123,14 @@ fn each_expected_version_holds_for_the_streams_it_names() {
 fn append_with_stale_version_writes_nothing_not_even_a_streams_name() {
     // Given
     let place = Place::new();
-    let log = place.log();
-    append_one(&log, "session/a", prompt("e1", "x"));
+    let log = place.shared();
+    append_one(&*log, "session/a", prompt("e1", "x"));
     let rows = |table: &str| -> i64 {
         place.sqlite().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     };
     let before = (rows("streams"), rows("runtime_events"), place.reader().head().unwrap());
     // When
-    let metadata = support::belonging(Some("elsewhere"), Some("r9"));
+    let metadata = crate::support::belonging(Some("elsewhere"), Some("r9"));
     let events = vec![prompt_with("e2", "x", metadata.clone()), prompt_with("e3", "x", metadata)];
     let error = log.append(&stream("run/new"), exact(4), events).unwrap_err();
     // Then
@@ -153,8 +146,8 @@ fn append_with_stale_version_writes_nothing_not_even_a_streams_name() {
 fn several_streams_are_appended_to_together_or_not_at_all() {
     // Given
     let place = Place::new();
-    let log = place.log();
-    append_one(&log, "session/b", prompt("b1", "x"));
+    let log = place.shared();
+    append_one(&*log, "session/b", prompt("b1", "x"));
     let to = |name: &str, expected, ids: &[&str]| StreamAppend {
         stream: stream(name),
         expected,
@@ -180,7 +173,7 @@ fn several_streams_are_appended_to_together_or_not_at_all() {
 #[test]
 fn an_append_of_no_events_checks_its_condition_and_writes_nothing() {
     let place = Place::new();
-    let log = place.log();
+    let log = place.shared();
     assert_eq!(log.append(&stream("session/a"), ExpectedVersion::NoStream, vec![]).unwrap(), []);
     let conflict = log.append(&stream("session/a"), ExpectedVersion::StreamExists, vec![]);
     assert!(matches!(conflict, Err(AppendError::WrongExpectedVersion(_))));
@@ -192,9 +185,9 @@ fn an_append_of_no_events_checks_its_condition_and_writes_nothing() {
 fn the_same_event_again_is_answered_with_its_first_receipt() {
     // Given
     let place = Place::new();
-    let log = place.log();
-    let first = append_one(&log, "session/a", prompt("e1", "x"));
-    append_one(&log, "session/a", prompt("e2", "y"));
+    let log = place.shared();
+    let first = append_one(&*log, "session/a", prompt("e1", "x"));
+    append_one(&*log, "session/a", prompt("e2", "y"));
     // When
     for expected in [ExpectedVersion::Any, ExpectedVersion::NoStream, exact(0), exact(7), ExpectedVersion::StreamExists]
     {
@@ -212,8 +205,8 @@ fn the_same_event_again_is_answered_with_its_first_receipt() {
 #[test]
 fn other_content_under_a_taken_id_is_refused_and_writes_nothing() {
     let place = Place::new();
-    let log = place.log();
-    append_one(&log, "session/a", prompt("e1", "x"));
+    let log = place.shared();
+    append_one(&*log, "session/a", prompt("e1", "x"));
     let other_kind = json(
         r#"{"id":"e1","timestamp":1761000000000,"kind":"session.end","data":{"prompt":"x"}}"#,
         Metadata::default(),
@@ -231,9 +224,9 @@ fn other_content_under_a_taken_id_is_refused_and_writes_nothing() {
 #[test]
 fn an_id_is_taken_in_its_own_stream_alone() {
     let place = Place::new();
-    let log = place.log();
-    append_one(&log, "session/a", prompt("e1", "x"));
-    let receipt = append_one(&log, "session/b", prompt("e1", "other"));
+    let log = place.shared();
+    append_one(&*log, "session/a", prompt("e1", "x"));
+    let receipt = append_one(&*log, "session/b", prompt("e1", "other"));
     assert_eq!((receipt.position, receipt.is_duplicate), (Position(2), false));
     let found = place.reader().find(&id("e1"), None).unwrap();
     assert_eq!(found.len(), 2);
@@ -244,7 +237,7 @@ fn an_id_is_taken_in_its_own_stream_alone() {
 #[test]
 fn a_repeated_id_within_one_append_counts_once_or_is_refused() {
     let place = Place::new();
-    let log = place.log();
+    let log = place.shared();
     let twice = vec![prompt("e1", "x"), prompt("e2", "y"), prompt("e1", "x")];
     let receipts = log.append(&stream("session/a"), ExpectedVersion::NoStream, twice).unwrap();
     assert_eq!(
@@ -262,8 +255,8 @@ fn a_repeated_id_within_one_append_counts_once_or_is_refused() {
 #[test]
 fn a_partly_known_append_adds_the_rest_unless_it_names_a_version() {
     let place = Place::new();
-    let log = place.log();
-    append_one(&log, "session/a", prompt("e1", "x"));
+    let log = place.shared();
+    append_one(&*log, "session/a", prompt("e1", "x"));
     let both = || vec![prompt("e1", "x"), prompt("e2", "y")];
     for expected in [ExpectedVersion::NoStream, exact(0), exact(1)] {
         let result = log.append(&stream("session/a"), expected, both());
@@ -277,17 +270,17 @@ fn a_partly_known_append_adds_the_rest_unless_it_names_a_version() {
 fn an_erased_event_is_known_again_by_its_facts() {
     // Given
     let place = Place::new();
-    let log = place.log();
+    let log = place.shared();
     let end = |reason: &str, more: &str| {
         json(
             &format!(r#"{{"id":"e1","kind":"session.end","data":{{"reason":"{reason}"}},"x":"{more}"}}"#),
             Metadata::default(),
         )
     };
-    append_one(&log, "session/a", end("logout", "secret"));
+    append_one(&*log, "session/a", end("logout", "secret"));
     place.sqlite().execute("UPDATE runtime_events SET content = NULL, salt = NULL", []).unwrap();
     // When, then
-    assert!(append_one(&log, "session/a", end("logout", "secret")).is_duplicate);
+    assert!(append_one(&*log, "session/a", end("logout", "secret")).is_duplicate);
     let other = log.append(&stream("session/a"), ExpectedVersion::Any, vec![end("clear", "secret")]);
     assert!(matches!(other, Err(AppendError::IdTaken { .. })));
     let other = log.append(&stream("session/a"), ExpectedVersion::Any, vec![prompt("e1", "x")]);
@@ -301,7 +294,7 @@ fn many_threads_share_one_log_and_each_gets_its_own_answer() {
     const THREADS: u64 = 8;
     const APPENDS: u64 = 60;
     let place = Place::new();
-    let log = Arc::new(place.log());
+    let log = Arc::new(place.shared());
     // When
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
@@ -316,7 +309,7 @@ fn many_threads_share_one_log_and_each_gets_its_own_answer() {
                     let stale = log.append(&stream(&own), exact(n), vec![prompt("stale", "x")]);
                     let Err(AppendError::WrongExpectedVersion(conflict)) = stale else { panic!("{stale:?}") };
                     assert_eq!((conflict.expected, conflict.actual), (exact(n), StreamVersion(n + 1)));
-                    receipts.push(append_one(&*log, "session/shared", prompt(&format!("{thread}-{n}"), "x")));
+                    receipts.push(append_one(&**log, "session/shared", prompt(&format!("{thread}-{n}"), "x")));
                 }
                 receipts
             })
@@ -343,7 +336,7 @@ fn two_handles_on_one_file_take_turns_and_neither_overwrites_the_other() {
     // Given two writers, as two processes would have them
     const APPENDS: u64 = 80;
     let place = Place::new();
-    let logs = [place.log(), place.log()];
+    let logs = [place.shared(), place.shared()];
     assert_eq!(logs[0].log_id(), logs[1].log_id());
     // When both append to one stream by the version that they believe it has
     let conflicts: u64 = std::thread::scope(|scope| {
@@ -387,43 +380,27 @@ fn two_handles_on_one_file_take_turns_and_neither_overwrites_the_other() {
 #[test]
 fn handles_that_alternate_see_each_others_events() {
     let place = Place::new();
-    let (a, b) = (place.log(), place.log());
+    let (a, b) = (place.shared(), place.shared());
     for n in 0..10 {
         let log = if n % 2 == 0 { &a } else { &b };
         let receipts = log.append(&stream("run/r"), exact(n), vec![prompt(&format!("e{n}"), "x")]).unwrap();
         assert_eq!(receipts[0].position.0, n + 1);
     }
-    assert!(append_one(&a, "run/r", prompt("e9", "x")).is_duplicate, "appended by the other");
+    assert!(append_one(&*a, "run/r", prompt("e9", "x")).is_duplicate, "appended by the other");
     assert_verifies(&place.reader());
-}
-
-#[test]
-fn a_writer_that_is_shut_out_says_so_and_can_try_again() {
-    // Given another process that holds the write lock
-    let place = Place::new();
-    let options = OpenOptions { busy_timeout: Duration::from_millis(30), ..OpenOptions::default() };
-    let log = SqliteLog::open_with(place.path(), &options).unwrap();
-    let other = place.sqlite();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // When
-    let error = log.append(&stream("session/a"), ExpectedVersion::Any, vec![prompt("e1", "x")]).unwrap_err();
-    // Then
-    assert!(matches!(error, AppendError::Storage(StorageError::Busy { .. })), "{error}");
-    other.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(append_one(&log, "session/a", prompt("e1", "x")).position, Position(1));
 }
 
 #[test]
 fn a_closed_log_goes_on_where_it_ended() {
     let place = Place::new();
     let log_id = {
-        let log = place.log();
-        append_one(&log, "session/a", prompt("e1", "x"));
+        let log = place.shared();
+        append_one(&*log, "session/a", prompt("e1", "x"));
         log.log_id().clone()
     };
-    let log = place.log();
+    let log = place.shared();
     assert_eq!(log.log_id(), &log_id);
-    let receipt = append_one(&log, "session/a", prompt("e2", "x"));
+    let receipt = append_one(&*log, "session/a", prompt("e2", "x"));
     assert_eq!((receipt.position, receipt.stream_version), (Position(2), StreamVersion(2)));
     assert_verifies(&place.reader());
 }
@@ -551,11 +528,11 @@ proptest! {
         reopened_at in 0..25_usize,
     ) {
         let place = Place::new();
-        let mut logs = [place.log(), place.log()];
+        let mut logs = [place.shared(), place.shared()];
         let mut model = Model::default();
         for (index, steps) in requests.iter().enumerate() {
             if index == reopened_at {
-                logs[0] = place.log();
+                logs[0] = place.shared();
             }
             let expected = model.append_all(steps);
             let actual = match logs[index % 2].append_all(steps.iter().map(real).collect()) {

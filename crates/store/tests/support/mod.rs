@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test uses a part, and may fail loudly")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use runledger_events::{
     AdapterSessionId, EventId, Metadata, Position, RecordedEvent, RunId, RuntimeEvent, SessionId, StreamName,
@@ -32,6 +33,11 @@ impl Place {
 
     pub(crate) fn log(&self) -> SqliteLog {
         SqliteLog::open(self.path()).unwrap()
+    }
+
+    /// The same, as tests of every log have it.
+    pub(crate) fn shared(&self) -> Arc<dyn EventLog> {
+        Arc::new(self.log())
     }
 
     pub(crate) fn reader(&self) -> LogReader {

@@ -1,0 +1,167 @@
+//! Where a ledger on NATS is: `nats://HOST:PORT/NAME`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The port of NATS, where none is named.
+const PORT: u16 = 4222;
+/// Replicas of a stream, where nothing else is said.
+const REPLICAS: usize = 3;
+/// Characters of a name, at the most.
+const NAME_CHARS_MAX: usize = 64;
+
+/// The address of a ledger on NATS: `nats://HOST:PORT[,HOST:PORT…]/NAME[?replicas=N]`.
+///
+/// It has no password in it, since addresses are printed: who connects is said by `NATS_USER` and `NATS_PASSWORD`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    servers: Vec<String>,
+    name: String,
+    replicas: usize,
+}
+
+/// A text is no address of a ledger on NATS.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{address} is no address of a ledger on NATS: {problem}; it is nats://HOST:PORT/NAME")]
+pub struct AddressError {
+    address: String,
+    problem: &'static str,
+}
+
+impl Address {
+    /// Whether a text is meant to be such an address, and no file's name.
+    pub fn is_meant(text: &str) -> bool {
+        text.starts_with("nats:") || text.starts_with("tls://")
+    }
+
+    /// The servers, `HOST:PORT` each, of which one is enough to find the others.
+    pub fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
+    /// The ledger's name: that of its stream, and the first part of its subjects.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Replicas that the stream has.
+    pub fn replicas(&self) -> usize {
+        self.replicas
+    }
+
+    /// A name for the folder of this machine's copy: the same for the same servers in any order.
+    pub fn folder_name(&self) -> String {
+        let mut servers = self.servers.clone();
+        servers.sort();
+        let digest = blake3::hash(servers.join(",").as_bytes()).to_hex();
+        format!("{}-{}", self.name, &digest[..16])
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        // What may be a password is not told again.
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("nats://…@{rest}"));
+        let refused = |problem| AddressError { address: shown.clone(), problem };
+        if text.starts_with("tls://") {
+            return Err(refused("connections by TLS are not made by this release"));
+        }
+        let rest = text.strip_prefix("nats://").ok_or_else(|| refused("it does not begin with nats://"))?;
+        let (servers, rest) = rest.split_once('/').ok_or_else(|| refused("the ledger's name is missing"))?;
+        if servers.contains('@') {
+            return Err(refused("a password does not belong into it: set NATS_USER and NATS_PASSWORD"));
+        }
+        let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let is_name = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+        if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(is_name) {
+            return Err(refused("the ledger's name is 1 to 64 letters, digits, - and _"));
+        }
+        let servers: Vec<String> = servers
+            .split(',')
+            .map(server)
+            .collect::<Option<_>>()
+            .ok_or_else(|| refused("a server is a host and a port"))?;
+        let replicas = match query {
+            "" => REPLICAS,
+            query => {
+                let number = query.strip_prefix("replicas=").and_then(|number| number.parse().ok());
+                number
+                    .filter(|number| [1, 3, 5].contains(number))
+                    .ok_or_else(|| refused("the one thing that can be said behind `?` is replicas=1, 3 or 5"))?
+            }
+        };
+        Ok(Self { servers, name: name.to_owned(), replicas })
+    }
+}
+
+/// A server with its port.
+fn server(text: &str) -> Option<String> {
+    let is_host = |host: &str| {
+        let is_plain = host.chars().all(|character| character.is_ascii_alphanumeric() || "-._".contains(character));
+        let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        !host.is_empty() && (is_plain || v6.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok()))
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().ok().filter(|port| *port > 0)?),
+        _ => (text, PORT),
+    };
+    is_host(host).then(|| format!("{host}:{port}"))
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nats://{}/{}", self.servers.join(","), self.name)?;
+        if self.replicas != REPLICAS {
+            write!(f, "?replicas={}", self.replicas)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_and_written_and_a_password_in_it_is_refused_and_not_told() {
+        for (text, shown, servers, replicas) in [
+            ("nats://a:4222/team", "nats://a:4222/team", 1, 3),
+            ("nats://a/team", "nats://a:4222/team", 1, 3),
+            ("nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", "nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", 3, 1),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!((address.to_string().as_str(), address.servers().len()), (shown, servers));
+            assert_eq!((address.replicas(), shown.parse()), (replicas, Ok(address)));
+        }
+        for text in [
+            "nats://a:4222",
+            "nats://a:4222/",
+            "nats://a:4222/a.b",
+            "nats://a:4222/a b",
+            "nats:///team",
+            "nats://a:0/t",
+            "nats://a:99999/t",
+            "nats://a,/t",
+            "nats://a/t?replicas=2",
+            "nats://a/t?x=1",
+            "nats:a/t",
+            "tls://a/t",
+            "a/t",
+        ] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+        let error = "nats://ada:secret@a:4222/team".parse::<Address>().unwrap_err().to_string();
+        assert!(error.contains("NATS_PASSWORD") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_copy_is_where_it_was_whatever_the_order_of_the_servers() {
+        let folder = |text: &str| text.parse::<Address>().unwrap().folder_name();
+        assert_eq!(folder("nats://a:1,b:2/t"), folder("nats://b:2,a:1/t"));
+        assert_ne!(folder("nats://a:1/t"), folder("nats://a:2/t"));
+    }
+}

@@ -1,0 +1,206 @@
+//! The append: drafted by the copy, sent under the sequences that the draft is made for, and read back where nobody knows.
+//!
+//! Invariants: what is sent again is the very same message under the same expectation, so it is stored once at the most. An error that
+//! says what the log has was read in a copy that has all of it.
+
+use std::time::{Duration, Instant};
+
+use runledger_events::Position;
+use runledger_store::{AppendError, CopiedLog, Draft, DraftedEvent, Receipt, StorageError, StreamAppend};
+
+use crate::copier::Progress;
+use crate::engine::Engine;
+use crate::publish::{Outcome, Outgoing, publish};
+use crate::subject::subject_of;
+
+/// How long is waited before what the servers are busy with is sent again: it doubles each time, up to the second one.
+const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+/// How long is waited where nobody leads the stream.
+const PAUSE_WITHOUT_LEADER: Duration = Duration::from_millis(100);
+
+/// An append on its way.
+struct Append<'a> {
+    engine: &'a Engine,
+    copy: &'a CopiedLog,
+    progress: &'a Progress,
+    deadline: Instant,
+}
+
+/// Appends to several streams, all or nothing.
+pub(crate) fn append(
+    engine: &Engine,
+    copy: &CopiedLog,
+    progress: &Progress,
+    appends: Vec<StreamAppend>,
+    patience: Duration,
+) -> Result<Vec<Receipt>, AppendError> {
+    Append { engine, copy, progress, deadline: Instant::now() + patience }.run(&appends)
+}
+
+impl Append<'_> {
+    fn run(&self, appends: &[StreamAppend]) -> Result<Vec<Receipt>, AppendError> {
+        let mut is_current = false;
+        // What was sent, and may be stored.
+        let mut sent: Option<Draft> = None;
+        loop {
+            let draft = match self.copy.draft(appends.to_vec()) {
+                // The copy may be behind.
+                Err(AppendError::WrongExpectedVersion(_)) if !is_current => {
+                    self.refresh()?;
+                    is_current = true;
+                    continue;
+                }
+                draft => draft?,
+            };
+            if draft.events.is_empty() {
+                let receipts = draft.receipts(&[]);
+                return match &sent {
+                    Some(sent) => self.own(receipts, sent),
+                    None => Ok(receipts),
+                };
+            }
+            let outcome = self.send(&draft)?;
+            match outcome {
+                Outcome::Stored(last) => return self.stored(draft, Position(last)),
+                Outcome::Known(place) => {
+                    self.look(place)?;
+                    sent = Some(draft);
+                }
+                Outcome::Conflict(place) => {
+                    self.look(place)?;
+                    sent = Some(draft);
+                }
+                Outcome::Refused(detail) => return Err(self.failed(format!("{detail}; nothing was written")).into()),
+                Outcome::Busy | Outcome::Unknown(_) => {
+                    let detail = "what came of it is not known; appending the same events again is safe".to_owned();
+                    return Err(self.failed(detail).into());
+                }
+            }
+            is_current = true;
+            if Instant::now() >= self.deadline {
+                return Err(self.failed("others are always first; nothing was written".to_owned()).into());
+            }
+        }
+    }
+
+    /// Sends a draft until it is known what came of it, or the time is up.
+    fn send(&self, draft: &Draft) -> Result<Outcome, AppendError> {
+        let messages = self.messages(draft)?;
+        let mut pause = PAUSE;
+        let mut may_be_stored = false;
+        loop {
+            let (client, messages) = (self.engine.client().clone(), messages.clone());
+            let batch = uuid::Uuid::now_v7().to_string();
+            let outcome = self.engine.wait(publish(client, messages, batch));
+            let outcome = outcome.unwrap_or_else(|| Outcome::Unknown("the connection broke".to_owned()));
+            let (detail, pause) = match outcome {
+                Outcome::Busy => {
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    ("the servers are busy with others".to_owned(), pause)
+                }
+                Outcome::Unknown(detail) => {
+                    may_be_stored = true;
+                    (detail, PAUSE_WITHOUT_LEADER)
+                }
+                outcome => return Ok(outcome),
+            };
+            if Instant::now() + pause >= self.deadline {
+                let fate = match may_be_stored {
+                    true => {
+                        "what came of it is not known, and it may be written later; appending the same events again is safe"
+                    }
+                    false => "nothing was written",
+                };
+                return Err(self.failed(format!("{detail}; {fate}")).into());
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn messages(&self, draft: &Draft) -> Result<Vec<Outgoing>, AppendError> {
+        let max = self.engine.message_bytes_max();
+        let name = self.engine.address().name();
+        let message = |event: &DraftedEvent| {
+            if event.line.len() > max {
+                let bytes = event.line.len();
+                let detail = format!(
+                    "an event has {bytes} bytes as a message, and the server takes {max} (`max_payload`); nothing was written"
+                );
+                return Err(self.failed(detail).into());
+            }
+            Ok(Outgoing {
+                subject: subject_of(name, &event.stream),
+                id: message_id(event),
+                after: event.after.map(|position| position.0),
+                payload: event.line.clone().into_bytes(),
+            })
+        };
+        draft.events.iter().map(message).collect()
+    }
+
+    /// The receipts of what is stored, its last event at this position, once it can be read here.
+    fn stored(&self, draft: Draft, last: Position) -> Result<Vec<Receipt>, AppendError> {
+        let first = last.0 + 1 - draft.events.len() as u64;
+        let positions: Vec<Position> = (first..=last.0).map(Position).collect();
+        let lines: Vec<_> =
+            positions.iter().copied().zip(draft.events.iter().map(|event| event.line.as_str())).collect();
+        // Where nothing came in between, it need not come back over the network first.
+        if self.copy.head()?.next() == Position(first)
+            && let Ok(head) = self.copy.take(&lines)
+        {
+            self.progress.reach(head);
+        }
+        self.wait_for(last)?;
+        Ok(draft.receipts(&positions))
+    }
+
+    /// Receipts of events that are there, and were sent from here: those that came so are no duplicates.
+    fn own(&self, receipts: Vec<Receipt>, sent: &Draft) -> Result<Vec<Receipt>, AppendError> {
+        let mut own = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            let is_own = self.copy.has_any(receipt.position, &sent.events)?;
+            own.push(Receipt { is_duplicate: receipt.is_duplicate && !is_own, ..receipt });
+        }
+        Ok(own)
+    }
+
+    /// Brings the copy to what an answer told of, or to where the leader is.
+    fn look(&self, place: Option<u64>) -> Result<(), AppendError> {
+        match place {
+            Some(place) => self.wait_for(Position(place)),
+            None => self.refresh(),
+        }
+    }
+
+    fn refresh(&self) -> Result<(), AppendError> {
+        loop {
+            let detail = match self.engine.last_sequence() {
+                Ok(last) => return self.wait_for(Position(last)),
+                Err(detail) => detail,
+            };
+            if Instant::now() + PAUSE_WITHOUT_LEADER >= self.deadline {
+                let fate = "nothing was written by this; see that the servers run";
+                return Err(self.failed(format!("the stream's head is not known ({detail}); {fate}")).into());
+            }
+            std::thread::sleep(PAUSE_WITHOUT_LEADER);
+        }
+    }
+
+    fn wait_for(&self, position: Position) -> Result<(), AppendError> {
+        self.progress.wait_for(position, self.deadline).map_err(|detail| self.failed(detail).into())
+    }
+
+    fn failed(&self, detail: String) -> StorageError {
+        StorageError::Engine { address: self.engine.address().to_string(), detail }
+    }
+}
+
+/// Under which the servers know an event again: an id is unique in its stream alone, and may hold what a header cannot.
+fn message_id(event: &DraftedEvent) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(event.stream.as_str().len() as u64).to_le_bytes());
+    hasher.update(event.stream.as_str().as_bytes());
+    hasher.update(event.id.as_str().as_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
+}

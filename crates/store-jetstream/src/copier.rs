@@ -1,0 +1,201 @@
+//! The copier: the thread that takes what is in the stream into this machine's copy, in order, and tells how far it is.
+//!
+//! Invariants: it never ends because of the servers; while they are away it tries again. What does not follow on what the copy has
+//! ends it, and is told to everybody who waits for more.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
+use async_nats::jetstream::message::Message;
+use futures_util::{FutureExt, StreamExt};
+use runledger_events::Position;
+use runledger_store::{CopiedLog, CopyError, StorageError};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::engine::Engine;
+
+/// Events that are taken in at once, at the most.
+const AT_ONCE: usize = 512;
+/// Their bytes, about.
+const BYTES_AT_ONCE: usize = 4 << 20;
+/// How long is waited before the servers are asked again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How far the copy is, for those who wait.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    head: Position,
+    /// Why it goes no further.
+    stuck: Option<String>,
+}
+
+impl Progress {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells how far it is.
+    pub(crate) fn reach(&self, head: Position) {
+        let mut state = self.state();
+        if head > state.head {
+            state.head = head;
+            self.moved.notify_all();
+        }
+    }
+
+    fn stop(&self, why: String) {
+        self.state().stuck = Some(why);
+        self.moved.notify_all();
+    }
+
+    /// Waits until it has come so far; or why it has not.
+    pub(crate) fn wait_for(&self, position: Position, deadline: Instant) -> Result<(), String> {
+        let mut state = self.state();
+        loop {
+            if state.head >= position {
+                return Ok(());
+            }
+            if let Some(why) = &state.stuck {
+                return Err(why.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("this machine's copy is at position {} yet, and {position} is wanted", state.head));
+            }
+            state = self.moved.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The running copier; dropping it ends the thread.
+#[derive(Debug)]
+pub(crate) struct Copier {
+    end: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Copier {
+    pub(crate) fn start(engine: &Engine, copy: Arc<CopiedLog>, progress: Arc<Progress>) -> std::io::Result<Self> {
+        let end = Arc::new(Notify::new());
+        let ended = end.clone();
+        let (context, name) = (engine.context().clone(), engine.address().name().to_owned());
+        let Some(handle) = engine.runtime().map(|runtime| runtime.handle().clone()) else {
+            return Err(std::io::Error::other("the connection has ended"));
+        };
+        let thread = std::thread::Builder::new()
+            .name("runledger-copier".to_owned())
+            .spawn(move || run(&handle, &context, &name, &copy, &progress, &ended))?;
+        Ok(Self { end, thread: Some(thread) })
+    }
+}
+
+impl Drop for Copier {
+    fn drop(&mut self) {
+        self.end.notify_one();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the copier's thread panicked");
+        }
+    }
+}
+
+fn run(handle: &Handle, context: &Context, name: &str, copy: &CopiedLog, progress: &Progress, end: &Notify) {
+    loop {
+        let copied = handle.block_on(async {
+            tokio::select! {
+                // It is asked first, so that an end is an end whatever comes.
+                biased;
+                () = end.notified() => None,
+                copied = follow(context, name, copy, progress) => Some(copied),
+            }
+        });
+        match copied {
+            None => return,
+            Some(Stopped::Servers(detail)) => tracing::debug!(detail, "the stream is not followed; trying again"),
+            Some(Stopped::Copy(CopyError::Storage(error @ StorageError::Busy { .. }))) => {
+                tracing::debug!(%error, "the copy is busy; trying again");
+            }
+            Some(Stopped::Copy(CopyError::Storage(error))) => {
+                tracing::warn!(%error, "the copy cannot be written; trying again");
+            }
+            Some(Stopped::Copy(error)) => {
+                tracing::error!(%error, "the copy goes no further");
+                progress.stop(error.to_string());
+                return;
+            }
+        }
+        let is_over = handle.block_on(async { tokio::time::timeout(PAUSE, end.notified()).await.is_ok() });
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// Why following came to its end.
+enum Stopped {
+    Servers(String),
+    Copy(CopyError),
+}
+
+/// Follows the stream from behind the copy's head on.
+async fn follow(context: &Context, name: &str, copy: &CopiedLog, progress: &Progress) -> Stopped {
+    match follow_on(context, name, copy, progress).await {
+        Ok(()) => Stopped::Servers("the stream has ended".to_owned()),
+        Err(stopped) => stopped,
+    }
+}
+
+async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &Progress) -> Result<(), Stopped> {
+    let servers = |error: &dyn std::fmt::Display| Stopped::Servers(error.to_string());
+    let head = copy.head().map_err(|error| Stopped::Copy(error.into()))?;
+    progress.reach(head);
+    let stream = Engine::stream(context.clone(), name.to_owned()).await.map_err(Stopped::Servers)?;
+    let config = OrderedConfig {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: head.0 + 1 },
+        ..OrderedConfig::default()
+    };
+    let consumer = stream.create_consumer(config).await.map_err(|error| servers(&error))?;
+    let mut messages = consumer.messages().await.map_err(|error| servers(&error))?;
+    while let Some(first) = messages.next().await {
+        let mut taken: Vec<Message> = vec![first.map_err(|error| servers(&error))?];
+        let mut bytes = taken[0].payload.len();
+        let mut failed = None;
+        // What has come already is taken in together.
+        while taken.len() < AT_ONCE && bytes < BYTES_AT_ONCE && failed.is_none() {
+            match messages.next().now_or_never() {
+                Some(Some(Ok(message))) => {
+                    bytes += message.payload.len();
+                    taken.push(message);
+                }
+                Some(Some(Err(error))) => failed = Some(servers(&error)),
+                Some(None) | None => break,
+            }
+        }
+        let head = take(copy, &taken)?;
+        progress.reach(head);
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+    }
+    Ok(())
+}
+
+fn take(copy: &CopiedLog, messages: &[Message]) -> Result<Position, Stopped> {
+    let mut lines = Vec::with_capacity(messages.len());
+    for message in messages {
+        let place = message.info().map_err(|error| Stopped::Servers(error.to_string()))?;
+        // What is no text is no event: it is refused as such, by its position.
+        let line = std::str::from_utf8(&message.payload).unwrap_or("\u{fffd}");
+        lines.push((Position(place.stream_sequence), line));
+    }
+    copy.take(&lines).map_err(Stopped::Copy)
+}

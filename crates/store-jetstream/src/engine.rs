@@ -1,0 +1,219 @@
+//! The connection to the servers, with a runtime of its own: callers wait for it in threads of theirs, and nothing of it is in them.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use runledger_events::LogId;
+use tokio::runtime::Runtime;
+
+use crate::address::Address;
+use crate::error::JetStreamError;
+use crate::log::Options;
+use crate::settings::{SERVER_OLDEST, is_new_enough, log_of, new_stream};
+
+/// How long the first servers that are asked have to answer: while they choose a leader, a question may be lost.
+const FIRST_ANSWER: Duration = Duration::from_millis(400);
+/// How long the servers have to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long is waited before something is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection to the servers of a ledger.
+pub(crate) struct Engine {
+    address: Address,
+    /// Taken when it ends.
+    runtime: Option<Runtime>,
+    client: Client,
+    context: Context,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("address", &self.address.to_string()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Nobody waits for what is still under way.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Engine {
+    /// Connects to a server that can keep a ledger.
+    pub(crate) fn connect(address: &Address, options: &Options) -> Result<Self, JetStreamError> {
+        let system = |source| JetStreamError::System { address: address.to_string(), source };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("runledger-nats")
+            .enable_all()
+            .build()
+            .map_err(system)?;
+        let name = concat!("runledger ", env!("CARGO_PKG_VERSION"));
+        let mut connecting = ConnectOptions::new()
+            .name(name)
+            .connection_timeout(options.connect)
+            .request_timeout(Some(ANSWER))
+            .event_callback(|event| async move { tell(&event) });
+        if let (Some(user), Some(password)) = (&options.user, &options.password) {
+            connecting = connecting.user_and_password(user.clone(), password.clone());
+        }
+        let servers = address.servers().to_vec();
+        let patience = options.connect;
+        let connected =
+            wait_for(&runtime, async move { tokio::time::timeout(patience, connecting.connect(servers)).await });
+        let unreachable = |detail: String| JetStreamError::Unreachable { address: address.to_string(), detail };
+        let client = match connected {
+            Some(Ok(Ok(client))) => client,
+            Some(Ok(Err(error))) => {
+                let detail = error.to_string();
+                return Err(match error.kind() {
+                    ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                        JetStreamError::NotLetIn { address: address.to_string(), detail }
+                    }
+                    _ => unreachable(detail),
+                });
+            }
+            Some(Err(_)) => return Err(unreachable(format!("nobody answered in {} ms", patience.as_millis()))),
+            None => return Err(unreachable("the connection broke".to_owned())),
+        };
+        let found = client.server_info().version;
+        if !is_new_enough(&found) {
+            return Err(JetStreamError::TooOld { address: address.to_string(), found, oldest: SERVER_OLDEST });
+        }
+        // It starts tasks of its own.
+        let entered = runtime.enter();
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(FIRST_ANSWER);
+        drop(entered);
+        Ok(Self { address: address.clone(), runtime: Some(runtime), client, context })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Bytes of a message, at the most.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
+    /// Does something asynchronous on threads of its own, and waits for it; `None` where it broke.
+    pub(crate) fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        wait_for(self.runtime.as_ref()?, future)
+    }
+
+    /// The runtime, for who waits on a thread of their own.
+    pub(crate) fn runtime(&self) -> Option<&Runtime> {
+        self.runtime.as_ref()
+    }
+
+    /// Opens the ledger's stream, which is made where it is missing and may be made; gives the log that it keeps.
+    pub(crate) fn open_stream(&self, options: &Options) -> Result<LogId, JetStreamError> {
+        let deadline = Instant::now() + options.patience;
+        let address = || self.address.to_string();
+        let mut made = None;
+        loop {
+            let context = self.context.clone();
+            let name = self.address.name().to_owned();
+            let found = self.wait(async move { context.get_stream(name).await });
+            let detail = match found {
+                Some(Ok(stream)) => return self.check(&stream),
+                Some(Err(error)) => match error.kind() {
+                    GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        if !options.create {
+                            return Err(JetStreamError::Missing { address: address() });
+                        }
+                        let log_id = made.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
+                        let log_id = LogId::new(log_id.clone()).map_err(|error| JetStreamError::NotMade {
+                            address: address(),
+                            detail: error.to_string(),
+                        })?;
+                        self.make(&log_id)?
+                    }
+                    GetStreamErrorKind::JetStream(said) if is_without_jetstream(said.error_code()) => {
+                        return Err(JetStreamError::NoJetStream { address: address(), detail: said.to_string() });
+                    }
+                    _ => error.to_string(),
+                },
+                None => "the connection broke".to_owned(),
+            };
+            if Instant::now() >= deadline {
+                return Err(JetStreamError::Unreachable { address: address(), detail });
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn check(&self, stream: &Stream) -> Result<LogId, JetStreamError> {
+        let config = &stream.cached_info().config;
+        log_of(config, &self.address)
+            .map_err(|problems| JetStreamError::Settings { address: self.address.to_string(), problems })
+    }
+
+    /// Makes the stream; what is not answered, or was made by another one meanwhile, is looked at again.
+    fn make(&self, log_id: &LogId) -> Result<String, JetStreamError> {
+        let (context, config): (Context, Config) = (self.context.clone(), new_stream(&self.address, log_id));
+        let made = self.wait(async move { context.create_stream(config).await.map(drop) });
+        match made {
+            Some(Ok(())) => Ok("the stream was just made".to_owned()),
+            Some(Err(error)) => match error.kind() {
+                CreateStreamErrorKind::JetStream(said) if said.error_code() != ErrorCode::STREAM_NAME_EXIST => {
+                    Err(JetStreamError::NotMade { address: self.address.to_string(), detail: said.to_string() })
+                }
+                _ => Ok(error.to_string()),
+            },
+            None => Ok("the connection broke".to_owned()),
+        }
+    }
+
+    /// The sequence of the last message, as the leader has it.
+    pub(crate) fn last_sequence(&self) -> Result<u64, String> {
+        let (context, name) = (self.context.clone(), self.address.name().to_owned());
+        let info = self.wait(async move {
+            let stream = context.get_stream_no_info(name).await.map_err(|error| error.to_string())?;
+            stream.get_info().await.map_err(|error| error.to_string())
+        });
+        info.unwrap_or_else(|| Err("the connection broke".to_owned())).map(|info| info.state.last_sequence)
+    }
+
+    /// The stream, for a consumer.
+    pub(crate) async fn stream(context: Context, name: String) -> Result<Stream<()>, String> {
+        context.get_stream_no_info(name).await.map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+fn wait_for<T: Send + 'static>(runtime: &Runtime, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        // Who does not wait any more is told nothing.
+        let _ = tell.send(future.await);
+    });
+    told.recv().ok()
+}
+
+fn is_without_jetstream(code: ErrorCode) -> bool {
+    [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT].contains(&code)
+}
+
+fn tell(event: &Event) {
+    match event {
+        Event::Connected | Event::Closed => tracing::debug!(%event, "NATS"),
+        event => tracing::warn!(%event, "NATS"),
+    }
+}

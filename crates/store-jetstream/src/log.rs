@@ -1,0 +1,114 @@
+//! The log on JetStream as an [`EventLog`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use runledger_events::{LogId, Position};
+use runledger_store::{AppendError, CopiedLog, EventLog, Follower, OpenError, Receipt, StorageError, StreamAppend};
+
+use crate::address::Address;
+use crate::append;
+use crate::copier::{Copier, Progress};
+use crate::engine::Engine;
+use crate::error::JetStreamError;
+
+/// The name of the copy in its folder, as that of a ledger at its default place.
+const COPY: &str = "ledger.db";
+
+/// How a ledger on NATS is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether a missing stream is made.
+    pub create: bool,
+    /// How long the servers have to let us in.
+    pub connect: Duration,
+    /// How long is tried again, where nobody knows what came of an append, or nobody leads the stream. After a leader is gone,
+    /// writes wait for 6 to 10 seconds.
+    pub patience: Duration,
+    /// Who connects.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (connect, patience) = (Duration::from_secs(5), Duration::from_secs(20));
+        Self { create: true, connect, patience, user: None, password: None }
+    }
+}
+
+/// The log on JetStream, for writing, and this machine's copy of it.
+///
+/// What it acknowledges is on a quorum of the servers, and on their disks where these have `sync_interval: always`; and it is in the
+/// copy. Share it in an [`Arc`].
+#[derive(Debug)]
+pub struct JetStreamLog {
+    // The copier ends before the connection that it follows.
+    _copier: Copier,
+    engine: Engine,
+    copy: Arc<CopiedLog>,
+    progress: Arc<Progress>,
+    patience: Duration,
+}
+
+impl JetStreamLog {
+    /// Opens the ledger at an address, whose copy is in `folder`; makes both where they are missing.
+    ///
+    /// # Errors
+    /// [`JetStreamError`]; a stream that is no ledger's is not touched.
+    pub fn open(address: &Address, folder: &Path, options: &Options) -> Result<Self, JetStreamError> {
+        let engine = Engine::connect(address, options)?;
+        let log_id = engine.open_stream(options)?;
+        let copy = Arc::new(CopiedLog::open(folder.join(COPY), &log_id)?);
+        let progress = Arc::new(Progress::default());
+        progress.reach(copy.head()?);
+        let copier = Copier::start(&engine, copy.clone(), progress.clone())
+            .map_err(|source| JetStreamError::System { address: address.to_string(), source })?;
+        Ok(Self { _copier: copier, engine, copy, progress, patience: options.patience })
+    }
+
+    /// Where the copy of a ledger is, in its folder.
+    pub fn copy_in(folder: &Path) -> std::path::PathBuf {
+        folder.join(COPY)
+    }
+
+    /// The address.
+    pub fn address(&self) -> &Address {
+        self.engine.address()
+    }
+
+    /// Brings the copy to where the stream's leader is now; gives the position.
+    ///
+    /// # Errors
+    /// [`StorageError::Engine`] where the servers do not answer, or the copy goes no further; it can be read as it is.
+    pub fn catch_up(&self, patience: Duration) -> Result<Position, StorageError> {
+        let deadline = Instant::now() + patience;
+        let head = Position(self.engine.last_sequence().map_err(|detail| self.failed(detail))?);
+        self.progress.wait_for(head, deadline).map_err(|detail| self.failed(detail))?;
+        Ok(head)
+    }
+
+    fn failed(&self, detail: String) -> StorageError {
+        StorageError::Engine { address: self.engine.address().to_string(), detail }
+    }
+}
+
+impl EventLog for JetStreamLog {
+    fn path(&self) -> &Path {
+        self.copy.path()
+    }
+
+    fn log_id(&self) -> &LogId {
+        self.copy.log_id()
+    }
+
+    fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
+        append::append(&self.engine, &self.copy, &self.progress, appends, self.patience)
+    }
+
+    fn follow(&self, after: Position) -> Result<Follower, OpenError> {
+        self.copy.follow(after)
+    }
+}

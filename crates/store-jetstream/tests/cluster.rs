@@ -1,0 +1,266 @@
+//! Three servers under load: who races loses but one, and whoever is killed, stopped or cut off takes nothing that was acknowledged.
+//!
+//! A few rounds here; `RUNLEDGER_CLUSTER_ROUNDS` says how many, and `RUNLEDGER_RACE_ROUNDS` of races.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use runledger_events::{Metadata, Position, RecordedEvent, RuntimeEvent, StreamName, StreamVersion};
+use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, StreamAppend};
+use runledger_store_jetstream::{Address, JetStreamError, JetStreamLog, Options};
+use runledger_testkit::{NatsServers, new_address};
+use tempfile::TempDir;
+
+/// So many, unless the environment says otherwise.
+fn rounds(variable: &str, usual: u32) -> u32 {
+    std::env::var(variable).ok().map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+/// A machine: a folder for its copy, and a connection of its own.
+struct Machine {
+    folder: TempDir,
+    log: JetStreamLog,
+}
+
+impl Machine {
+    fn new(address: &Address) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = JetStreamLog::open(address, folder.path(), &Options::default()).unwrap();
+        Self { folder, log }
+    }
+
+    fn all(&self) -> Vec<RecordedEvent> {
+        all(&self.log.reader().unwrap())
+    }
+}
+
+fn all(reader: &LogReader) -> Vec<RecordedEvent> {
+    let head = reader.head().unwrap().position;
+    let (mut events, mut after) = (Vec::new(), Position::START);
+    while after < head {
+        let batch = reader.read(&EventFilter::default(), after, head, 1000, Read::All).unwrap();
+        after = batch.scanned_to;
+        events.extend(batch.events);
+    }
+    events
+}
+
+fn event(id: &str) -> NewEvent {
+    let json = format!(r#"{{"id":"{id}","timestamp":1,"kind":"user.prompt","data":{{"prompt":"{id}"}}}}"#);
+    NewEvent::new(RuntimeEvent::from_json(&json).unwrap(), Metadata::default()).unwrap()
+}
+
+fn stream(name: &str) -> StreamName {
+    StreamName::new(name).unwrap()
+}
+
+/// Every machine has the same log, chain and all, which verifies; gives its events.
+fn are_equal(machines: &[Machine]) -> Vec<RecordedEvent> {
+    for machine in machines {
+        machine.log.catch_up(Duration::from_secs(60)).unwrap();
+    }
+    let head = machines[0].log.reader().unwrap().head().unwrap();
+    let events = machines[0].all();
+    for machine in machines {
+        let reader = machine.log.reader().unwrap();
+        assert_eq!(reader.head().unwrap(), head);
+        assert_eq!(reader.verify(|_| {}).unwrap().findings, []);
+        assert!(machine.all() == events);
+    }
+    events
+}
+
+/// Each acknowledged event is there once, at the position that was told.
+fn has_each_once(events: &[RecordedEvent], acknowledged: &[(String, Position)]) {
+    let ids: HashSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
+    assert_eq!(ids.len(), events.len(), "an event stands there twice");
+    for (id, position) in acknowledged {
+        let found = &events[usize::try_from(position.0).unwrap() - 1];
+        assert_eq!(found.id.as_str(), id, "at position {position}");
+    }
+}
+
+#[test]
+fn of_those_who_append_at_the_same_expected_version_exactly_one_wins() {
+    let Some(servers) = NatsServers::start(3, false) else { return };
+    let address: Address = new_address(&servers, 3).parse().unwrap();
+    let machines: Vec<Machine> = (0..8).map(|_| Machine::new(&address)).collect();
+    let rounds = rounds("RUNLEDGER_RACE_ROUNDS", 50);
+    let barrier = Barrier::new(machines.len());
+    let race = |number: usize, machine: &Machine| -> Vec<bool> {
+        let mut won = Vec::new();
+        for round in 0..rounds {
+            barrier.wait();
+            let expected = ExpectedVersion::Exact(StreamVersion(u64::from(round)));
+            let result = machine.log.append(&stream("run/raced"), expected, vec![event(&format!("{round}-{number}"))]);
+            won.push(match result {
+                Ok(receipts) => {
+                    assert_eq!(receipts[0].stream_version, StreamVersion(u64::from(round) + 1));
+                    true
+                }
+                Err(AppendError::WrongExpectedVersion(wrong)) => {
+                    assert!(wrong.actual > StreamVersion(u64::from(round)), "{wrong:?}");
+                    false
+                }
+                Err(error) => panic!("round {round}: {error}"),
+            });
+        }
+        won
+    };
+    let wins: Vec<Vec<bool>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = machines
+            .iter()
+            .enumerate()
+            .map(|(number, machine)| {
+                let race = &race;
+                scope.spawn(move || race(number, machine))
+            })
+            .collect();
+        handles.into_iter().map(|handle| handle.join().unwrap()).collect()
+    });
+    for round in 0..rounds as usize {
+        assert_eq!(wins.iter().filter(|won| won[round]).count(), 1, "round {round}");
+    }
+    assert_eq!(are_equal(&machines).len(), rounds as usize);
+}
+
+/// Appends by itself and in batches, over streams of its own and a shared one, until it is told to stop; what is not known is asked
+/// again. Gives what was acknowledged.
+fn append_until(machine: &Machine, name: &str, stop: &AtomicBool) -> Vec<(String, Position)> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        let id = |part: &str| format!("{name}-{number}-{part}");
+        let appends = || match number % 3 {
+            0 => vec![append("session/shared", vec![id("a")])],
+            1 => vec![append(&format!("run/{name}"), vec![id("a"), id("b")])],
+            _ => vec![append(&format!("run/{name}"), vec![id("a")]), append("session/shared", vec![id("b")])],
+        };
+        let began = Instant::now();
+        loop {
+            match machine.log.append_all(appends()) {
+                Ok(receipts) => {
+                    acknowledged
+                        .extend(receipts.into_iter().map(|receipt| (receipt.event_id.to_string(), receipt.position)));
+                    break;
+                }
+                Err(AppendError::Storage(error)) => assert!(began.elapsed() < Duration::from_secs(90), "{error}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    acknowledged
+}
+
+fn append(name: &str, ids: Vec<String>) -> StreamAppend {
+    let events = ids.iter().map(|id| event(id)).collect();
+    StreamAppend { stream: stream(name), expected: ExpectedVersion::Any, events }
+}
+
+#[test]
+fn servers_that_are_killed_and_stopped_take_nothing_that_was_acknowledged() {
+    let Some(servers) = NatsServers::start(3, true) else { return };
+    let address: Address = new_address(&servers, 3).parse().unwrap();
+    let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
+        let writers: Vec<_> = machines
+            .iter()
+            .enumerate()
+            .map(|(number, machine)| {
+                let stop = stop.clone();
+                scope.spawn(move || append_until(machine, &format!("w{number}"), &stop))
+            })
+            .collect();
+        for round in 0..rounds("RUNLEDGER_CLUSTER_ROUNDS", 2) as usize {
+            let (first, second) = (round % 3, (round + 1) % 3);
+            std::thread::sleep(Duration::from_millis(500));
+            servers.kill(first);
+            std::thread::sleep(Duration::from_millis(300));
+            servers.restart(first);
+            // One that is cut off still has its connections, and answers nobody.
+            servers.stop(second);
+            std::thread::sleep(Duration::from_millis(1500));
+            servers.go_on(second);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        stop.store(true, Ordering::Release);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    let events = are_equal(&machines);
+    assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
+    has_each_once(&events, &acknowledged);
+    // A machine that was never there has the same log.
+    let mut machines = machines;
+    machines.push(Machine::new(&address));
+    assert_eq!(are_equal(&machines).len(), events.len());
+}
+
+#[test]
+fn without_a_quorum_writes_are_refused_in_words_and_reads_go_on() {
+    let Some(servers) = NatsServers::start(3, false) else { return };
+    let address: Address = new_address(&servers, 3).parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { patience: Duration::from_secs(4), ..Options::default() };
+    let log = JetStreamLog::open(&address, folder.path(), &options).unwrap();
+    log.append(&stream("run/r"), ExpectedVersion::Any, vec![event("e1")]).unwrap();
+    servers.kill(0);
+    servers.kill(1);
+    let error = log.append(&stream("run/r"), ExpectedVersion::Any, vec![event("e2")]).unwrap_err().to_string();
+    assert!(error.contains("appending the same events again is safe") && error.contains(address.name()), "{error}");
+    assert_eq!(all(&log.reader().unwrap()).len(), 1);
+    assert!(log.catch_up(Duration::from_secs(1)).is_err());
+    // Healed, the same events again stand there once, whether the first try was written or not.
+    servers.restart(0);
+    servers.restart(1);
+    let again = JetStreamLog::open(&address, folder.path(), &Options::default()).unwrap();
+    again.append(&stream("run/r"), ExpectedVersion::Any, vec![event("e2")]).unwrap();
+    again.catch_up(Duration::from_secs(30)).unwrap();
+    let ids: Vec<String> = all(&again.reader().unwrap()).iter().map(|event| event.id.to_string()).collect();
+    assert_eq!(ids, ["e1", "e2"]);
+    // Where nobody is, that is said, and how.
+    drop(servers);
+    let nobody = JetStreamLog::open(&address, folder.path(), &options).unwrap_err();
+    assert!(matches!(nobody, JetStreamError::Unreachable { .. }), "{nobody}");
+}
+
+#[test]
+fn a_stream_that_could_lose_events_and_a_ledger_that_is_not_there_are_refused() {
+    let Some(servers) = NatsServers::start(1, false) else { return };
+    let address: Address = new_address(&servers, 1).parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let open = |address: &Address, create| {
+        JetStreamLog::open(address, folder.path(), &Options { create, ..Options::default() })
+    };
+    assert!(matches!(open(&address, false), Err(JetStreamError::Missing { .. })));
+    drop(open(&address, true).unwrap());
+    drop(open(&address, false).unwrap());
+    let three: Address = address.to_string().replace("?replicas=1", "").parse().unwrap();
+    let error = open(&three, false).unwrap_err();
+    assert!(matches!(&error, JetStreamError::Settings { problems, .. } if problems.contains("replicas=1")), "{error}");
+    // Three replicas need three servers.
+    let new: Address = three.to_string().replace("ledger-", "other-").parse().unwrap();
+    assert!(matches!(open(&new, true), Err(JetStreamError::NotMade { .. })));
+}
+
+#[test]
+fn events_that_are_too_many_or_too_large_for_one_append_are_refused_and_nothing_is_written() {
+    let Some(servers) = NatsServers::start(1, false) else { return };
+    let machine = Machine::new(&new_address(&servers, 1).parse().unwrap());
+    let many = (0..1001).map(|number| event(&format!("e{number}"))).collect();
+    let error = machine.log.append(&stream("run/r"), ExpectedVersion::Any, many).unwrap_err().to_string();
+    assert!(error.contains("1001 events") && error.contains("nothing was written"), "{error}");
+    let many: Vec<NewEvent> = (0..1000).map(|number| event(&format!("e{number}"))).collect();
+    let receipts = machine.log.append(&stream("run/r"), ExpectedVersion::NoStream, many.clone()).unwrap();
+    assert_eq!((receipts.len(), receipts[999].position), (1000, Position(1000)));
+    // The same again is all there.
+    let again = machine.log.append(&stream("run/r"), ExpectedVersion::NoStream, many).unwrap();
+    assert!(again.iter().all(|receipt| receipt.is_duplicate));
+    assert!(machine.folder.path().join("ledger.db").is_file());
+    assert_eq!(machine.all().len(), 1000);
+}

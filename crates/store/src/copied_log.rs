@@ -1,0 +1,351 @@
+//! This machine's copy of a log that another engine keeps: what an append would come to, and what the engine has, taken in.
+//!
+//! Invariants: nothing gets in but what the engine has, in its order, at its positions; each event has to come to the digest that
+//! it has there. So the file is the log as every other machine has it, and is read as one that SQLite keeps.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, bounded};
+use runledger_events::{Digest, EventId, LogId, Position, StreamName, StreamVersion};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use crate::connection;
+use crate::error::{AppendError, OpenError, StorageError};
+use crate::expected_version::ExpectedVersion;
+use crate::exported::{ExportedError, copied_event};
+use crate::follow::Follower;
+use crate::group_commit::notify;
+use crate::ledger_events::refuse_foreign;
+use crate::new_event::{Receipt, StreamAppend};
+use crate::reader::LogReader;
+use crate::seal::{SealedAppend, seal};
+use crate::sqlite_log::{Listeners, OpenOptions, SyncMode};
+use crate::write::{AppendTransaction, Heads};
+use crate::write_back::WriteBack;
+
+/// Pages of the write-ahead log before it is written into the file.
+const WAL_PAGES: u32 = 4000;
+
+/// A copy of a log, for the engine that keeps the log.
+#[derive(Debug)]
+pub struct CopiedLog {
+    path: PathBuf,
+    log_id: LogId,
+    writer: Mutex<Writer>,
+    listeners: Listeners,
+}
+
+struct Writer {
+    connection: Connection,
+    heads: Heads,
+    write_back: WriteBack,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// What an append comes to, if the log is as the copy has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// The copy's head when it was made.
+    head: Position,
+    /// One for each event of the request, in order. Those of events that are to be appended stand behind the head.
+    receipts: Vec<Receipt>,
+    /// What is to be appended: the events that are not there yet, in order, and what the log tells of them.
+    pub events: Vec<DraftedEvent>,
+}
+
+/// An event that is to be appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftedEvent {
+    /// Its stream.
+    pub stream: StreamName,
+    /// The version that it gets.
+    pub version: StreamVersion,
+    /// Where the event before it in its stream stands, 0 where it is the first; `None` where that is one of the draft too.
+    pub after: Option<Position>,
+    /// Its id, which is its alone in its stream.
+    pub id: EventId,
+    /// Its digest.
+    pub digest: Digest,
+    /// The event, as `export` writes it, at position 0.
+    pub line: String,
+}
+
+impl Draft {
+    /// The receipts, once it is known where each of [`Draft::events`] stands; as they are where nothing is to be appended.
+    #[must_use]
+    pub fn receipts(self, positions: &[Position]) -> Vec<Receipt> {
+        let place = |receipt: Receipt| {
+            let number = receipt.position.0.checked_sub(self.head.0 + 1);
+            let position = number.and_then(|number| positions.get(usize::try_from(number).ok()?)).copied();
+            Receipt { position: position.unwrap_or(receipt.position), ..receipt }
+        };
+        self.receipts.into_iter().map(place).collect()
+    }
+}
+
+/// Why something was not taken in. The copy is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A position is missing between the copy's head and what comes.
+    #[error("{path}: the events from position {missing} to {last} are missing in the log that it is a copy of; it has been deleted from, or another one lies there", last = .next.0 - 1)]
+    Missing {
+        /// The copy.
+        path: PathBuf,
+        /// The first position that is missing.
+        missing: Position,
+        /// The next that is there.
+        next: Position,
+    },
+    /// What stands at a position is no event.
+    #[error("{path}: what stands at position {position} cannot be taken in: {source}")]
+    NoEvent {
+        /// The copy.
+        path: PathBuf,
+        /// Where.
+        position: Position,
+        /// Why.
+        source: ExportedError,
+    },
+    /// What stands at a position does not follow on what the copy has.
+    #[error(
+        "{path}: what stands at position {position} does not follow on what stands before it: {detail}; move the copy away, and it is made anew"
+    )]
+    Apart {
+        /// The copy.
+        path: PathBuf,
+        /// Where.
+        position: Position,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The file failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl CopiedLog {
+    /// Opens the copy of the log of this id; makes it, and its folder, where they are missing.
+    ///
+    /// What was taken in may be gone again after a loss of power, and is taken in once more: it is the engine that keeps it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a file that is something else is not touched.
+    pub fn open(path: impl AsRef<Path>, log_id: &LogId) -> Result<Self, OpenError> {
+        let path = connection::absolute(path.as_ref())?;
+        let options = OpenOptions { wal_pages: WAL_PAGES, sync: SyncMode::Normal, ..OpenOptions::default() };
+        let connection = connection::open_writable(&path, &options, Some(log_id))?;
+        let found = crate::reader::log_id(&path, &connection)?;
+        if found != *log_id {
+            return Err(OpenError::CopyOfAnother { path, found, wanted: log_id.clone() });
+        }
+        let writer = Writer { connection, heads: Heads::default(), write_back: WriteBack::new(&path) };
+        Ok(Self { path, log_id: found, writer: Mutex::new(writer), listeners: Listeners::default() })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The log that it is a copy of.
+    pub fn log_id(&self) -> &LogId {
+        &self.log_id
+    }
+
+    /// How far it goes.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn head(&self) -> Result<Position, StorageError> {
+        last_position(&self.writer().connection).map_err(self.failed("reading the head"))
+    }
+
+    /// A reader of the copy.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    pub fn reader(&self) -> Result<LogReader, OpenError> {
+        LogReader::open(&self.path)
+    }
+
+    /// Follows the copy from `after` on, woken at once by what this process takes in.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    pub fn follow(&self, after: Position) -> Result<Follower, OpenError> {
+        Ok(Follower::new(self.reader()?, after, Some(self.commits())))
+    }
+
+    fn commits(&self) -> Receiver<()> {
+        let (sender, receiver) = bounded(1);
+        // The list is only ever pushed to and swept, so it is whole even if a holder of the lock panicked.
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError + '_ {
+        move |source| StorageError::sqlite(&self.path, doing, &source)
+    }
+
+    /// What an append comes to by the log as the copy has it: the very same append, which is then undone.
+    ///
+    /// # Errors
+    /// As [`EventLog::append`](crate::EventLog::append), as far as the copy can tell: it may be behind.
+    pub fn draft(&self, appends: Vec<StreamAppend>) -> Result<Draft, AppendError> {
+        refuse_foreign(&self.log_id, &appends, || {
+            LogReader::open(&self.path).map_err(|error| StorageError::Sqlite {
+                path: self.path.clone(),
+                doing: "looking for what is there",
+                detail: error.to_string(),
+            })
+        })?;
+        let sealed = seal(&self.path, appends)?;
+        let mut writer = self.writer();
+        let Writer { connection, heads, .. } = &mut *writer;
+        let draft = self.draft_in(connection, heads, sealed);
+        // Everything was rolled back, so nothing is as the heads have it.
+        heads.forget();
+        draft
+    }
+
+    fn draft_in(
+        &self,
+        connection: &mut Connection,
+        heads: &mut Heads,
+        sealed: Vec<SealedAppend>,
+    ) -> Result<Draft, AppendError> {
+        let failed = self.failed("drafting an append");
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        let head = last_position(&transaction).map_err(&failed)?;
+        let mut append = AppendTransaction::begin(&self.path, &self.log_id, &transaction, heads)?;
+        append.draft();
+        let receipts = append.append(&transaction, sealed)?;
+        let drafted = append.drafted(&transaction)?;
+        let mut events = Vec::with_capacity(drafted.len());
+        for event in drafted {
+            let before = transaction
+                .prepare_cached(
+                    "SELECT position FROM runtime_events
+                     WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1) AND stream_version = ?2",
+                )
+                .and_then(|mut statement| {
+                    let version = event.version.0.saturating_sub(1);
+                    statement.query_row((event.stream.as_str(), version), |row| row.get(0).map(Position)).optional()
+                })
+                .map_err(&failed)?
+                .unwrap_or(Position::START);
+            events.push(DraftedEvent {
+                stream: event.stream,
+                version: event.version,
+                after: (before <= head).then_some(before),
+                id: event.id,
+                digest: event.digest,
+                line: event.line,
+            });
+        }
+        Ok(Draft { head, receipts, events })
+    }
+
+    /// Whether one of these drafted events stands at a position, and no other one that only says the same.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn has_any(&self, position: Position, events: &[DraftedEvent]) -> Result<bool, StorageError> {
+        let found: Option<[u8; 32]> = self
+            .writer()
+            .connection
+            .prepare_cached("SELECT digest FROM runtime_events WHERE position = ?1")
+            .and_then(|mut statement| statement.query_row([position.0], |row| row.get(0)).optional())
+            .map_err(self.failed("looking for an event"))?;
+        Ok(events.iter().any(|event| found == Some(event.digest.0)))
+    }
+
+    /// Takes in what the engine has: lines of `export`, each with its position, in order. What the copy has already is passed
+    /// over. Returns the head.
+    ///
+    /// # Errors
+    /// [`CopyError`]; none of it was taken in.
+    pub fn take(&self, events: &[(Position, &str)]) -> Result<Position, CopyError> {
+        let mut writer = self.writer();
+        let Writer { connection, heads, write_back } = &mut *writer;
+        let taken = self.take_in(connection, heads, events);
+        match &taken {
+            Ok(_) => write_back.look(connection),
+            Err(_) => heads.forget(),
+        }
+        drop(writer);
+        notify(&self.listeners);
+        taken
+    }
+
+    fn take_in(
+        &self,
+        connection: &mut Connection,
+        heads: &mut Heads,
+        events: &[(Position, &str)],
+    ) -> Result<Position, CopyError> {
+        let failed = self.failed("copying");
+        // What another process has taken in meanwhile is seen here, before anything is decoded.
+        let head = last_position(connection).map_err(&failed)?;
+        let new: Vec<_> = events.iter().filter(|(position, _)| *position > head).collect();
+        let mut next = head;
+        let mut appends = Vec::with_capacity(new.len());
+        for (position, line) in &new {
+            next = next.next();
+            if *position != next {
+                return Err(CopyError::Missing { path: self.path.clone(), missing: next, next: *position });
+            }
+            let (stream, version, event) = copied_event(line).map_err(|source| CopyError::NoEvent {
+                path: self.path.clone(),
+                position: *position,
+                source,
+            })?;
+            let expected = ExpectedVersion::Exact(StreamVersion(version.0.saturating_sub(1)));
+            appends.push(StreamAppend { stream, expected, events: vec![event] });
+        }
+        if appends.is_empty() {
+            return Ok(head);
+        }
+        let sealed = seal(&self.path, appends)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        let mut append = AppendTransaction::begin(&self.path, &self.log_id, &transaction, heads)?;
+        let apart = |position: Position, detail: String| CopyError::Apart { path: self.path.clone(), position, detail };
+        let receipts = append.append(&transaction, sealed).map_err(|error| match error {
+            AppendError::Storage(error) => error.into(),
+            error => apart(head.next(), error.to_string()),
+        })?;
+        for (receipt, (position, _)) in receipts.iter().zip(&new) {
+            if receipt.position != *position {
+                return Err(apart(*position, format!("the copy has its event at position {}", receipt.position)));
+            }
+        }
+        append.finish_copy(&transaction)?;
+        transaction.commit().map_err(&failed)?;
+        Ok(next)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let path = self.connection.path().map(PathBuf::from);
+        if let Some(path) = path {
+            crate::sqlite::shorten_wal(&self.connection, &path, WAL_PAGES);
+        }
+    }
+}
+
+fn last_position(connection: &Connection) -> rusqlite::Result<Position> {
+    connection
+        .prepare_cached("SELECT coalesce(max(position), 0) FROM runtime_events")?
+        .query_row([], |row| row.get(0).map(Position))
+}

@@ -1,0 +1,148 @@
+//! The copy of a log that another engine keeps: a naive engine that numbers lines stands for the engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+
+mod support;
+
+use runledger_events::{LogId, Metadata, Position};
+use runledger_store::{
+    AppendError, CopiedLog, CopyError, DraftedEvent, EventLog, ExpectedVersion, OpenError, SqliteLog, StreamAppend,
+};
+use support::{Place, all, append_one, assert_verifies, prompt, prompt_with, stream};
+
+fn log_id(last: u8) -> LogId {
+    LogId::new(format!("0199aaaa-0000-7000-8000-00000000000{last}")).unwrap()
+}
+
+fn copy(place: &Place) -> CopiedLog {
+    CopiedLog::open(place.path(), &log_id(1)).unwrap()
+}
+
+fn to(name: &str, ids: &[&str]) -> StreamAppend {
+    let events = ids.iter().map(|id| prompt(id, "words")).collect();
+    StreamAppend { stream: stream(name), expected: ExpectedVersion::Any, events }
+}
+
+/// What the engine has: lines, of which the number is the position.
+#[derive(Default)]
+struct Engine(Vec<String>);
+
+impl Engine {
+    /// Keeps what was drafted; gives the positions.
+    fn keep(&mut self, events: &[DraftedEvent]) -> Vec<Position> {
+        let first = self.0.len() as u64 + 1;
+        self.0.extend(events.iter().map(|event| event.line.clone()));
+        (first..=self.0.len() as u64).map(Position).collect()
+    }
+
+    fn lines(&self, from: usize) -> Vec<(Position, &str)> {
+        (from..).zip(&self.0[from - 1..]).map(|(at, line)| (Position(at as u64), line.as_str())).collect()
+    }
+}
+
+#[test]
+fn what_a_draft_says_is_what_stands_there_once_it_is_taken_in() {
+    let (place, mut engine) = (Place::new(), Engine::default());
+    let copy = copy(&place);
+    let draft =
+        copy.draft(vec![to("session/a", &["a1", "a2"]), to("run/r", &["r1"]), to("session/a", &["a2"])]).unwrap();
+    // It writes nothing.
+    assert_eq!((copy.head().unwrap(), all(&place.reader()).len()), (Position::START, 0));
+    let after: Vec<_> =
+        draft.events.iter().map(|event| (event.stream.as_str(), event.version.0, event.after)).collect();
+    let first = Some(Position::START);
+    assert_eq!(after, [("session/a", 1, first), ("session/a", 2, None), ("run/r", 1, first)]);
+    // Somebody else's event comes first.
+    let other = copy.draft(vec![to("session/b", &["b1"])]).unwrap();
+    engine.keep(&other.events);
+    let positions = engine.keep(&draft.events);
+    assert_eq!(copy.take(&engine.lines(1)).unwrap(), Position(4));
+    let receipts: Vec<_> =
+        draft.receipts(&positions).into_iter().map(|receipt| (receipt.position.0, receipt.is_duplicate)).collect();
+    assert_eq!(receipts, [(2, false), (3, false), (4, false), (3, true)]);
+    let events = all(&place.reader());
+    assert_eq!(events.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["b1", "a1", "a2", "r1"]);
+    assert_verifies(&place.reader());
+    // The next draft goes on from there, and knows what is there.
+    let again = copy.draft(vec![to("session/a", &["a2", "a3"])]).unwrap();
+    assert_eq!(again.events.len(), 1);
+    assert_eq!((again.events[0].after, again.events[0].version.0), (Some(Position(3)), 3));
+    let known = copy.draft(vec![to("session/a", &["a1"])]).unwrap();
+    assert!(known.events.is_empty() && known.receipts(&[])[0].position == Position(2));
+    let taken = vec![prompt_with("a1", "other words", Metadata::default())];
+    let taken = StreamAppend { stream: stream("session/a"), expected: ExpectedVersion::Any, events: taken };
+    assert!(matches!(copy.draft(vec![taken]), Err(AppendError::IdTaken { .. })));
+}
+
+#[test]
+fn two_copies_of_one_log_are_the_same_log() {
+    let (one, other, mut engine) = (Place::new(), Place::new(), Engine::default());
+    let (a, b) = (copy(&one), copy(&other));
+    for number in 0..20 {
+        let draft = a.draft(vec![to(["session/a", "run/r"][number % 2], &[&format!("e{number}")])]).unwrap();
+        engine.keep(&draft.events);
+        a.take(&engine.lines(number + 1)).unwrap();
+    }
+    // The other one takes in pieces, some of them twice.
+    for from in [1, 1, 4, 9, 2] {
+        let lines = engine.lines(from);
+        b.take(&lines[..lines.len().min(7)]).unwrap();
+    }
+    b.take(&engine.lines(1)).unwrap();
+    assert_eq!(one.reader().head().unwrap(), other.reader().head().unwrap(), "and so is the chain");
+    assert_eq!(all(&one.reader()), all(&other.reader()));
+    assert_verifies(&other.reader());
+}
+
+#[test]
+fn what_does_not_follow_is_refused_and_leaves_the_copy_as_it_was() {
+    let (place, mut engine) = (Place::new(), Engine::default());
+    let copy = copy(&place);
+    for number in 0..4 {
+        let draft = copy.draft(vec![to("session/a", &[&format!("e{number}")])]).unwrap();
+        engine.keep(&draft.events);
+        if number < 2 {
+            copy.take(&engine.lines(number + 1)).unwrap();
+        }
+    }
+    let head = place.reader().head().unwrap();
+    let gap = copy.take(&[(Position(4), engine.0[2].as_str())]).unwrap_err();
+    assert!(matches!(gap, CopyError::Missing { missing: Position(3), next: Position(4), .. }), "{gap}");
+    let none = copy.take(&[(Position(3), "{}")]).unwrap_err();
+    assert!(matches!(none, CopyError::NoEvent { position: Position(3), .. }), "{none}");
+    // Another text under the digest of the one that was appended; another version; an event of another log.
+    let changed = engine.0[2].replace("words", "words!");
+    assert!(matches!(copy.take(&[(Position(3), &changed)]), Err(CopyError::NoEvent { .. } | CopyError::Storage(_))));
+    let moved = engine.0[2].replace("\"stream_version\":3", "\"stream_version\":4");
+    assert!(copy.take(&[(Position(3), &moved)]).is_err());
+    let foreign = Place::new();
+    append_one(&foreign.log(), "session/a", prompt("x", "y"));
+    append_one(&foreign.log(), "session/a", prompt("x2", "y"));
+    append_one(&foreign.log(), "session/a", prompt("x3", "y"));
+    let mut lines = Vec::new();
+    foreign
+        .reader()
+        .export::<runledger_store::ReadError>(None, true, |line| {
+            lines.push(line.to_owned());
+            Ok(())
+        })
+        .unwrap();
+    let parted = copy.take(&[(Position(3), &lines[2])]).unwrap_err();
+    assert!(parted.to_string().contains("its digest is another"), "{parted}");
+    assert_eq!(place.reader().head().unwrap(), head);
+    assert_verifies(&place.reader());
+    // What follows is taken in all the same.
+    assert_eq!(copy.take(&engine.lines(3)[..1]).unwrap(), Position(3));
+}
+
+#[test]
+fn a_copy_is_no_log_of_its_own_and_no_copy_of_another() {
+    let place = Place::new();
+    drop(copy(&place));
+    assert!(matches!(SqliteLog::open(place.path()), Err(OpenError::Copy { .. })));
+    assert!(matches!(CopiedLog::open(place.path(), &log_id(2)), Err(OpenError::CopyOfAnother { .. })));
+    assert_eq!(place.reader().log_id(), &log_id(1));
+    let own = Place::new();
+    let id = own.log().log_id().clone();
+    assert!(matches!(CopiedLog::open(own.path(), &id), Err(OpenError::NoCopy { .. })));
+    append_one(&own.log(), "session/a", prompt("e1", "it is as it was"));
+}

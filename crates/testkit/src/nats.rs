@@ -1,0 +1,215 @@
+//! NATS servers on loopback, in a temporary folder: each a process of its own, ended by its id, and with the test's.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a server may take until it answers.
+const READY: Duration = Duration::from_secs(20);
+
+/// The program `nats-server`: named by `RUNLEDGER_NATS_SERVER`, else on the PATH.
+///
+/// Where there is none it is said that the test is skipped, unless `RUNLEDGER_REQUIRE_NATS` is set: then that is a failure.
+pub fn nats_server() -> Option<PathBuf> {
+    let named = std::env::var_os("RUNLEDGER_NATS_SERVER").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let on_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|folder| folder.join("nats-server")).find(|program| program.is_file())
+    };
+    let found = named.or_else(on_path);
+    if found.is_none() {
+        assert!(
+            std::env::var_os("RUNLEDGER_REQUIRE_NATS").is_none(),
+            "there is no nats-server: RUNLEDGER_NATS_SERVER names one"
+        );
+        // Not by `eprintln!`, whose words the test runner keeps to itself when a test passes.
+        let words = "skipped: there is no nats-server on the PATH, and RUNLEDGER_NATS_SERVER names none";
+        let _ = writeln!(std::io::stderr(), "{words}");
+    }
+    found
+}
+
+/// One to several servers that keep streams together.
+#[derive(Debug)]
+pub struct NatsServers {
+    program: PathBuf,
+    folder: TempDir,
+    nodes: Mutex<Vec<Node>>,
+}
+
+#[derive(Debug)]
+struct Node {
+    port: u16,
+    http: u16,
+    route: u16,
+    /// The shell that ends the server with this process, and the server's own id.
+    running: Option<(Child, u32)>,
+}
+
+impl NatsServers {
+    /// Starts so many servers; with `is_synced` every message is on the disk before it is acknowledged.
+    pub fn start(count: usize, is_synced: bool) -> Option<Self> {
+        let program = nats_server()?;
+        let node = || Node { port: free_port(), http: free_port(), route: free_port(), running: None };
+        let nodes: Vec<Node> = (0..count).map(|_| node()).collect();
+        let servers = Self { program, folder: tempfile::tempdir().unwrap(), nodes: Mutex::new(nodes) };
+        for index in 0..count {
+            std::fs::write(servers.config(index), servers.config_text(index, is_synced)).unwrap();
+            servers.begin(index);
+        }
+        for index in 0..count {
+            servers.wait_until_ready(index);
+        }
+        Some(servers)
+    }
+
+    /// `nats://127.0.0.1:PORT,127.0.0.1:PORT…`
+    pub fn url(&self) -> String {
+        let ports: Vec<String> = self.nodes().iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("nats://{}", ports.join(","))
+    }
+
+    /// `nats://127.0.0.1:PORT` of one of them.
+    pub fn url_of(&self, index: usize) -> String {
+        format!("nats://127.0.0.1:{}", self.nodes()[index].port)
+    }
+
+    /// The port of one's interface for monitoring.
+    pub fn http_port(&self, index: usize) -> u16 {
+        self.nodes()[index].http
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.nodes().len()
+    }
+
+    /// The server's process.
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.nodes()[index].running.as_ref().map(|(_, pid)| *pid)
+    }
+
+    /// Ends a server as `kill -9` does.
+    pub fn kill(&self, index: usize) {
+        let running = self.nodes()[index].running.take();
+        if let Some((mut shell, pid)) = running {
+            signal("KILL", pid);
+            let _ = shell.wait();
+        }
+    }
+
+    /// Keeps a server from running, as if it were cut off, until [`NatsServers::go_on`].
+    pub fn stop(&self, index: usize) {
+        self.pid(index).into_iter().for_each(|pid| signal("STOP", pid));
+    }
+
+    /// Lets a server go on that was stopped.
+    pub fn go_on(&self, index: usize) {
+        self.pid(index).into_iter().for_each(|pid| signal("CONT", pid));
+    }
+
+    /// Starts a server again that was killed, and waits until it answers.
+    pub fn restart(&self, index: usize) {
+        self.begin(index);
+        self.wait_until_ready(index);
+    }
+
+    fn nodes(&self) -> std::sync::MutexGuard<'_, Vec<Node>> {
+        self.nodes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn config(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{index}.conf"))
+    }
+
+    fn config_text(&self, index: usize, is_synced: bool) -> String {
+        let nodes = self.nodes();
+        let Node { port, http, route, .. } = &nodes[index];
+        let store = self.folder.path().join(format!("node-{index}"));
+        let sync = if is_synced { "sync_interval: always" } else { "" };
+        let routes: Vec<String> = nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.route)).collect();
+        let cluster = match nodes.len() {
+            1 => String::new(),
+            _ => format!("cluster {{ name: tests, listen: \"127.0.0.1:{route}\", routes: [{}] }}\n", routes.join(", ")),
+        };
+        format!(
+            "server_name: node-{index}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{http}\"\nmax_payload: 64MB\n\
+             jetstream {{ store_dir: \"{}\", {sync} }}\n{cluster}",
+            store.display()
+        )
+    }
+
+    fn begin(&self, index: usize) {
+        let log = self.folder.path().join(format!("node-{index}.log"));
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        // The shell's input ends with this process, however that ends, and the server with it.
+        let mut shell = Command::new("sh")
+            .args(["-c", "\"$0\" -c \"$1\" < /dev/null & echo $!; read -r _; kill -9 $! 2> /dev/null"])
+            .arg(&self.program)
+            .arg(self.config(index))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let told = shell.stdout.as_mut().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(told), &mut line).unwrap();
+        self.nodes()[index].running = Some((shell, line.trim().parse().unwrap()));
+    }
+
+    fn wait_until_ready(&self, index: usize) {
+        let port = self.nodes()[index].http;
+        let began = Instant::now();
+        while !is_healthy(port) {
+            let log = self.folder.path().join(format!("node-{index}.log"));
+            assert!(began.elapsed() < READY, "no answer: {}", std::fs::read_to_string(log).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for NatsServers {
+    fn drop(&mut self) {
+        for index in 0..self.count() {
+            self.kill(index);
+        }
+    }
+}
+
+fn signal(name: &str, pid: u32) {
+    let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).stderr(Stdio::null()).status();
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Whether a server says that it can keep streams.
+fn is_healthy(port: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"GET /healthz?js-enabled-only=true HTTP/1.0\r\n\r\n")?;
+        std::io::read_to_string(stream)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"))
+}
+
+/// One server that all tests of this process share, where there is the program.
+pub fn shared_nats() -> Option<&'static NatsServers> {
+    static SHARED: OnceLock<Option<NatsServers>> = OnceLock::new();
+    SHARED.get_or_init(|| NatsServers::start(1, false)).as_ref()
+}
+
+/// An address of a ledger that nobody else has, on these servers.
+pub fn new_address(servers: &NatsServers, replicas: usize) -> String {
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("{}/ledger-{}-{number}?replicas={replicas}", servers.url(), std::process::id())
+}
