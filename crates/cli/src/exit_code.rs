@@ -7,6 +7,7 @@ use runledger_projections::ProjectionError;
 use runledger_store::{
     AppendError, BackupError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,
 };
+use runledger_store_jetstream::JetStreamError;
 use runledger_workflow::{CommandError, ConfigError, ForkError, HarnessError, ResumeError, RunError};
 
 use crate::output::OutputError;
@@ -81,7 +82,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<Usage>() || cause.is::<IdError>() {
         return Some(Exit::Usage);
     }
-    if cause.is::<OpenError>() || cause.is::<ConfigError>() || cause.is::<CouldNotStart>() {
+    if cause.is::<OpenError>()
+        || cause.is::<JetStreamError>()
+        || cause.is::<ConfigError>()
+        || cause.is::<CouldNotStart>()
+    {
         return Some(Exit::CouldNotStart);
     }
     if let Some(error) = cause.downcast_ref::<HarnessError>() {

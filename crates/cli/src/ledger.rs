@@ -1,51 +1,161 @@
 //! Where the ledger is, and how commands open it.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use runledger_events::RunId;
+use runledger_events::words::duration;
 use runledger_projections::{Iteration, ParkedStream, Projections, Queries, Run, RunMatch};
 use runledger_store::{EventLog, LogReader, SqliteLog};
+use runledger_store_jetstream::{Address, AddressError, JetStreamError, JetStreamLog, Options};
 
-use crate::exit_code::{No, Usage};
+use crate::exit_code::{CouldNotStart, No, Usage};
 use crate::output::message;
 use crate::render;
 use crate::spools::Spools;
 
+/// How long a command waits for the servers to let it in, and for the copy to be current, before it reads what is there.
+const CONNECT: Duration = Duration::from_secs(3);
+const CATCH_UP: Duration = Duration::from_secs(20);
+/// How often what hooks have spooled is looked for, while a command runs that writes to servers.
+const TAKE_IN: Duration = Duration::from_millis(100);
+
 /// The ledger that the command line, the environment or the default names.
-pub(crate) struct LedgerArg(Option<PathBuf>);
+pub(crate) struct LedgerArg {
+    named: Option<PathBuf>,
+    /// Its log on NATS, once it was opened: it keeps the copy current as long as the command runs.
+    nats: OnceCell<Arc<JetStreamLog>>,
+}
+
+/// What keeps a ledger.
+#[derive(Debug, Clone)]
+pub(crate) enum Engine {
+    /// SQLite, in this file.
+    File(PathBuf),
+    /// Servers of NATS; the copy is in the folder.
+    Nats { address: Address, folder: PathBuf },
+}
+
+impl Engine {
+    /// The file that it is read from.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Nats { folder, .. } => JetStreamLog::copy_in(folder),
+        }
+    }
+}
+
+/// How a log on NATS is opened.
+pub(crate) fn nats_options(create: bool, connect: Duration) -> Options {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (user, password) = (variable("NATS_USER"), variable("NATS_PASSWORD"));
+    Options { create, connect, user, password, ..Options::default() }
+}
 
 impl LedgerArg {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
-        Self(path.filter(|path| !path.as_os_str().is_empty()))
+        Self { named: path.filter(|path| !path.as_os_str().is_empty()), nats: OnceCell::new() }
     }
 
-    /// Its path.
-    pub(crate) fn path(&self) -> anyhow::Result<PathBuf> {
-        if let Some(path) = &self.0 {
-            return Ok(path.clone());
+    /// What keeps it.
+    pub(crate) fn engine(&self) -> anyhow::Result<Engine> {
+        let homeless = || Usage("neither HOME nor XDG_STATE_HOME is set: name the ledger with --db".to_owned());
+        let state = || user_folder("XDG_STATE_HOME", ".local/state").ok_or_else(homeless);
+        match &self.named {
+            None => Ok(Engine::File(state()?.join("runledger/ledger.db"))),
+            Some(named) => match named.to_str().filter(|text| Address::is_meant(text)) {
+                Some(text) => {
+                    let address: Address = text.parse().map_err(|error: AddressError| Usage(error.to_string()))?;
+                    let folder = state()?.join("runledger/nats").join(address.folder_name());
+                    Ok(Engine::Nats { address, folder })
+                }
+                None => Ok(Engine::File(named.clone())),
+            },
         }
-        user_folder("XDG_STATE_HOME", ".local/state")
-            .map(|folder| folder.join("runledger/ledger.db"))
-            .ok_or_else(|| Usage("neither HOME nor XDG_STATE_HOME is set: name the ledger with --db".to_owned()).into())
     }
 
-    /// Its path where the command line or the environment names it.
+    /// The file that it is read from.
+    pub(crate) fn path(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.engine()?.path())
+    }
+
+    /// What names it for another process: its path, or its address.
+    pub(crate) fn place(&self) -> anyhow::Result<PathBuf> {
+        Ok(match self.engine()? {
+            Engine::File(path) => path,
+            Engine::Nats { address, .. } => address.to_string().into(),
+        })
+    }
+
+    /// What the command line or the environment names.
     pub(crate) fn named(&self) -> Option<&Path> {
-        self.0.as_deref()
+        self.named.as_deref()
+    }
+
+    /// Whether there may be something to look at before anything is written.
+    pub(crate) fn may_be_there(&self) -> bool {
+        match self.engine() {
+            Ok(Engine::File(path)) => path.exists(),
+            Ok(Engine::Nats { .. }) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// The file of a ledger that SQLite keeps; `why_not` says what is to be done with one on NATS instead.
+    pub(crate) fn file(&self, why_not: &str) -> anyhow::Result<PathBuf> {
+        match self.engine()? {
+            Engine::File(path) => Ok(path),
+            Engine::Nats { address, .. } => Err(CouldNotStart(format!("{address}: {why_not}")).into()),
+        }
     }
 
     /// The log, for writing; made where it is missing. What hooks have spooled is in it.
     pub(crate) fn open_for_writing(&self) -> anyhow::Result<Arc<dyn EventLog>> {
-        Ok(Arc::new(self.open_sqlite_for_writing()?))
+        match self.engine()? {
+            Engine::File(path) => {
+                let log = SqliteLog::open(path)?;
+                Spools::of(log.path()).take_in_all(&log);
+                Ok(Arc::new(log))
+            }
+            Engine::Nats { address, folder } => {
+                let log = self.open_on_nats(&address, &folder, true)?;
+                Spools::of(log.path()).take_in_all(&*log);
+                take_in_while_open(&log)?;
+                Ok(log)
+            }
+        }
     }
 
-    /// The same, for what SQLite alone can do.
-    pub(crate) fn open_sqlite_for_writing(&self) -> anyhow::Result<SqliteLog> {
-        let log = SqliteLog::open(self.path()?)?;
+    /// The log, for writing, where servers of NATS keep it.
+    pub(crate) fn log_on_nats(&self) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
+        match self.engine()? {
+            Engine::File(_) => Ok(None),
+            Engine::Nats { .. } => self.open_for_writing().map(Some),
+        }
+    }
+
+    /// The log in SQLite, for what that alone can do.
+    pub(crate) fn open_sqlite_for_writing(&self, why_not: &str) -> anyhow::Result<SqliteLog> {
+        let log = SqliteLog::open(self.file(why_not)?)?;
         Spools::of(log.path()).take_in_all(&log);
         Ok(log)
+    }
+
+    fn open_on_nats(
+        &self,
+        address: &Address,
+        folder: &Path,
+        create: bool,
+    ) -> Result<Arc<JetStreamLog>, JetStreamError> {
+        if let Some(log) = self.nats.get() {
+            return Ok(log.clone());
+        }
+        let log = Arc::new(JetStreamLog::open(address, folder, &nats_options(create, CONNECT))?);
+        Ok(self.nats.get_or_init(|| log).clone())
     }
 
     /// The log, for reading; it has to be there. What hooks have spooled is in it.
@@ -58,11 +168,34 @@ impl LedgerArg {
         Ok(Projections::open(self.path_to_read()?)?)
     }
 
-    /// Its path, when what hooks have spooled was taken in as far as it can be.
+    /// The file that it is read from, when what hooks have spooled was taken in as far as it can be, and a copy is as current as it can
+    /// be.
     fn path_to_read(&self) -> anyhow::Result<PathBuf> {
-        let path = std::path::absolute(self.path()?)?;
-        Spools::of(&path).take_in_before_reading();
-        Ok(path)
+        match self.engine()? {
+            Engine::File(path) => {
+                let path = std::path::absolute(path)?;
+                Spools::of(&path).take_in_before_reading();
+                Ok(path)
+            }
+            Engine::Nats { address, folder } => {
+                let path = JetStreamLog::copy_in(&folder);
+                let is_new = self.nats.get().is_none();
+                match self.open_on_nats(&address, &folder, false) {
+                    Ok(log) => {
+                        Spools::of(&path).take_in_all(&*log);
+                        match log.catch_up(CATCH_UP) {
+                            Ok(_) => {}
+                            Err(error) if is_new => tell_as_of(&error, &folder),
+                            Err(_) => {}
+                        }
+                    }
+                    // Who is cut off reads what was copied.
+                    Err(error @ JetStreamError::Unreachable { .. }) if path.exists() => tell_as_of(&error, &folder),
+                    Err(error) => return Err(error.into()),
+                }
+                Ok(path)
+            }
+        }
     }
 
     /// The read models, brought to the log's head, without a word on what they leave out.
@@ -84,6 +217,28 @@ impl LedgerArg {
         }
         Ok(queries)
     }
+}
+
+/// Says how old what is read is.
+fn tell_as_of(why: &dyn std::fmt::Display, folder: &Path) {
+    let age = JetStreamLog::heard_in(folder).and_then(|heard| heard.elapsed().ok());
+    let ms = age.and_then(|age| i64::try_from(age.as_millis()).ok());
+    let age = ms.map_or_else(|| "it is not known of when".to_owned(), |ms| format!("of {} ago", duration(ms)));
+    message(&render::plain(&format!("{why}; this machine's copy is read, {age}")));
+}
+
+/// Takes in what hooks spool, as long as somebody else holds the log.
+fn take_in_while_open(log: &Arc<JetStreamLog>) -> std::io::Result<()> {
+    let spools = Spools::of(log.path());
+    let log = Arc::downgrade(log);
+    let take = move || {
+        while let Some(log) = log.upgrade() {
+            spools.take_in_all(&*log);
+            drop(log);
+            std::thread::sleep(TAKE_IN);
+        }
+    };
+    std::thread::Builder::new().name("runledger-spools".to_owned()).spawn(take).map(drop)
 }
 
 /// The folder that a variable of the XDG specification names, else the one of that name at home.

@@ -24,7 +24,7 @@ use crate::output::Output;
 #[derive(Debug, Parser)]
 #[command(name = "runledger", version, max_term_width = 100)]
 struct Arguments {
-    /// The ledger [default: $XDG_STATE_HOME/runledger/ledger.db]
+    /// The ledger, a file or nats://HOST:PORT/NAME [default: $XDG_STATE_HOME/runledger/ledger.db]
     #[arg(long, env = "RUNLEDGER_DB", hide_env_values = true, global = true, value_name = "PATH")]
     db: Option<OsString>,
     /// Print JSON: one object a line for a list, one object for a single thing
@@ -57,6 +57,8 @@ enum Command {
     Export(commands::export::Export),
     Backup(commands::backup::Backup),
     Restore(commands::restore::Restore),
+    Push(commands::transfer::Push),
+    Pull(commands::transfer::Pull),
     Archive(commands::archive::Archive),
     Redact(commands::redact::Redact),
     Seal(commands::seal::Seal),
@@ -131,6 +133,8 @@ fn run(command: &Command, ledger: &LedgerArg, output: &mut Output) -> anyhow::Re
         Command::Export(command) => command.run(ledger, output),
         Command::Backup(command) => command.run(ledger, output),
         Command::Restore(command) => command.run(ledger, output),
+        Command::Push(command) => command.run(ledger, output),
+        Command::Pull(command) => command.run(ledger, output),
         Command::Archive(command) => command.run(ledger, output),
         Command::Redact(command) => command.run(ledger, output),
         Command::Seal(command) => command.run(ledger, output),

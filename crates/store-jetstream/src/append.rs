@@ -121,7 +121,8 @@ impl Append<'_> {
     fn messages(&self, draft: &Draft) -> Result<Vec<Outgoing>, AppendError> {
         let max = self.engine.message_bytes_max();
         let name = self.engine.address().name();
-        let message = |event: &DraftedEvent| {
+        let only_at = draft.only_at().map(|head| head.0);
+        let message = |(index, event): (usize, &DraftedEvent)| {
             if event.line.len() > max {
                 let bytes = event.line.len();
                 let detail = format!(
@@ -133,10 +134,11 @@ impl Append<'_> {
                 subject: subject_of(name, &event.stream),
                 id: message_id(event),
                 after: event.after.map(|position| position.0),
+                after_all: only_at.filter(|_| index == 0),
                 payload: event.line.clone().into_bytes(),
             })
         };
-        draft.events.iter().map(message).collect()
+        draft.events.iter().enumerate().map(message).collect()
     }
 
     /// The receipts of what is stored, its last event at this position, once it can be read here.

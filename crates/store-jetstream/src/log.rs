@@ -1,8 +1,8 @@
 //! The log on JetStream as an [`EventLog`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use runledger_events::{LogId, Position};
 use runledger_store::{AppendError, CopiedLog, EventLog, Follower, OpenError, Receipt, StorageError, StreamAppend};
@@ -15,6 +15,8 @@ use crate::error::JetStreamError;
 
 /// The name of the copy in its folder, as that of a ledger at its default place.
 const COPY: &str = "ledger.db";
+/// The file beside it that is as old as what was heard of the servers last.
+const HEARD: &str = "heard";
 
 /// How a ledger on NATS is opened.
 #[derive(Debug, Clone)]
@@ -70,8 +72,13 @@ impl JetStreamLog {
     }
 
     /// Where the copy of a ledger is, in its folder.
-    pub fn copy_in(folder: &Path) -> std::path::PathBuf {
+    pub fn copy_in(folder: &Path) -> PathBuf {
         folder.join(COPY)
+    }
+
+    /// When the servers told last that the copy in a folder has all that they have.
+    pub fn heard_in(folder: &Path) -> Option<SystemTime> {
+        std::fs::metadata(folder.join(HEARD)).and_then(|metadata| metadata.modified()).ok()
     }
 
     /// The address.
@@ -87,6 +94,12 @@ impl JetStreamLog {
         let deadline = Instant::now() + patience;
         let head = Position(self.engine.last_sequence().map_err(|detail| self.failed(detail))?);
         self.progress.wait_for(head, deadline).map_err(|detail| self.failed(detail))?;
+        // That it cannot be told when is no reason not to go on.
+        if let Some(folder) = self.copy.path().parent()
+            && let Err(error) = std::fs::write(folder.join(HEARD), [])
+        {
+            tracing::debug!(%error, "it is not written down that the copy is current");
+        }
         Ok(head)
     }
 
@@ -106,6 +119,10 @@ impl EventLog for JetStreamLog {
 
     fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
         append::append(&self.engine, &self.copy, &self.progress, appends, self.patience)
+    }
+
+    fn refresh(&self) -> Result<(), StorageError> {
+        self.catch_up(self.patience).map(drop)
     }
 
     fn follow(&self, after: Position) -> Result<Follower, OpenError> {

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use async_nats::header::{
-    NATS_BATCH_COMMIT, NATS_BATCH_ID, NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID,
+    NATS_BATCH_COMMIT, NATS_BATCH_ID, NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_SEQUENCE,
+    NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID,
 };
 use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind};
@@ -25,6 +26,8 @@ pub(crate) struct Outgoing {
     pub(crate) id: String,
     /// The sequence of the last message of its subject; none where that is sent with it.
     pub(crate) after: Option<u64>,
+    /// The sequence of the last message of all, where it has to be that one.
+    pub(crate) after_all: Option<u64>,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -69,12 +72,15 @@ pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: Stri
         return Outcome::Refused(format!("{count} events are one append; {BATCH_MAX} can be"));
     }
     for (index, message) in messages.into_iter().enumerate() {
-        let Outgoing { subject, id, after, payload } = message;
+        let Outgoing { subject, id, after, after_all, payload } = message;
         let is_last = index + 1 == count;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, id);
         if let Some(after) = after {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, after.to_string());
+        }
+        if let Some(after) = after_all {
+            headers.insert(NATS_EXPECTED_LAST_SEQUENCE, after.to_string());
         }
         if count > 1 {
             headers.insert(NATS_BATCH_ID, batch.as_str());

@@ -17,6 +17,17 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     std::path::absolute(path).map_err(|source| OpenError::Create { path: path.to_owned(), source })
 }
 
+/// What names a ledger for somebody in another folder: a path made absolute, the address of a log that is kept elsewhere as it is.
+///
+/// # Errors
+/// [`std::io::Error`] where the path is empty, or the current folder is not known.
+pub fn absolute_place(place: &Path) -> std::io::Result<PathBuf> {
+    match place.to_str().is_some_and(|text| text.starts_with("nats://")) {
+        true => Ok(place.to_owned()),
+        false => std::path::absolute(place),
+    }
+}
+
 /// Opens the file for writing; makes it, and its folder, where they are missing and may be made. It is a log of its own, or
 /// the copy of one that another engine keeps.
 pub(crate) fn open_writable(

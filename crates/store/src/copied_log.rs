@@ -77,6 +77,12 @@ pub struct DraftedEvent {
 }
 
 impl Draft {
+    /// The head that the log has to be at, where that matters: what comes without its content is told of by its position.
+    pub fn only_at(&self) -> Option<Position> {
+        let is_told = self.events.iter().any(|event| event.stream == StreamName::arrivals());
+        is_told.then_some(self.head)
+    }
+
     /// The receipts, once it is known where each of [`Draft::events`] stands; as they are where nothing is to be appended.
     #[must_use]
     pub fn receipts(self, positions: &[Position]) -> Vec<Receipt> {

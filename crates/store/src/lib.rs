@@ -43,6 +43,7 @@ mod signed_head;
 mod spool;
 pub mod sqlite;
 mod sqlite_log;
+mod transfer;
 mod verify;
 mod write;
 mod write_back;
@@ -52,6 +53,7 @@ pub use runledger_events as events;
 pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use backup::Copied;
+pub use connection::absolute_place;
 pub use copied_log::{CopiedLog, CopyError, Draft, DraftedEvent};
 pub use error::{
     AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,
@@ -71,5 +73,6 @@ pub use row::Unreadable;
 pub use signed_head::{SealFinding, SealKey, SealPublicKey, SignedHead};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
 pub use sqlite_log::{OpenOptions, SqliteLog, SyncMode};
+pub use transfer::{TransferError, Transferred};
 pub use verify::{LogFinding, LogReport};
 pub use write_back::WriteBack;

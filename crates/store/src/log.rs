@@ -5,7 +5,7 @@ use std::path::Path;
 
 use runledger_events::{LogId, Position, StreamName};
 
-use crate::error::{AppendError, OpenError};
+use crate::error::{AppendError, OpenError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::follow::Follower;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
@@ -28,6 +28,14 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`EventLog::append`].
     fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError>;
+
+    /// Brings the file to where the log is now. There is nothing to do where it is the log itself.
+    ///
+    /// # Errors
+    /// [`StorageError::Engine`] where that cannot be known; what is there can be read.
+    fn refresh(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
 
     /// Follows the log from `after` on, woken by this process's own commits at once.
     ///

@@ -30,6 +30,8 @@ const READERS_KEPT: usize = ASKED_MAX;
 pub(crate) struct Ledger {
     path: PathBuf,
     is_read_only: bool,
+    /// The log, where another engine keeps it.
+    kept_elsewhere: Option<Arc<dyn EventLog>>,
     opened: Mutex<Option<(FileId, Arc<Opened>)>>,
     places: Semaphore,
 }
@@ -66,8 +68,8 @@ fn is_given_up() -> bool {
 
 impl Ledger {
     /// The ledger at an absolute path; nothing is opened yet.
-    pub(crate) fn new(path: PathBuf, is_read_only: bool) -> Self {
-        Self { path, is_read_only, opened: Mutex::new(None), places: Semaphore::new(ASKED_MAX) }
+    pub(crate) fn new(path: PathBuf, is_read_only: bool, kept_elsewhere: Option<Arc<dyn EventLog>>) -> Self {
+        Self { path, is_read_only, kept_elsewhere, opened: Mutex::new(None), places: Semaphore::new(ASKED_MAX) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -117,18 +119,19 @@ impl Ledger {
         {
             return Ok(opened.clone());
         }
-        let new = Arc::new(Opened::open(&self.path, self.is_read_only)?);
+        let new = Arc::new(Opened::open(&self.path, self.is_read_only, self.kept_elsewhere.as_ref())?);
         *opened = Some((found, new.clone()));
         Ok(new)
     }
 }
 
 impl Opened {
-    fn open(path: &Path, is_read_only: bool) -> Result<Self, Failure> {
+    fn open(path: &Path, is_read_only: bool, log: Option<&Arc<dyn EventLog>>) -> Result<Self, Failure> {
         let options = OpenOptions { create: false, ..OpenOptions::default() };
-        let log: Option<Arc<dyn EventLog>> = match is_read_only {
-            true => None,
-            false => Some(Arc::new(SqliteLog::open_with(path, &options)?)),
+        let log: Option<Arc<dyn EventLog>> = match (is_read_only, log) {
+            (true, _) => None,
+            (false, Some(log)) => Some(log.clone()),
+            (false, None) => Some(Arc::new(SqliteLog::open_with(path, &options)?)),
         };
         // Built where they never were; kept current from then on by the projector.
         Projections::open(path)?.catch_up()?;

@@ -42,6 +42,7 @@ pub struct Options {
     is_read_only: bool,
     housekeeping: Option<Housekeeping>,
     aside: Option<Beside>,
+    log: Option<Arc<dyn EventLog>>,
 }
 
 impl Options {
@@ -55,7 +56,15 @@ impl Options {
             is_read_only: false,
             housekeeping: None,
             aside: None,
+            log: None,
         }
+    }
+
+    /// Appends to this log, of which the ledger's file is the copy.
+    #[must_use]
+    pub fn log(mut self, log: Arc<dyn EventLog>) -> Self {
+        self.log = Some(log);
+        self
     }
 
     /// Listens on this port; 0 for any that is free.
@@ -211,7 +220,7 @@ impl Server {
             .thread_name("runledger-web")
             .enable_all()
             .build()?;
-        let ledger = Arc::new(Ledger::new(options.ledger, options.is_read_only));
+        let ledger = Arc::new(Ledger::new(options.ledger, options.is_read_only, options.log));
         let (keeper, applied) = Keeper::start(ledger.clone(), options.housekeeping)?;
         let (tell_end, ends) = watch::channel(false);
         let hub = Arc::new(Hub::new());

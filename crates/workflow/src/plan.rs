@@ -9,6 +9,7 @@ use runledger_events::{
     Continuation, Fields, Owner, RecordedEvent, RetryReason, RunId, SessionId, TimestampMs, WorkflowStart,
     WorkflowState, as_text, readable,
 };
+use runledger_store::absolute_place;
 use uuid::Uuid;
 
 use crate::config::WorkflowConfig;
@@ -331,5 +332,5 @@ pub(crate) fn recorded_program(first: &RecordedEvent) -> Vec<String> {
 }
 
 fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+    absolute_place(path).unwrap_or_else(|_| path.to_owned())
 }

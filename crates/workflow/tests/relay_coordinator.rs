@@ -6,7 +6,6 @@ mod relay_support;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,7 +14,7 @@ use std::time::Instant;
 
 use relay_support::{PATIENCE, Place, ask, ask_user, run_id, wait_until};
 use runledger_events::{CommandChannelConfig, OnTimeout, RequestStatus, StreamName};
-use runledger_store::SqliteLog;
+use runledger_testkit::open_log;
 use runledger_workflow::{
     Channel, ChannelRequest, CommandChannel, Commands, RelayAnswer, RelayCoordinator, RelayOutcome, RelayVerdict,
     Settled, StopToken, TerminalChannel, VerdictSource, Withdrawer, current_process,
@@ -260,7 +259,7 @@ fn as_a_child_it_waits_for_a_question() {
     println!("\noutcome {:?} by {:?}", relayed.outcome, decided(&relayed.outcome).by);
 }
 
-fn child(ledger: &str) -> (Child, impl FnMut(&str) -> String) {
+fn child(ledger: &str) -> (Child, impl FnMut(&str) -> String + use<>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", CHILD_TEST, "--nocapture"])
         .env(CHILD, ledger)

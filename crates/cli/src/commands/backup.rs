@@ -48,8 +48,12 @@ struct BackupObject {
     findings: Vec<Check>,
 }
 
+/// What is done with a ledger on NATS instead.
+const ON_NATS: &str = "it has no file to copy: `nats stream backup NAME FOLDER` copies the stream, `runledger pull` makes a ledger in a file of it";
+
 impl Backup {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        ledger.file(ON_NATS)?;
         let reader = ledger.open_for_reading()?;
         let bar = bar_of("backup", "pages", 0);
         let copied = reader.backup(&self.file, |done, all| {

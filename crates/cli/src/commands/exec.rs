@@ -90,24 +90,24 @@ impl Exec {
 
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         // All that can be wrong with the request is found before a ledger is made.
-        let path = ledger.path()?;
+        let (path, place) = (ledger.path()?, ledger.place()?);
         let (session_id, parent_run_id) = self.place(ledger)?;
         let workflow = self.workflow.as_deref().map(WorkflowConfig::load).transpose()?;
         let harness = self.harness()?;
         if let Some(workflow) = &workflow {
-            rules_are_enforced(harness.name(), &self.project_dir, &path, workflow)?;
+            rules_are_enforced(harness.name(), &self.project_dir, &place, workflow)?;
         }
         let mut spec = RunSpec {
             workflow,
             session_id,
             parent_run_id,
             timeout: self.timeout_ms.map(Duration::from_millis),
-            ledger: Some(path.clone()),
+            ledger: Some(place),
             waits_for_answers: self.watch,
             ..RunSpec::new(self.prompt.clone(), self.project_dir.clone())
         };
         // A ledger that is there is looked at before anything is written, one that is not is made last.
-        let existing = if path.exists() { Some(ledger.open_for_writing()?) } else { None };
+        let existing = if ledger.may_be_there() { Some(ledger.open_for_writing()?) } else { None };
         if let Some(log) = &existing {
             sweep_before(log, ledger, None);
             if let Some(session) = SessionArg::id(self.session.as_ref()).filter(|_| !self.fresh) {
@@ -149,13 +149,13 @@ impl Exec {
 
 /// The run, where the ledger has it. One of another ledger has no part in this one, which is said.
 fn known(ledger: &LedgerArg, run_id: RunId) -> anyhow::Result<Option<RunId>> {
-    let path = ledger.path()?;
-    let is_known =
-        path.exists() && ledger.open_for_reading()?.stream_version(&StreamName::run(&run_id))? != StreamVersion::EMPTY;
+    let place = ledger.place()?;
+    let is_known = ledger.may_be_there()
+        && ledger.open_for_reading()?.stream_version(&StreamName::run(&run_id))? != StreamVersion::EMPTY;
     if !is_known {
         message(&format!(
             "runledger: RUNLEDGER_RUN_ID names run {run_id}, which is not in {}: this run is part of no other",
-            path.display()
+            place.display()
         ));
     }
     Ok(is_known.then_some(run_id))

@@ -30,6 +30,7 @@ pub(crate) mod show;
 pub(crate) mod signal;
 pub(crate) mod status;
 pub(crate) mod sweep;
+pub(crate) mod transfer;
 pub(crate) mod verify;
 
 use runledger_events::SessionId;

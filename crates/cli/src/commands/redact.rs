@@ -13,6 +13,10 @@ use crate::output::{Output, message};
 use crate::render;
 use crate::spools::Spools;
 
+/// What is done with a ledger on NATS instead.
+const ON_NATS: &str =
+    "a message is erased by an administrator, with the engine's own tools: `nats stream rmm NAME POSITION`";
+
 /// Erase what events say, from the log and from the read models
 ///
 /// Content and salt of the events are erased, and the read models built anew without them; an event says who had that done,
@@ -65,7 +69,7 @@ impl Redact {
         }
         // A ledger that is missing is not made; what hooks have spooled is taken in first, as it may be of the session.
         drop(ledger.open_for_reading()?);
-        let log = ledger.open_sqlite_for_writing()?;
+        let log = ledger.open_sqlite_for_writing(ON_NATS)?;
         let erase = match &self.session {
             Some(session) => Erase::Sessions(vec![session.clone()]),
             None => Erase::Events(self.positions(&log)?),
@@ -221,7 +225,7 @@ pub(crate) fn clear(ledger: &LedgerArg) -> anyhow::Result<bool> {
     let last = projections.reader().last_redaction()?;
     if let Some(last) = last
         && !projections.log_is_cleared()?
-        && ledger.open_sqlite_for_writing()?.settle()?
+        && ledger.open_sqlite_for_writing(ON_NATS)?.settle()?
     {
         projections.note_log_cleared(last)?;
     }

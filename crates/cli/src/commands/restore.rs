@@ -40,8 +40,12 @@ struct RestoreObject {
     position: Position,
 }
 
+/// What is done with a ledger on NATS instead.
+const ON_NATS: &str = "it has no file to restore: `nats stream restore FOLDER` restores the stream, `runledger push` makes one of a ledger in a file";
+
 impl Restore {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
+        let path = std::path::absolute(ledger.file(ON_NATS)?)?;
         let backup = LogReader::open(&self.file)?;
         let checks = check_log(&backup, Position::START)?;
         if checks.iter().any(|check| !check.ok) {
@@ -50,7 +54,6 @@ impl Restore {
             message("the backup is not right: nothing was restored");
             return Ok(Exit::No);
         }
-        let path = std::path::absolute(ledger.path()?)?;
         let bar = bar_of("restore", "pages", 0);
         let restored = backup.restore(&path, |done, all| {
             bar.set_length(all);

@@ -45,7 +45,7 @@ pub(crate) struct Resume {
 
 impl Resume {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
-        let path = ledger.path()?;
+        let (path, place) = (ledger.path()?, ledger.place()?);
         let queries = ledger.queries()?;
         let run_id = match &self.run {
             Some(prefix) => one_run(&queries, prefix)?.0.id,
@@ -56,7 +56,7 @@ impl Resume {
         sweep_before(&log, ledger, Some(&run_id));
         let journal = LedgerJournal::open(log.clone())?;
         let spec = ResumeSpec {
-            ledger: Some(path.clone()),
+            ledger: Some(place.clone()),
             waits_for_answers: self.watch,
             takes_over: self.take_over,
             ..ResumeSpec::default()
@@ -74,7 +74,7 @@ impl Resume {
             return Err(Usage("only the command harness takes a program after `--`".to_owned()).into());
         }
         if let Some(workflow) = runner.workflow() {
-            rules_are_enforced(&harness_name, runner.project_dir(), &path, workflow)?;
+            rules_are_enforced(&harness_name, runner.project_dir(), &place, workflow)?;
         }
         let started = json!({
             "run_id": runner.run_id(),

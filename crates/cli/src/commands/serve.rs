@@ -82,6 +82,11 @@ impl Serve {
         if let Some(token) = std::env::var("RUNLEDGER_TOKEN").ok().filter(|token| !token.is_empty()) {
             options = options.token(Token::parse(&token).map_err(|error| Usage(format!("RUNLEDGER_TOKEN: {error}")))?);
         }
+        if !self.read_only
+            && let Some(log) = ledger.log_on_nats()?
+        {
+            options = options.log(log);
+        }
         options = match self.read_only {
             true => options.read_only(),
             false => options.housekeeping(move |log| Spools::of(log.path()).take_in_all(log)),

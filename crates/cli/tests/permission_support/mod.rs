@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use runledger_store::LogReader;
+use runledger_store::{EventLog, LogReader};
 use serde_json::{Value, json};
 
 use crate::support::{Ran, Room, Running, append, run_with_input, text, wait_until};
@@ -26,11 +26,15 @@ pub(crate) fn begin_run(room: &Room, run_id: &str, permissions: Value) {
 
 /// Begins a run of this harness as its runner would have.
 pub(crate) fn begin_run_of(room: &Room, run_id: &str, harness: &str, permissions: Value) {
-    let log = room.log();
+    begin_run_in(&room.log(), room, run_id, harness, permissions);
+}
+
+/// The same in a log of another engine.
+pub(crate) fn begin_run_in(log: &dyn EventLog, room: &Room, run_id: &str, harness: &str, permissions: Value) {
     let stream = format!("run/{run_id}");
     let add = |kind: &str, data: Value| {
         let json = json!({"id": format!("{run_id}-{kind}-{data}"), "timestamp": 1, "kind": kind, "data": data});
-        append(&log, &stream, &json.to_string());
+        append(log, &stream, &json.to_string());
     };
     add(
         "workflow.start",

@@ -6,12 +6,11 @@
 //! | Claude Code in a terminal | answers `ask`, so that its dialog comes | waits beside the dialog |
 
 use std::path::Path;
-use std::sync::Arc;
 
 use runledger_events::{
     AdapterSessionId, OnAsk, Position, RelayQuestion, RequestId, RequestStatus, SessionId, StreamName, StreamVersion,
 };
-use runledger_store::{LogReader, OpenOptions, Read, SpoolRecord, SqliteLog};
+use runledger_store::{LogReader, Read, SpoolRecord};
 use runledger_workflow::{
     Ask, CommandChannel, Commands, RelayAnswer, RelayCoordinator, RelayOutcome, RelayVerdict, Relayed, Settled,
     VerdictSource,
@@ -21,8 +20,10 @@ use super::answer::{Answer, answered_input};
 use super::call::{Asking, HookCall};
 use super::install::Client;
 use super::judge::{Question, words};
+use super::place::Place;
 use super::record::say;
 use super::watch::{WaitEnd, Watch};
+use crate::spools::Spools;
 
 /// Events of a session looked at, from its end, for the call that a PermissionRequest is about.
 const LOOK_BACK: usize = 500;
@@ -47,7 +48,7 @@ enum TakenUp {
 }
 
 /// Answers what can be answered at once; else puts the question and waits. What is answered is printed.
-pub(crate) fn ask(path: &Path, record: &SpoolRecord, question: &Question) -> Result<(), Failure> {
+pub(crate) fn ask(place: &Place, record: &SpoolRecord, question: &Question) -> Result<(), Failure> {
     let call = &question.call;
     if call.is_attended && call.asking == Asking::PreToolUse {
         // A question's own dialog comes anyway.
@@ -58,7 +59,12 @@ pub(crate) fn ask(path: &Path, record: &SpoolRecord, question: &Question) -> Res
         return Ok(());
     }
     let watch = Watch::new(call.client_pid);
-    let log = Arc::new(SqliteLog::open_with(path, &OpenOptions { create: false, ..OpenOptions::default() })?);
+    let path = &place.path;
+    let log = place.open_to_ask()?;
+    if !place.is_file() {
+        // The event that is asked about may wait in a spool; what is asked comes behind it.
+        Spools::of(path).take_in_all(&*log);
+    }
     let commands = Commands::open(log)?;
     let stream = StreamName::session(&record.session_id);
     let version = commands.reader().stream_version(&stream)?;

@@ -111,7 +111,7 @@ pub(crate) fn check(
         return Err(NotEnforced::OtherLedger {
             path: entry.path.display().to_string(),
             own: entry.ledger.as_deref().unwrap_or(ledger).display().to_string(),
-            ledger: std::path::absolute(ledger).unwrap_or_else(|_| ledger.to_owned()).display().to_string(),
+            ledger: runledger_store::absolute_place(ledger).unwrap_or_else(|_| ledger.to_owned()).display().to_string(),
         });
     }
     // Of equal commands a client runs one, and which limit it takes is not known: each has to do.
@@ -131,7 +131,7 @@ pub(crate) fn check(
 /// Whether two names are those of one ledger, which may not be there yet.
 fn is_same(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let path = runledger_store::absolute_place(path).unwrap_or_else(|_| path.to_owned());
         path.canonicalize().unwrap_or(path)
     };
     real(one) == real(other)

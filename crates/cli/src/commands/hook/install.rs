@@ -191,7 +191,7 @@ fn command(ledger: &LedgerArg) -> anyhow::Result<String> {
     };
     let mut words = vec![text(&program()?)?];
     if let Some(ledger) = ledger.named() {
-        words.extend(["--db".to_owned(), text(&std::path::absolute(ledger)?)?]);
+        words.extend(["--db".to_owned(), text(&runledger_store::absolute_place(ledger)?)?]);
     }
     words.push("hook".to_owned());
     Ok(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))

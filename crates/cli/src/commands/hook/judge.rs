@@ -14,6 +14,7 @@ use runledger_workflow::{RunContext, find_run};
 
 use super::answer::Answer;
 use super::call::{HookCall, variable};
+use super::place::Place;
 use crate::spools::Spools;
 
 /// What is to be answered.
@@ -45,11 +46,12 @@ pub(crate) struct Judged {
 }
 
 /// Judges the call that an event tells of. `fails_closed`: what cannot be known is worth a word where no run is named.
-pub(crate) fn judge(path: &Path, spools: &Spools, record: &SpoolRecord, fails_closed: bool) -> Judged {
+pub(crate) fn judge(place: &Place, spools: &Spools, record: &SpoolRecord, fails_closed: bool) -> Judged {
     let nothing = |reader| Judged { verdict: Verdict::NoOpinion, reader };
     let Some(mut call) = HookCall::of(record) else {
         return nothing(None);
     };
+    let path = &place.path;
     let reader = match open(path, spools) {
         Ok(reader) => reader,
         // Of a session that names no run nothing says that there are rules.

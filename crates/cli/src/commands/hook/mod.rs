@@ -8,6 +8,7 @@ pub(crate) mod enforcement;
 mod install;
 mod judge;
 mod payload;
+mod place;
 mod record;
 mod settings;
 mod settings_file;

@@ -9,28 +9,21 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use runledger_store::{
-    AppendError, EventLog, FileId, LogReader, OpenError, OpenOptions, SpoolRecord, SqliteLog, StreamAppend, TakeError,
-};
+use runledger_store::{AppendError, EventLog, FileId, LogReader, SpoolRecord, StreamAppend, TakeError};
 
 use super::answer::Answer;
 use super::ask::{Failure, ask};
 use super::call::Asking;
 use super::judge::{Judged, Verdict, judge};
 use super::payload::Payload;
+use super::place::{OpenFault, Place};
 use crate::ledger::LedgerArg;
 use crate::output::message;
 use crate::render;
 use crate::spools::Spools;
 
-/// How long the ledger's write lock is waited for: hooks at a session's end have 1.5 s in all.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a hook takes in what others have spooled, about.
 const TAKE_TIME: Duration = Duration::from_millis(200);
-/// Each hook is, as a rule, the only process that has the ledger open, so it reads the whole write-ahead log: 2000 pages
-/// take about 3 ms. Writing them into the file takes longer, and comes with about one hook in 260.
-const WAL_PAGES: u32 = 2000;
-
 /// Reads a payload and records it, and answers it where rules say so; whatever fails is one line on standard error.
 ///
 /// `fails_closed`: where it fails so that rules cannot be kept, the call is denied. `redacts_secrets`: rules see what is
@@ -45,12 +38,11 @@ pub(crate) fn record(ledger: &LedgerArg, fails_closed: bool, redacts_secrets: bo
         Ok(payload) => payload,
         Err(error) => return unknown(&format!("standard input cannot be read: {error}; the payload is lost")),
     };
-    let path = ledger.path().and_then(|path| Ok(std::path::absolute(path)?));
-    let path = match (path, &payload) {
-        (Ok(path), _) => path,
-        (Err(error), _) => return unknown(&format!("{}; the payload is lost", render::chain(&error))),
+    let place = match Place::of(ledger) {
+        Ok(place) => place,
+        Err(error) => return unknown(&format!("{}; the payload is lost", render::chain(&error))),
     };
-    let spools = Spools::of(&path);
+    let spools = Spools::of(&place.path);
     match payload {
         Payload::Nothing => unknown("an empty payload; there is nothing to record"),
         Payload::Unusable { bytes, reason } => {
@@ -58,15 +50,15 @@ pub(crate) fn record(ledger: &LedgerArg, fails_closed: bool, redacts_secrets: bo
             deny_unknown(&reason, Asking::PreToolUse, fails_closed);
         }
         Payload::Event(record) => {
-            let Judged { verdict, reader } = judge(&path, &spools, &record, fails_closed);
-            take(&path, &spools, *record, reader, verdict, fails_closed);
+            let Judged { verdict, reader } = judge(&place, &spools, &record, fails_closed);
+            take(&place, &spools, *record, reader, verdict, fails_closed);
         }
     }
 }
 
 /// Records the event, with the decision where a rule made one, and answers.
 fn take(
-    path: &Path,
+    place: &Place,
     spools: &Spools,
     record: SpoolRecord,
     reader: Option<LogReader>,
@@ -74,20 +66,20 @@ fn take(
     fails_closed: bool,
 ) {
     match verdict {
-        Verdict::NoOpinion => deliver(path, spools, &[record], reader),
+        Verdict::NoOpinion => deliver(place, spools, &[record], reader),
         Verdict::Unknown { call, why } => {
-            deliver(path, spools, &[record], reader);
+            deliver(place, spools, &[record], reader);
             failed(&format!("the rules of its run cannot be read: {why}"), call.asking, fails_closed);
         }
         Verdict::Ruled { call, answer, decision } => {
-            deliver(path, spools, &[record, *decision], reader);
+            deliver(place, spools, &[record, *decision], reader);
             answer.print(call.asking);
         }
         Verdict::Ask(question) => {
             let records = [record];
-            deliver(path, spools, &records, reader);
+            deliver(place, spools, &records, reader);
             let [record] = &records;
-            if let Err(Failure(why)) = ask(path, record, &question) {
+            if let Err(Failure(why)) = ask(place, record, &question) {
                 failed(&format!("nobody could be asked: {why}"), question.call.asking, fails_closed);
             }
         }
@@ -122,7 +114,7 @@ fn keep_aside(spools: &Spools, bytes: &[u8], reason: &str) {
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     #[error("{0}")]
-    Open(#[from] OpenError),
+    Open(#[from] OpenFault),
     #[error("{0}")]
     Append(#[from] AppendError),
     #[error("{0}")]
@@ -142,13 +134,13 @@ enum Fault {
 }
 
 /// Puts the events of one call of the hook into the ledger, else into a spool.
-fn deliver(path: &Path, spools: &Spools, records: &[SpoolRecord], reader: Option<LogReader>) {
+fn deliver(place: &Place, spools: &Spools, records: &[SpoolRecord], reader: Option<LogReader>) {
     if !spools.is_empty() {
-        return queue(path, spools, records);
+        return queue(place, spools, records);
     }
-    match append(path, spools, records, reader) {
+    match append(place, spools, records, reader) {
         Ok(()) => {}
-        Err(Fault::Queue) => queue(path, spools, records),
+        Err(Fault::Queue) => queue(place, spools, records),
         Err(Fault::Refused(reason)) => {
             records.iter().for_each(|record| keep_aside(spools, record.event.json().as_bytes(), &reason));
         }
@@ -157,7 +149,7 @@ fn deliver(path: &Path, spools: &Spools, records: &[SpoolRecord], reader: Option
 }
 
 /// Puts the events behind those that wait, then takes in what time allows, themselves included.
-fn queue(path: &Path, spools: &Spools, records: &[SpoolRecord]) {
+fn queue(place: &Place, spools: &Spools, records: &[SpoolRecord]) {
     let until = Instant::now() + TAKE_TIME;
     for (at, record) in records.iter().enumerate() {
         let Err(error) = spools.append(record) else {
@@ -165,26 +157,27 @@ fn queue(path: &Path, spools: &Spools, records: &[SpoolRecord]) {
         };
         // There may be room, and order, behind what is taken in now.
         let rest = &records[at..];
-        return match take_in(path, spools, until) {
-            Ok(()) if spools.is_empty() => deliver(path, spools, rest, None),
+        return match take_in(place, spools, until) {
+            Ok(()) if spools.is_empty() => deliver(place, spools, rest, None),
             _ => rest.iter().for_each(|record| say(&format!("{error}; {} is lost", name_of(record)))),
         };
     }
-    if let Err(fault) = take_in(path, spools, until) {
+    if let Err(fault) = take_in(place, spools, until) {
         records
             .iter()
             .for_each(|record| say(&format!("{fault}; {} waits in a spool for the next command", name_of(record))));
     }
 }
 
-fn take_in(path: &Path, spools: &Spools, until: Instant) -> Result<(), Fault> {
+fn take_in(place: &Place, spools: &Spools, until: Instant) -> Result<(), Fault> {
+    let path = &place.path;
     let is_missing = !path.exists();
-    if is_missing && spools.ledger_was_there() {
+    if is_missing && place.is_file() && spools.ledger_was_there() {
         return Err(Fault::Gone { path: path.to_owned() });
     }
-    let log = SqliteLog::open_with(path, &options(is_missing))?;
+    let log = place.open(is_missing)?;
     // That another process takes in, or that there is more than time allows, is no fault: the next one goes on.
-    spools.take_in(&log, Duration::ZERO, Some(until))?;
+    spools.take_in(&*log, Duration::ZERO, Some(until))?;
     Ok(())
 }
 
@@ -204,21 +197,22 @@ fn name_of(record: &SpoolRecord) -> String {
     format!("{} of session {}", record.event.kind(), record.session_id)
 }
 
-fn options(create: bool) -> OpenOptions {
-    OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES, ..OpenOptions::default() }
-}
-
 /// Appends the events to the ledger, in one moment. One that was never there is made.
-fn append(path: &Path, spools: &Spools, records: &[SpoolRecord], reader: Option<LogReader>) -> Result<(), Fault> {
+fn append(place: &Place, spools: &Spools, records: &[SpoolRecord], reader: Option<LogReader>) -> Result<(), Fault> {
+    let appends: Result<Vec<StreamAppend>, _> = records.iter().cloned().map(SpoolRecord::into_append).collect();
+    let appends = appends.map_err(Fault::Refused)?;
+    if !place.is_file() {
+        // The copy's file says nothing of where the log is.
+        return append_to(&*place.open(true)?, appends);
+    }
+    let path = &place.path;
     let before = Files::of(path);
     match before.ledger {
         Some(_) => spools.remember(),
         None if spools.ledger_was_there() => return Err(Fault::Gone { path: path.to_owned() }),
         None => {}
     }
-    let appends: Result<Vec<StreamAppend>, _> = records.iter().cloned().map(SpoolRecord::into_append).collect();
-    let appends = appends.map_err(Fault::Refused)?;
-    let log = SqliteLog::open_with(path, &options(before.ledger.is_none()))?;
+    let log = place.open(before.ledger.is_none())?;
     // While somebody else has it open the write-ahead log cannot be begun anew.
     drop(reader);
     // Looked at again with the ledger in its place: while it is not, a spool beside it cannot be seen.
@@ -228,11 +222,14 @@ fn append(path: &Path, spools: &Spools, records: &[SpoolRecord], reader: Option<
     if before.ledger.is_some() && FileId::of(path) != before.ledger {
         return Err(Fault::Moved { path: path.to_owned() });
     }
+    append_to(&*log, appends)?;
+    spools.remember();
+    before.are_still_at(path)
+}
+
+fn append_to(log: &dyn EventLog, appends: Vec<StreamAppend>) -> Result<(), Fault> {
     match log.append_all(appends) {
-        Ok(_) => {
-            spools.remember();
-            before.are_still_at(path)
-        }
+        Ok(_) => Ok(()),
         Err(error @ AppendError::Storage(_)) => Err(error.into()),
         Err(error) => Err(Fault::Refused(error.to_string())),
     }

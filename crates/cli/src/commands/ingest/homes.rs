@@ -22,7 +22,7 @@ impl Homes {
     /// Without its read models each harness session would be a session of its own, which is said and not refused: what is
     /// ingested is in the log either way.
     pub(crate) fn open(ledger: &LedgerArg, is_wanted: bool) -> Self {
-        let is_there = ledger.path().is_ok_and(|path| path.exists());
+        let is_there = ledger.may_be_there();
         let queries = if is_wanted && is_there {
             ledger.queries().inspect_err(|error| {
                 let error = render::chain(error);

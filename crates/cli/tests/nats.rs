@@ -1,0 +1,218 @@
+//! A ledger on NATS, as people use it: from several machines, each with a copy of its own, cut off and back again.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+
+mod permission_support;
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use permission_support::{answered, pre, start};
+use runledger_testkit::{NatsServers, new_address, shared_nats};
+use serde_json::{Value, json};
+use support::{Ran, Room, run, run_with_input, wait_until};
+
+/// A machine: a room whose program uses the ledger at this address.
+struct Machine {
+    room: Room,
+    address: PathBuf,
+}
+
+impl Machine {
+    fn new(address: &str) -> Self {
+        Self { room: Room::new(), address: address.into() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        self.room.command_on(&self.address, arguments)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        run(&mut self.command(arguments))
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+        ran.stdout()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        let ran = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+        ran.json()
+    }
+
+    /// Runs an agent that ends after its first turn.
+    fn exec(&self, options: &[&str], script: &str) -> Ran {
+        let fixed = ["exec", "--json"];
+        let harness = ["go", "--", "sh", "-c", script];
+        let mut command = self.command(&[&fixed[..], options, &harness[..]].concat());
+        run(command.current_dir(self.room.project()))
+    }
+}
+
+/// What two logs have to have in common: everything of an event but its position.
+fn story(lines: Vec<Value>) -> Vec<Value> {
+    let mut story: Vec<Value> = lines
+        .into_iter()
+        .map(|mut line| {
+            line.as_object_mut().unwrap().remove("position");
+            line
+        })
+        .collect();
+    story.sort_by_key(|line| (line["stream"].to_string(), line["stream_version"].as_u64()));
+    story
+}
+
+fn exported(place: &Machine) -> Vec<Value> {
+    place.ok(&["export"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn what_one_machine_does_every_other_one_has() {
+    let Some(servers) = shared_nats() else { return };
+    let address = new_address(servers, 1);
+    let (one, other) = (Machine::new(&address), Machine::new(&address));
+    assert_eq!(other.run(&["runs"]).code, Some(3), "there is no ledger yet, and looking makes none");
+    let ran = one.exec(&["--session", "s"], "echo done");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for command in [&["runs"][..], &["sessions"], &["feed"], &["events"]] {
+        let found = other.json(command);
+        assert!(!found.is_empty() && found == one.json(command), "{command:?}: {found:?}");
+    }
+    let fork = other.ok(&["fork", other.json(&["runs"])[0]["id"].as_str().unwrap(), "--at", "3"]);
+    assert_eq!(one.json(&["runs"]).len(), 2, "{fork}");
+    other.ok(&["verify"]);
+    other.ok(&["rebuild-projections"]);
+    assert_eq!(other.json(&["runs"]), one.json(&["runs"]));
+    // What a file can do and this cannot says how it is done here, and does nothing.
+    for (command, words) in [
+        (&["backup", "x.db"][..], "nats stream backup"),
+        (&["restore", "x.db"], "nats stream restore"),
+        (&["redact", "--session", "s", "--reason", "r"], "nats stream rmm"),
+        (&["seal"], "runledger pull"),
+    ] {
+        let refused = other.run(command).is_refused_with(3);
+        assert!(refused.contains(words) && refused.contains("nats://"), "{command:?}: {refused}");
+    }
+    // Nor is the copy written to past the servers.
+    let copy = copy_of(&other);
+    let refused = run(&mut other.room.command_on(&copy, ["sweep"])).is_refused_with(3);
+    assert!(refused.contains("a copy of a log that is kept elsewhere"), "{refused}");
+    for (wrong, words) in [("nats://a:b@c/d", "NATS_PASSWORD"), ("nats://a", "name is missing")] {
+        let refused = run(&mut one.room.command_on(Path::new(wrong), ["runs"])).is_refused_with(2);
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+/// The file that a machine reads.
+fn copy_of(machine: &Machine) -> PathBuf {
+    machine.json(&["status"])[0]["path"].as_str().unwrap().into()
+}
+
+#[test]
+fn a_ledger_moves_into_a_stream_and_back_with_every_digest() {
+    let Some(servers) = shared_nats() else { return };
+    let file = Room::new();
+    let local = |arguments: &[&str]| file.ok(arguments);
+    let (ran, _) = file.exec_to_end(&["--session", "s"], "echo one");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    local(&["redact", "--session", "s", "--reason", "asked for"]);
+    let (ran, _) = file.exec_to_end(&["--session", "t"], "echo two");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let address = new_address(servers, 1);
+    let machine = Machine::new(&address);
+    // Others have written there before.
+    assert_eq!(machine.exec(&["--session", "u"], "echo three").code, Some(0));
+    let pushed = file.json(["push", &address]).remove(0);
+    let count = file.events().len() as u64;
+    assert_eq!((&pushed["appended"], &pushed["known"]), (&json!(count), &json!(0)));
+    let again = file.json(["push", &address]).remove(0);
+    assert_eq!((&again["appended"], &again["known"]), (&json!(0), &json!(count)));
+    // It goes on where it ended.
+    file.exec_to_end(&["--session", "t"], "echo four");
+    let more = file.json(["push", &address]).remove(0);
+    assert_eq!(more["appended"], json!(file.events().len() as u64 - count));
+    machine.ok(&["verify"]);
+    let of = |lines: Vec<Value>| -> Vec<Value> {
+        let own = |line: &Value| !line["stream"].as_str().unwrap().starts_with("ledger/") && line["session_id"] != "u";
+        story(lines.into_iter().filter(own).collect())
+    };
+    let original: Vec<Value> = file.ok(["export"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(of(exported(&machine)), of(original.clone()));
+    // And the other way, into a new file.
+    let back = Room::new();
+    back.ok(["pull", &address]);
+    let lines: Vec<Value> = back.ok(["export"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(of(lines), of(original));
+    back.ok(["verify"]);
+    // A stream that is another one is not written to.
+    let same = Room::new();
+    support::append(&same.log(), "session/t", r#"{"id":"x","kind":"user.prompt","timestamp":1,"data":{"prompt":"x"}}"#);
+    let refused = same.run(["push", &address]);
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    assert!(refused.stderr().contains("stream session/t is another one there"), "{refused:?}");
+}
+
+#[test]
+fn who_is_cut_off_reads_what_was_copied_writes_nothing_and_keeps_what_hooks_tell() {
+    let Some(servers) = NatsServers::start(1, false) else { return };
+    let machine = Machine::new(&new_address(&servers, 1));
+    assert_eq!(machine.exec(&["--session", "s"], "echo done").code, Some(0));
+    let runs = machine.json(&["runs"]);
+    let prompt = |name: &str| {
+        json!({"session_id": "c1", "transcript_path": "/t", "cwd": "/x", "hook_event_name": "UserPromptSubmit",
+            "prompt_id": name, "prompt": name})
+        .to_string()
+    };
+    servers.kill(0);
+    let reading = machine.run(&["runs", "--json"]);
+    assert_eq!((reading.code, reading.json()), (Some(0), runs));
+    let words = reading.stderr();
+    assert!(words.contains("NATS is not reachable") && words.contains("this machine's copy is read, of "), "{words}");
+    let refused = machine.exec(&[], "echo never");
+    assert_eq!(refused.code, Some(3), "{refused:?}");
+    assert!(refused.stderr().contains("NATS is not reachable"), "{refused:?}");
+    // A hook ends well, and what it was told waits.
+    let hook = run_with_input(&mut machine.command(&["hook"]), prompt("while cut off"));
+    assert_eq!((hook.code, hook.stdout().as_str()), (Some(0), ""), "{hook:?}");
+    assert!(hook.stderr().contains("waits in"), "{hook:?}");
+    servers.restart(0);
+    let feed = machine.ok(&["feed"]);
+    assert!(feed.contains("while cut off"), "{feed}");
+    let hook = run_with_input(&mut machine.command(&["hook"]), prompt("healed"));
+    assert_eq!((hook.code, hook.stderr().as_str()), (Some(0), ""), "{hook:?}");
+    assert!(machine.ok(&["feed"]).contains("healed"));
+    machine.ok(&["verify"]);
+}
+
+#[test]
+fn a_question_that_one_machine_asks_another_one_answers() {
+    let Some(servers) = shared_nats() else { return };
+    let address = new_address(servers, 1);
+    let (asks, answers) = (Machine::new(&address), Machine::new(&address));
+    // A run with rules, as its runner would have begun it.
+    let log = runledger_store_jetstream::JetStreamLog::open(
+        &address.parse().unwrap(),
+        asks.room.path("elsewhere").as_path(),
+        &runledger_store_jetstream::Options::default(),
+    )
+    .unwrap();
+    permission_support::begin_run_in(
+        &log,
+        &asks.room,
+        "r",
+        "claude",
+        json!({"rules": [{"tool": "Bash(git push:*)", "action": "ask"}]}),
+    );
+    asks.ok(&["runs"]);
+    let mut hook = asks.command(&["hook"]);
+    hook.env("RUNLEDGER_RUN_ID", "r").env("RUNLEDGER_SESSION", "s");
+    let waiting = start(&mut hook, &pre("t1", "git push"));
+    wait_until("the question", || !answers.json(&["pending"]).is_empty());
+    answers.ok(&["allow", "t1", "--reason", "from afar"]);
+    assert_eq!(answered(waiting).0["permissionDecision"], "allow");
+    assert_eq!(asks.json(&["pending", "--all"])[0]["status"], "allowed");
+    answers.ok(&["verify"]);
+}
