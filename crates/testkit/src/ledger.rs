@@ -8,7 +8,7 @@ use runledger_store::{EventLog, ExpectedVersion, NewEvent, Receipt, SqliteLog};
 use runledger_store_jetstream::{JetStreamLog, Options};
 use tempfile::TempDir;
 
-use crate::nats::{NatsServers, new_address, shared_nats};
+use crate::nats::{new_address, shared_nats};
 
 /// Opens the log of another process's [`TempLedger::place`].
 pub fn open_log(place: &str) -> Arc<dyn EventLog> {
@@ -27,9 +27,10 @@ fn open(address: Option<&str>, folder: &Path) -> Arc<dyn EventLog> {
     }
 }
 
-/// The servers that ledgers are on, where tests want them there.
-fn servers() -> Option<&'static NatsServers> {
-    std::env::var_os("RUNLEDGER_TEST_ENGINE").filter(|engine| engine == "nats").and_then(|_| shared_nats())
+/// The address of a new ledger on the servers that all tests of this process share, where tests want theirs there.
+pub fn engine_address() -> Option<String> {
+    let is_wanted = std::env::var_os("RUNLEDGER_TEST_ENGINE").is_some_and(|engine| engine == "nats");
+    is_wanted.then(shared_nats).flatten().map(|servers| new_address(servers, 1))
 }
 
 /// A ledger that goes with its folder.
@@ -56,7 +57,7 @@ impl TempLedger {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("ledger.db");
-        let address = servers().map(|servers| new_address(servers, 1));
+        let address = engine_address();
         let log = open(address.as_deref(), folder.path());
         Self { folder, path, log, address }
     }

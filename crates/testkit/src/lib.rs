@@ -15,7 +15,7 @@ mod scripted;
 mod shared;
 
 pub use conformance::{run_workflow_case, tokens_out, workflow_cases};
-pub use ledger::{TempLedger, open_log};
+pub use ledger::{TempLedger, engine_address, open_log};
 pub use nats::{NatsServers, nats_server, new_address, shared_nats};
 pub use scripted::{ScriptedHarness, ScriptedTurn};
 pub use shared::shared;

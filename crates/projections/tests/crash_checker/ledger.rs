@@ -6,6 +6,7 @@ use runledger_store::{LogReader, OpenError};
 
 use crate::acknowledged::{Acknowledged, Key};
 use crate::support::{NAMES, all, assert_no_leftovers, assert_verifies, dump, fresh_dump, open};
+use crate::workers::{is_on_servers, opened};
 
 /// The log is whole and has what was acknowledged; the read models are whole where they stand, and catch up.
 pub(crate) fn assert_whole(ledger: &Path, acknowledged: &mut Acknowledged, requests: &[Vec<Key>], when: &str) {
@@ -17,6 +18,9 @@ pub(crate) fn assert_whole(ledger: &Path, acknowledged: &mut Acknowledged, reque
         }
         reader => reader.unwrap(),
     };
+    if is_on_servers(ledger) {
+        opened(ledger).refresh().unwrap();
+    }
     let faults = acknowledged.faults(&all(&reader), requests);
     assert!(
         faults.is_empty(),

@@ -1,5 +1,6 @@
 //! `kill -9` of any process at any moment, round after round.
 //!
+//! `RUNLEDGER_TEST_ENGINE=nats` plays them with the log on NATS, where the processes copy it too.
 //! `RUNLEDGER_ROUNDS=500` plays more rounds, `RUNLEDGER_SEED=7` others. With `--release` a round is several times quicker.
 
 use std::io::Write;
@@ -9,6 +10,7 @@ use crate::crew::{Plan, play};
 use crate::ledger::{assert_ends_well, assert_whole};
 use crate::requests::{Request, of_round};
 use crate::support::Random;
+use crate::workers::keep_on_servers;
 
 const ROUNDS: u64 = 40;
 const SEED: u64 = 0x5eed;
@@ -33,6 +35,7 @@ fn whatever_is_killed_nothing_acknowledged_is_lost_and_the_read_models_are_the_l
     for first in (0..rounds).step_by(usize::try_from(ROUNDS_OF_A_LEDGER).unwrap()) {
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("ledger.db");
+        keep_on_servers(&ledger);
         let mut acknowledged = Acknowledged::default();
         let mut requests: Vec<Vec<Key>> = Vec::new();
         for round in first..rounds.min(first + ROUNDS_OF_A_LEDGER) {

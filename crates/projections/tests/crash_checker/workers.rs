@@ -1,13 +1,15 @@
 //! The processes that are killed. Each tells of every step by one line on its standard output, right after it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use runledger_events::{Position, StreamVersion};
 use runledger_projections::{ProjectionError, Projections};
 use runledger_store::{AppendError, EventLog, LogReader, OpenError, SqliteLog, StorageError};
+use runledger_testkit::{engine_address, open_log};
 
 use crate::acknowledged::line;
 use crate::failpoints;
@@ -83,17 +85,36 @@ fn append(ledger: &Path, round: u64, process: u64) {
             let log = &log;
             scope.spawn(move || {
                 let reader = log.reader().unwrap();
-                requests(round, process, thread).iter().for_each(|request| acknowledge(log, &reader, request, tell));
+                requests(round, process, thread).iter().for_each(|request| acknowledge(&**log, &reader, request, tell));
             });
         }
     });
 }
 
-fn opened(ledger: &Path) -> SqliteLog {
+/// Where the address of a ledger's log stands that is on servers.
+fn address_of(ledger: &Path) -> PathBuf {
+    ledger.with_file_name("address")
+}
+
+/// Has the ledger's log on servers, where tests want theirs there.
+pub(crate) fn keep_on_servers(ledger: &Path) {
+    if let Some(address) = engine_address() {
+        std::fs::write(address_of(ledger), address).unwrap();
+    }
+}
+
+pub(crate) fn is_on_servers(ledger: &Path) -> bool {
+    address_of(ledger).exists()
+}
+
+pub(crate) fn opened(ledger: &Path) -> Arc<dyn EventLog> {
+    if let Ok(address) = std::fs::read_to_string(address_of(ledger)) {
+        return open_log(&format!("{}\n{address}", ledger.parent().unwrap().display()));
+    }
     loop {
         match SqliteLog::open(ledger) {
             Err(OpenError::Storage(StorageError::Busy { .. })) => {}
-            opened => return opened.unwrap(),
+            opened => return Arc::new(opened.unwrap()),
         }
     }
 }
