@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use runledger_events::{Metadata, Position, RecordedEvent, RuntimeEvent, StreamName, StreamVersion};
 use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, StreamAppend};
 use runledger_store_jetstream::{Address, JetStreamError, JetStreamLog, Options};
-use runledger_testkit::{NatsServers, new_address};
+use runledger_testkit::{Cutter, NatsServers, new_address};
 use tempfile::TempDir;
 
 /// So many, unless the environment says otherwise.
@@ -263,4 +263,39 @@ fn events_that_are_too_many_or_too_large_for_one_append_are_refused_and_nothing_
     assert!(again.iter().all(|receipt| receipt.is_duplicate));
     assert!(machine.folder.path().join("ledger.db").is_file());
     assert_eq!(machine.all().len(), 1000);
+}
+
+/// Connections are cut all the while, also between a message and its answer: on one server, where a repeated message is a conflict,
+/// and on three, where it is a duplicate.
+#[test]
+fn connections_that_are_cut_lose_nothing_and_double_nothing() {
+    for count in [1, 3] {
+        let Some(servers) = NatsServers::start(count, false) else { return };
+        let cutters: Vec<Cutter> = (0..count).map(|index| Cutter::before(servers.port(index))).collect();
+        let ports: Vec<String> = cutters.iter().map(|cutter| format!("127.0.0.1:{}", cutter.port())).collect();
+        let name = format!("nats://{}/cut?replicas={count}", ports.join(","));
+        let address: Address = name.parse().unwrap();
+        let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
+        let stop = AtomicBool::new(false);
+        let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
+            let writers: Vec<_> = machines
+                .iter()
+                .enumerate()
+                .map(|(number, machine)| {
+                    let stop = &stop;
+                    scope.spawn(move || append_until(machine, &format!("w{number}"), stop))
+                })
+                .collect();
+            for cut in 0..u64::from(rounds("RUNLEDGER_CLUSTER_ROUNDS", 2)) * 10 {
+                std::thread::sleep(Duration::from_millis(40 + cut * 37 % 160));
+                cutters.iter().for_each(Cutter::cut);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            stop.store(true, Ordering::Release);
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+        });
+        let events = are_equal(&machines);
+        assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
+        has_each_once(&events, &acknowledged);
+    }
 }

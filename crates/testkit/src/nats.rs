@@ -1,7 +1,7 @@
 //! NATS servers on loopback, in a temporary folder: each a process of its own, ended by its id, and with the test's.
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -79,6 +79,11 @@ impl NatsServers {
         format!("nats://127.0.0.1:{}", self.nodes()[index].port)
     }
 
+    /// The port of one of them.
+    pub fn port(&self, index: usize) -> u16 {
+        self.nodes()[index].port
+    }
+
     /// The port of one's interface for monitoring.
     pub fn http_port(&self, index: usize) -> u16 {
         self.nodes()[index].http
@@ -135,7 +140,10 @@ impl NatsServers {
         let routes: Vec<String> = nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.route)).collect();
         let cluster = match nodes.len() {
             1 => String::new(),
-            _ => format!("cluster {{ name: tests, listen: \"127.0.0.1:{route}\", routes: [{}] }}\n", routes.join(", ")),
+            _ => format!(
+                "cluster {{ name: tests, listen: \"127.0.0.1:{route}\", no_advertise: true, routes: [{}] }}\n",
+                routes.join(", ")
+            ),
         };
         format!(
             "server_name: node-{index}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{http}\"\nmax_payload: 64MB\n\
@@ -193,7 +201,7 @@ fn free_port() -> u16 {
 /// Whether a server says that it can keep streams.
 fn is_healthy(port: u16) -> bool {
     let ask = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"GET /healthz?js-enabled-only=true HTTP/1.0\r\n\r\n")?;
         std::io::read_to_string(stream)
@@ -212,4 +220,54 @@ pub fn new_address(servers: &NatsServers, replicas: usize) -> String {
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     format!("{}/ledger-{}-{number}?replicas={replicas}", servers.url(), std::process::id())
+}
+
+/// What stands between a client and a server on loopback, and cuts every connection whenever it is told to.
+#[derive(Debug)]
+pub struct Cutter {
+    port: u16,
+    connections: std::sync::Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Cutter {
+    /// Listens, and passes everything on to this port.
+    pub fn before(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let connections: std::sync::Arc<Mutex<Vec<TcpStream>>> = std::sync::Arc::default();
+        let kept = connections.clone();
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else {
+                    continue;
+                };
+                pass(&client, &server);
+                pass(&server, &client);
+                kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend([client, server]);
+            }
+        });
+        Self { port: own, connections }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Cuts all that is connected now.
+    pub fn cut(&self) {
+        let mut connections = self.connections.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for connection in connections.drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn pass(from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
 }
