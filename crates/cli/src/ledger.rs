@@ -10,7 +10,7 @@ use runledger_events::RunId;
 use runledger_events::words::duration;
 use runledger_projections::{Iteration, ParkedStream, Projections, Queries, Run, RunMatch};
 use runledger_store::{EventLog, LogReader, SqliteLog};
-use runledger_store_jetstream::{Address, AddressError, JetStreamError, JetStreamLog, Options};
+use runledger_store_jetstream::{Address, AddressError, JetStreamError, JetStreamLog, Options, StreamState};
 
 use crate::exit_code::{CouldNotStart, No, Usage};
 use crate::output::message;
@@ -136,6 +136,15 @@ impl LedgerArg {
             Engine::File(_) => Ok(None),
             Engine::Nats { .. } => self.open_for_writing().map(Some),
         }
+    }
+
+    /// How the servers stand that keep it; none where it is in a file.
+    pub(crate) fn stream_state(&self) -> anyhow::Result<Option<Result<StreamState, String>>> {
+        let Engine::Nats { address, folder } = self.engine()? else {
+            return Ok(None);
+        };
+        let state = self.open_on_nats(&address, &folder, false).map_err(|error| error.to_string());
+        Ok(Some(state.and_then(|log| log.state().map_err(|error| error.to_string()))))
     }
 
     /// The log in SQLite, for what that alone can do.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::stream::{Config, Info, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use runledger_events::LogId;
@@ -180,12 +180,17 @@ impl Engine {
 
     /// The sequence of the last message, as the leader has it.
     pub(crate) fn last_sequence(&self) -> Result<u64, String> {
+        self.info().map(|info| info.state.last_sequence)
+    }
+
+    /// How the stream stands, as the leader has it.
+    pub(crate) fn info(&self) -> Result<Info, String> {
         let (context, name) = (self.context.clone(), self.address.name().to_owned());
         let info = self.wait(async move {
             let stream = context.get_stream_no_info(name).await.map_err(|error| error.to_string())?;
             stream.get_info().await.map_err(|error| error.to_string())
         });
-        info.unwrap_or_else(|| Err("the connection broke".to_owned())).map(|info| info.state.last_sequence)
+        info.unwrap_or_else(|| Err("the connection broke".to_owned()))
     }
 
     /// The stream, for a consumer.

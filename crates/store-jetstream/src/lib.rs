@@ -19,12 +19,15 @@ mod append;
 mod copier;
 mod engine;
 mod error;
+mod leases;
 mod log;
 mod publish;
 mod settings;
+mod state;
 mod subject;
 
 pub use address::{Address, AddressError};
 pub use error::JetStreamError;
 pub use log::{JetStreamLog, Options};
 pub use settings::SERVER_OLDEST;
+pub use state::StreamState;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use runledger_events::{LogId, Position};
-use runledger_store::{AppendError, CopiedLog, EventLog, Follower, OpenError, Receipt, StorageError, StreamAppend};
+use runledger_store::{
+    AppendError, CopiedLog, EventLog, Follower, Lease, OpenError, Receipt, StorageError, StreamAppend,
+};
 
 use crate::address::Address;
 use crate::append;
@@ -103,7 +105,11 @@ impl JetStreamLog {
         Ok(head)
     }
 
-    fn failed(&self, detail: String) -> StorageError {
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn failed(&self, detail: String) -> StorageError {
         StorageError::Engine { address: self.engine.address().to_string(), detail }
     }
 }
@@ -119,6 +125,14 @@ impl EventLog for JetStreamLog {
 
     fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
         append::append(&self.engine, &self.copy, &self.progress, appends, self.patience)
+    }
+
+    fn hold(&self, name: &str, who: &str) -> Result<Option<Lease>, StorageError> {
+        self.hold_key(name, who)
+    }
+
+    fn is_held(&self, name: &str) -> Result<Option<bool>, StorageError> {
+        self.has_key(name)
     }
 
     fn refresh(&self) -> Result<(), StorageError> {

@@ -19,6 +19,13 @@ pub(crate) fn subjects_of(name: &str) -> String {
     format!("{name}.>")
 }
 
+/// A text as a part of a subject.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    push_escaped(&mut escaped, text);
+    escaped
+}
+
 fn push_escaped(subject: &mut String, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {

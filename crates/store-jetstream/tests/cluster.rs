@@ -299,3 +299,25 @@ fn connections_that_are_cut_lose_nothing_and_double_nothing() {
         has_each_once(&events, &acknowledged);
     }
 }
+
+/// Who holds a name is seen from afar; whoever gives it up, or is gone, holds it no more.
+#[test]
+fn a_name_is_held_as_long_as_its_holder_lives() {
+    let Some(servers) = NatsServers::start(1, false) else { return };
+    let address: Address = new_address(&servers, 1).parse().unwrap();
+    let (one, other) = (Machine::new(&address), Machine::new(&address));
+    assert_eq!(other.log.is_held("r.1").unwrap(), Some(false));
+    let lease = one.log.hold("r.1", "process 7 on one").unwrap().unwrap();
+    assert_eq!((other.log.is_held("r.1").unwrap(), other.log.is_held("r.2").unwrap()), (Some(true), Some(false)));
+    drop(lease);
+    assert_eq!(other.log.is_held("r.1").unwrap(), Some(false));
+    // A machine that is gone gives up nothing; its names go by themselves.
+    std::mem::forget(one.log.hold("r.3", "process 7 on one").unwrap());
+    drop(one);
+    assert_eq!(other.log.is_held("r.3").unwrap(), Some(true));
+    let began = Instant::now();
+    while other.log.is_held("r.3").unwrap() == Some(true) {
+        assert!(began.elapsed() < Duration::from_secs(90), "it is held for ever");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -8,6 +8,7 @@ use runledger_events::{LogId, Position, StreamName};
 use crate::error::{AppendError, OpenError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::follow::Follower;
+use crate::lease::Lease;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
 
@@ -35,6 +36,23 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     /// [`StorageError::Engine`] where that cannot be known; what is there can be read.
     fn refresh(&self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    /// Holds a name as long as what is given back lives, with words on who does. `None` where the engine has nothing of the kind: a
+    /// log in a file, whose processes are of one host and can be seen.
+    ///
+    /// # Errors
+    /// [`StorageError::Engine`]; nobody can tell that it is held.
+    fn hold(&self, _name: &str, _who: &str) -> Result<Option<Lease>, StorageError> {
+        Ok(None)
+    }
+
+    /// Whether somebody holds a name; `None` as [`EventLog::hold`].
+    ///
+    /// # Errors
+    /// [`StorageError::Engine`] where that cannot be known.
+    fn is_held(&self, _name: &str) -> Result<Option<bool>, StorageError> {
+        Ok(None)
     }
 
     /// Follows the log from `after` on, woken by this process's own commits at once.

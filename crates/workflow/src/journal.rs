@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use runledger_events::{LogId, Position, RecordedEvent, StreamName, StreamVersion};
 use runledger_store::{
-    AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenError, Read, ReadError, Receipt,
-    StorageError,
+    AppendError, EventFilter, EventLog, ExpectedVersion, Lease, LogReader, NewEvent, OpenError, Read, ReadError,
+    Receipt, StorageError,
 };
 
 /// Where a runner writes what happens, and reads what others wrote to its run.
@@ -41,6 +41,22 @@ pub trait Journal: Send {
 
     /// The log's UUID.
     fn log_id(&self) -> LogId;
+
+    /// Holds a name for as long as what is given back lives, as [`EventLog::hold`].
+    ///
+    /// # Errors
+    /// As there.
+    fn hold(&self, _name: &str, _who: &str) -> Result<Option<Lease>, StorageError> {
+        Ok(None)
+    }
+
+    /// Whether somebody holds a name, as [`EventLog::is_held`].
+    ///
+    /// # Errors
+    /// As there.
+    fn is_held(&self, _name: &str) -> Result<Option<bool>, StorageError> {
+        Ok(None)
+    }
 }
 
 /// The journal of a ledger on this machine.
@@ -93,5 +109,13 @@ impl Journal for LedgerJournal {
 
     fn log_id(&self) -> LogId {
         self.log.log_id().clone()
+    }
+
+    fn hold(&self, name: &str, who: &str) -> Result<Option<Lease>, StorageError> {
+        self.log.hold(name, who)
+    }
+
+    fn is_held(&self, name: &str) -> Result<Option<bool>, StorageError> {
+        self.log.is_held(name)
     }
 }

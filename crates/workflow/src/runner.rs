@@ -11,7 +11,7 @@ use runledger_events::{
     Position, RecordedEvent, RequestId, RequestStatus, RunId, RunState, RunStatus, SessionId, StreamName,
     StreamVersion, TimestampMs, WorkflowState,
 };
-use runledger_store::EventFilter;
+use runledger_store::{EventFilter, Lease};
 
 use crate::asked::Which;
 use crate::cancel::CancelHandle;
@@ -97,7 +97,7 @@ impl Runner {
         let Some((state, _)) = WorkflowState::fold(&events) else {
             return Err(ResumeError::Unknown { run_id: run_id.clone() }.into());
         };
-        may_be_taken_up(&state, spec.takes_over)?;
+        may_be_taken_up(&state, spec.takes_over, journal)?;
         let first = first_event(journal, &filter, &events).map_err(read)?;
         let first = first.ok_or_else(|| ResumeError::Unknown { run_id: run_id.clone() })?;
         let own = RunSpec {
@@ -172,6 +172,8 @@ impl Runner {
             None => self.begin(journal)?,
             Some(spec) => self.take_up(journal, &spec)?,
         };
+        // Held until the run is over here, for those who cannot see this process.
+        let _lease = writer.state().and_then(|state| hold(&writer, state));
         let deadline = writer.state().and_then(|state| state.deadline_at).map(until);
         Carrier { plan: self.plan, harness: self.harness, cancel: self.cancel, deadline }.carry(writer)
     }
@@ -196,7 +198,7 @@ impl Runner {
         let mut writer = RunWriter::load(journal, self.plan.run_id.clone(), spec.append_patience)?;
         let unknown = || ResumeError::Unknown { run_id: self.plan.run_id.clone() };
         let before = writer.state().ok_or_else(unknown)?.clone();
-        may_be_taken_up(&before, spec.takes_over)?;
+        may_be_taken_up(&before, spec.takes_over, writer.journal())?;
         self.prepare()?;
         let owner = current_owner(before.term() + 1, log_id);
         let waits = before.waiting_for.is_some();
@@ -205,7 +207,7 @@ impl Runner {
         if let Err(error) = writer.take_over(TakeOver { owner, is_forced: !waits, reason }) {
             // Who was quicker may be at work now, which says more.
             if let (RunError::Fenced { .. }, Some(state)) = (&error, writer.state()) {
-                may_be_taken_up(state, spec.takes_over)?;
+                may_be_taken_up(state, spec.takes_over, writer.journal())?;
             }
             return Err(error);
         }
@@ -214,14 +216,37 @@ impl Runner {
     }
 }
 
-/// Whether the run is one to take up: neither over, nor driven by a process that is at work.
-fn may_be_taken_up(state: &WorkflowState, takes_over: bool) -> Result<(), ResumeError> {
+/// The name that the owner of a run holds in this term.
+fn lease_of(state: &WorkflowState) -> String {
+    format!("{}.{}", state.run_id, state.term())
+}
+
+/// Holds it. Who cannot be seen to be at work may be taken for gone, and is shut out then by the log, so that is no reason to end.
+fn hold(writer: &RunWriter, state: &WorkflowState) -> Option<Lease> {
+    let who = state.owner.as_ref().map(|owner| format!("process {} on {}", owner.pid, owner.host)).unwrap_or_default();
+    writer.journal().hold(&lease_of(state), &who).unwrap_or_else(|error| {
+        tracing::warn!(%error, "other machines cannot see that this run is at work");
+        None
+    })
+}
+
+/// Whether the run is one to take up: neither over, nor driven by a process that is at work. That of another host is at work as long
+/// as it holds its lease, where the log's engine has such.
+fn may_be_taken_up(state: &WorkflowState, takes_over: bool, journal: &dyn Journal) -> Result<(), ResumeError> {
     let run_id = || state.run_id.clone();
     if state.state == RunState::Done {
         return Err(ResumeError::Over { run_id: run_id(), status: state.status });
     }
     let owner = state.owner.as_ref().filter(|_| state.state != RunState::Idle && !takes_over);
-    match owner.map(|owner| (owner, is_alive(owner))) {
+    let is_at_work = |owner| {
+        is_alive(owner).or_else(|| {
+            journal.is_held(&lease_of(state)).unwrap_or_else(|error| {
+                tracing::warn!(%error, "whether the run is at work on another machine cannot be known");
+                None
+            })
+        })
+    };
+    match owner.map(|owner| (owner, is_at_work(owner))) {
         Some((owner, Some(true))) => {
             Err(ResumeError::Alive { run_id: run_id(), host: owner.host.clone(), pid: owner.pid })
         }

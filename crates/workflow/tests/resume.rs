@@ -560,3 +560,90 @@ fn intent(event: &RecordedEvent) -> Option<&str> {
         _ => None,
     }
 }
+
+/// A journal of an engine with leases.
+struct Leased {
+    journal: Box<LedgerJournal>,
+    is_held: Option<bool>,
+    /// What was held, and whether it was asked about.
+    names: Arc<Mutex<Vec<String>>>,
+}
+
+impl Journal for Leased {
+    fn append(
+        &self,
+        stream: &StreamName,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<runledger_store::Receipt>, runledger_store::AppendError> {
+        self.journal.append(stream, expected, events)
+    }
+
+    fn read_stream(
+        &self,
+        stream: &StreamName,
+        after: StreamVersion,
+    ) -> Result<Vec<RecordedEvent>, runledger_store::ReadError> {
+        self.journal.read_stream(stream, after)
+    }
+
+    fn read(&self, filter: &EventFilter, after: Position) -> Result<Vec<RecordedEvent>, runledger_store::ReadError> {
+        self.journal.read(filter, after)
+    }
+
+    fn stream_version(&self, stream: &StreamName) -> Result<StreamVersion, runledger_store::StorageError> {
+        self.journal.stream_version(stream)
+    }
+
+    fn log_id(&self) -> LogId {
+        self.journal.log_id()
+    }
+
+    fn hold(&self, name: &str, _: &str) -> Result<Option<runledger_store::Lease>, runledger_store::StorageError> {
+        self.names.lock().unwrap().push(format!("holds {name}"));
+        Ok(Some(runledger_store::Lease::new(())))
+    }
+
+    fn is_held(&self, name: &str) -> Result<Option<bool>, runledger_store::StorageError> {
+        self.names.lock().unwrap().push(format!("is held {name}"));
+        Ok(self.is_held)
+    }
+}
+
+#[test]
+fn an_owner_on_another_machine_keeps_its_run_as_long_as_it_holds_its_lease() {
+    let (undisturbed, project) = (TempLedger::new(), tempfile::tempdir().unwrap());
+    let whole = begin(&undisturbed, project.path(), Worker::new(2), workflow(""));
+    let run_id = whole.state.run_id;
+    // Given a run that another machine began, and has not ended.
+    let ledger = TempLedger::new();
+    for event in &stream(&undisturbed, &run_id)[..3] {
+        let json = event.content.json().unwrap();
+        let json = match json.find("\"host\":\"") {
+            Some(at) => {
+                let end = at + 8 + json[at + 8..].find('"').unwrap();
+                format!("{}\"host\":\"elsewhere{}", &json[..at], &json[end..])
+            }
+            None => json.to_owned(),
+        };
+        let new = NewEvent::new(RuntimeEvent::from_json(&json).unwrap(), event.metadata.clone()).unwrap();
+        ledger.log.append(&event.stream, ExpectedVersion::Any, vec![new]).unwrap();
+    }
+    let names: Arc<Mutex<Vec<String>>> = Arc::default();
+    let leased = |is_held| Leased { journal: journal(&ledger), is_held, names: names.clone() };
+    let taken_up = |is_held| {
+        let runner =
+            Runner::resume(&leased(is_held), &run_id, ResumeSpec::default(), |_, _, _| Ok(Box::new(Worker::new(2))))?;
+        runner.run(Box::new(leased(is_held)))
+    };
+    // When it is looked at from here, then it is at work, or it cannot be known, or it is gone.
+    assert!(
+        matches!(taken_up(Some(true)), Err(RunError::Resume(ResumeError::Alive { host, .. })) if host == "elsewhere")
+    );
+    assert!(matches!(taken_up(None), Err(RunError::Resume(ResumeError::OwnerUnknown { .. }))));
+    names.lock().unwrap().clear();
+    let outcome = taken_up(Some(false)).unwrap();
+    assert_eq!((outcome.state.status, outcome.state.term()), (RunStatus::Completed, 2));
+    let asked = format!("is held {run_id}.1");
+    assert_eq!(*names.lock().unwrap(), [asked.clone(), asked, format!("holds {run_id}.2")]);
+}

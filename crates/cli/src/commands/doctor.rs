@@ -6,6 +6,7 @@ use clap::Args;
 use runledger_events::{RequestStatus, RunStatus};
 use runledger_projections::{ParkedStream, Queries, RequestFilter, Run, RunFilter, projections_path};
 use runledger_store::LogReader;
+use runledger_store_jetstream::StreamState;
 use runledger_web::checks::check_own_seals;
 use runledger_workflow::is_alive;
 use serde::Serialize;
@@ -69,6 +70,7 @@ impl Doctor {
         let path = std::path::absolute(ledger.path()?)?;
         let reader = ledger.open_for_reading()?;
         let mut findings = vec![modes(&path), place(&path), room(&path), spool(&path)];
+        findings.extend(ledger.stream_state()?.map(servers).unwrap_or_default());
         findings.extend(checks(ledger, &reader)?);
         findings.push(seals(&reader));
         // Read models that have seen what is no longer in the log are the witness of that, and left as they are.
@@ -180,6 +182,40 @@ fn place(path: &Path) -> Finding {
 #[cfg(not(target_os = "linux"))]
 fn place(_: &Path) -> Finding {
     Finding::advice("file system", "not looked at on this system", "keep the ledger on a disk of this host")
+}
+
+/// The stream of a ledger on NATS, and what of its servers cannot be seen.
+fn servers(state: Result<StreamState, String>) -> Vec<Finding> {
+    let check = "servers";
+    let state = match state {
+        Ok(state) => state,
+        Err(why) => return vec![Finding::wrong(check, why, "what is read here is this machine's copy")],
+    };
+    let StreamState { replicas, current, messages, last_position, deleted, .. } = &state;
+    let detail = format!("NATS {}, {current} of {replicas} replicas current", state.server_version);
+    let mut findings = vec![match current < replicas {
+        true => {
+            Finding::wrong(check, detail, "see to the servers that are behind or away: each one more stops all writes")
+        }
+        false => Finding::ok(check, detail),
+    }];
+    findings.push(match &state.problems {
+        Some(problems) => {
+            Finding::wrong("stream settings", problems, "have an administrator set it right: events may be lost")
+        }
+        None if *deleted > 0 || messages < last_position => Finding::wrong(
+            "stream settings",
+            format!("{} events were deleted from the stream", last_position - messages),
+            "a new machine cannot copy past them; `runledger push` of a whole copy into another ledger can",
+        ),
+        None => Finding::ok("stream settings", format!("{} events, none deleted", render::count(*messages))),
+    });
+    findings.push(Finding::advice(
+        "servers' disks",
+        "whether each event is synced before it is acknowledged cannot be seen from here",
+        "see that every server has `sync_interval: always`; without it, what was acknowledged in the last two minutes is gone when all of them lose power at once",
+    ));
+    findings
 }
 
 /// Whether both files could be written anew, as erasing and rebuilding do.

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use clap::Args;
 use runledger_projections::{ParkedStream, ProjectionError, Queries};
+use runledger_store_jetstream::StreamState;
 use runledger_web::objects::{Aside, LooseMode, Status as StatusObject};
+
+use serde::Serialize;
 
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
@@ -31,13 +34,41 @@ impl Status {
             Err(error) => return Err(error.into()),
         };
         let status = StatusObject::look(&path, &reader, models, parked, aside(reader.path()))?;
+        let stream = ledger.stream_state()?;
         if output.is_json() {
-            output.json(&status)?;
+            let stream = stream.and_then(Result::ok);
+            output.json(&WithStream { status, stream })?;
             return Ok(Exit::Done);
+        }
+        // Where the servers do not answer, that was said already.
+        if let Some(Ok(state)) = stream {
+            tell_stream(&state, output)?;
         }
         tell(&status, output)?;
         Ok(Exit::Done)
     }
+}
+
+/// How the ledger stands, and its stream where it is on NATS.
+#[derive(Serialize)]
+struct WithStream {
+    #[serde(flatten)]
+    status: StatusObject,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<StreamState>,
+}
+
+fn tell_stream(state: &StreamState, output: &mut Output) -> anyhow::Result<()> {
+    let StreamState { address, server_version, replicas, current, messages, bytes, .. } = state;
+    let facts = [
+        ("log", format!("{address}, on NATS {server_version}")),
+        (
+            "replicas",
+            format!("{current} of {replicas} current, led by {}", state.leader.as_deref().unwrap_or("one server")),
+        ),
+        ("stream", format!("{} events, {} on each server", render::count(*messages), render::bytes(*bytes))),
+    ];
+    facts.iter().try_for_each(|(name, value)| output.line(&format!("{name:<12}  {}", render::plain(value))))
 }
 
 /// What stands beside the ledger at an absolute path.
