@@ -11,7 +11,9 @@ use runledger_events::{
     TimestampMs, chain, commitment, event_digest,
 };
 use runledger_projections::{FeedFilter, FeedPage, Projections, Queries, RunFilter, Target, registered};
-use runledger_store::{EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, SqliteLog, StreamAppend, SyncMode};
+use runledger_store::{
+    EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, SqliteLog, StreamAppend, SyncMode,
+};
 use rusqlite::Connection;
 use tempfile::TempDir;
 

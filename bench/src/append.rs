@@ -70,13 +70,17 @@ pub(crate) fn append(
     count: u64,
     batch: u64,
 ) -> anyhow::Result<Appended> {
-    let log = SqliteLog::open_with(path, options)?;
+    append_to(&SqliteLog::open_with(path, options)?, writers, count, batch)
+}
+
+/// The same to any log.
+pub(crate) fn append_to(log: &dyn EventLog, writers: u64, count: u64, batch: u64) -> anyhow::Result<Appended> {
     let each = count / writers;
     let barrier = Barrier::new(usize::try_from(writers)? + 1);
     let (seconds, latencies) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..writers)
             .map(|writer| {
-                let (log, barrier) = (&log, &barrier);
+                let barrier = &barrier;
                 scope.spawn(move || {
                     let prepared = prepare(writer, each);
                     barrier.wait();

@@ -7,6 +7,7 @@ mod figure;
 mod follow;
 mod footprint;
 mod growth;
+mod nats;
 mod opening;
 mod pages;
 mod peer;
@@ -69,7 +70,7 @@ struct Context {
 
 type Group = fn(&Context, &mut Table) -> anyhow::Result<()>;
 
-const GROUPS: [(&str, Group); 10] = [
+const GROUPS: [(&str, Group); 11] = [
     ("append", append::run),
     ("follow", follow::run),
     ("rebuild", rebuild::run),
@@ -78,6 +79,7 @@ const GROUPS: [(&str, Group); 10] = [
     ("growth", growth::run),
     ("program", program::run),
     ("pages", pages::run),
+    ("nats", nats::run),
     ("footprint", footprint::run),
     ("peers", peers::run),
 ];

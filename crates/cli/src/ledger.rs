@@ -233,7 +233,9 @@ fn tell_as_of(why: &dyn std::fmt::Display, folder: &Path) {
     let age = JetStreamLog::heard_in(folder).and_then(|heard| heard.elapsed().ok());
     let ms = age.and_then(|age| i64::try_from(age.as_millis()).ok());
     let age = ms.map_or_else(|| "it is not known of when".to_owned(), |ms| format!("of {} ago", duration(ms)));
-    message(&render::plain(&format!("{why}; this machine's copy is read, {age}")));
+    let head = LogReader::open(JetStreamLog::copy_in(folder)).and_then(|copy| Ok(copy.head()?));
+    let head = head.map_or_else(|_| String::new(), |head| format!(" as of position {}", head.position));
+    message(&render::plain(&format!("{why}; this machine's copy is read{head}, {age}")));
 }
 
 /// Takes in what hooks spool, as long as somebody else holds the log.

@@ -170,7 +170,10 @@ fn who_is_cut_off_reads_what_was_copied_writes_nothing_and_keeps_what_hooks_tell
     let reading = machine.run(&["runs", "--json"]);
     assert_eq!((reading.code, reading.json()), (Some(0), runs));
     let words = reading.stderr();
-    assert!(words.contains("NATS is not reachable") && words.contains("this machine's copy is read, of "), "{words}");
+    assert!(
+        words.contains("NATS is not reachable") && words.contains("this machine's copy is read as of position "),
+        "{words}"
+    );
     let refused = machine.exec(&[], "echo never");
     assert_eq!(refused.code, Some(3), "{refused:?}");
     assert!(refused.stderr().contains("NATS is not reachable"), "{refused:?}");

@@ -14,8 +14,7 @@ use crate::render;
 use crate::spools::Spools;
 
 /// What is done with a ledger on NATS instead.
-const ON_NATS: &str =
-    "a message is erased by an administrator, with the engine's own tools: `nats stream rmm NAME POSITION`";
+const ON_NATS: &str = "nothing is erased by this release; what an administrator deletes with the engine's own tools (`nats stream rmm NAME POSITION`) stays in the copies that have it, and stops those that have not";
 
 /// Erase what events say, from the log and from the read models
 ///
