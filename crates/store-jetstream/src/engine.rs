@@ -19,6 +19,8 @@ use crate::settings::{SERVER_OLDEST, is_new_enough, log_of, new_stream};
 const FIRST_ANSWER: Duration = Duration::from_millis(400);
 /// How long the servers have to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How often a server is asked whether it is there: one that is cut off says nothing, and another one is gone to after two.
+const PING: Duration = Duration::from_secs(2);
 /// How long is waited before something is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,6 +63,7 @@ impl Engine {
             .name(name)
             .connection_timeout(options.connect)
             .request_timeout(Some(ANSWER))
+            .ping_interval(PING)
             .event_callback(|event| async move { tell(&event) });
         if let (Some(user), Some(password)) = (&options.user, &options.password) {
             connecting = connecting.user_and_password(user.clone(), password.clone());

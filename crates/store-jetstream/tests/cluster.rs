@@ -265,6 +265,37 @@ fn events_that_are_too_many_or_too_large_for_one_append_are_refused_and_nothing_
     assert_eq!(machine.all().len(), 1000);
 }
 
+/// A server that is cut off, the leader among them, still takes connections of nobody, and finds the others again.
+#[test]
+fn a_server_that_is_cut_off_takes_nothing_that_was_acknowledged() {
+    let Some(servers) = NatsServers::start_apart(3, true) else { return };
+    let address: Address = new_address(&servers, 3).parse().unwrap();
+    let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
+    let stop = AtomicBool::new(false);
+    let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
+        let writers: Vec<_> = machines
+            .iter()
+            .enumerate()
+            .map(|(number, machine)| {
+                let stop = &stop;
+                scope.spawn(move || append_until(machine, &format!("w{number}"), stop))
+            })
+            .collect();
+        for round in 0..rounds("RUNLEDGER_CLUSTER_ROUNDS", 2) as usize {
+            std::thread::sleep(Duration::from_millis(500));
+            servers.cut_off(round % 3);
+            std::thread::sleep(Duration::from_secs(3));
+            servers.heal(round % 3);
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        stop.store(true, Ordering::Release);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    let events = are_equal(&machines);
+    assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
+    has_each_once(&events, &acknowledged);
+}
+
 /// Connections are cut all the while, also between a message and its answer: on one server, where a repeated message is a conflict,
 /// and on three, where it is a duplicate.
 #[test]

@@ -40,10 +40,13 @@ pub struct NatsServers {
     program: PathBuf,
     folder: TempDir,
     nodes: Mutex<Vec<Node>>,
+    /// Where each has a network of its own.
+    network: Option<Network>,
 }
 
 #[derive(Debug)]
 struct Node {
+    host: String,
     port: u16,
     http: u16,
     route: u16,
@@ -54,10 +57,29 @@ struct Node {
 impl NatsServers {
     /// Starts so many servers; with `is_synced` every message is on the disk before it is acknowledged.
     pub fn start(count: usize, is_synced: bool) -> Option<Self> {
+        Some(Self::start_in(nats_server()?, count, is_synced, None))
+    }
+
+    /// The same, each in a network namespace of its own, so that one can be cut off: that takes root and `ip` (iproute2).
+    ///
+    /// Where that is missing it is said that the test is skipped, unless `RUNLEDGER_REQUIRE_NAMESPACES` is set.
+    pub fn start_apart(count: usize, is_synced: bool) -> Option<Self> {
         let program = nats_server()?;
-        let node = || Node { port: free_port(), http: free_port(), route: free_port(), running: None };
-        let nodes: Vec<Node> = (0..count).map(|_| node()).collect();
-        let servers = Self { program, folder: tempfile::tempdir().unwrap(), nodes: Mutex::new(nodes) };
+        let network = Network::make(count);
+        if network.is_none() {
+            assert!(std::env::var_os("RUNLEDGER_REQUIRE_NAMESPACES").is_none(), "no network namespaces can be made");
+            let _ = writeln!(std::io::stderr(), "skipped: network namespaces take root and `ip`");
+        }
+        network.map(|network| Self::start_in(program, count, is_synced, Some(network)))
+    }
+
+    fn start_in(program: PathBuf, count: usize, is_synced: bool, network: Option<Network>) -> Self {
+        let node = |index| {
+            let host = network.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |network| network.host(index));
+            Node { host, port: free_port(), http: free_port(), route: free_port(), running: None }
+        };
+        let nodes: Vec<Node> = (0..count).map(node).collect();
+        let servers = Self { program, folder: tempfile::tempdir().unwrap(), nodes: Mutex::new(nodes), network };
         for index in 0..count {
             std::fs::write(servers.config(index), servers.config_text(index, is_synced)).unwrap();
             servers.begin(index);
@@ -65,18 +87,29 @@ impl NatsServers {
         for index in 0..count {
             servers.wait_until_ready(index);
         }
-        Some(servers)
+        servers
+    }
+
+    /// Cuts a server off from all others and from its clients, where each has a network of its own.
+    pub fn cut_off(&self, index: usize) {
+        self.network.iter().for_each(|network| network.set(index, "down"));
+    }
+
+    /// Heals that.
+    pub fn heal(&self, index: usize) {
+        self.network.iter().for_each(|network| network.set(index, "up"));
     }
 
     /// `nats://127.0.0.1:PORT,127.0.0.1:PORT…`
     pub fn url(&self) -> String {
-        let ports: Vec<String> = self.nodes().iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let ports: Vec<String> = self.nodes().iter().map(|node| format!("{}:{}", node.host, node.port)).collect();
         format!("nats://{}", ports.join(","))
     }
 
     /// `nats://127.0.0.1:PORT` of one of them.
     pub fn url_of(&self, index: usize) -> String {
-        format!("nats://127.0.0.1:{}", self.nodes()[index].port)
+        let nodes = self.nodes();
+        format!("nats://{}:{}", nodes[index].host, nodes[index].port)
     }
 
     /// The port of one of them.
@@ -134,19 +167,19 @@ impl NatsServers {
 
     fn config_text(&self, index: usize, is_synced: bool) -> String {
         let nodes = self.nodes();
-        let Node { port, http, route, .. } = &nodes[index];
+        let Node { host, port, http, route, .. } = &nodes[index];
         let store = self.folder.path().join(format!("node-{index}"));
         let sync = if is_synced { "sync_interval: always" } else { "" };
-        let routes: Vec<String> = nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.route)).collect();
+        let routes: Vec<String> = nodes.iter().map(|node| format!("nats://{}:{}", node.host, node.route)).collect();
         let cluster = match nodes.len() {
             1 => String::new(),
             _ => format!(
-                "cluster {{ name: tests, listen: \"127.0.0.1:{route}\", no_advertise: true, routes: [{}] }}\n",
+                "cluster {{ name: tests, listen: \"{host}:{route}\", no_advertise: true, routes: [{}] }}\n",
                 routes.join(", ")
             ),
         };
         format!(
-            "server_name: node-{index}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{http}\"\nmax_payload: 64MB\n\
+            "server_name: node-{index}\nlisten: \"{host}:{port}\"\nhttp: \"{host}:{http}\"\nmax_payload: 64MB\n\
              jetstream {{ store_dir: \"{}\", {sync} }}\n{cluster}",
             store.display()
         )
@@ -156,7 +189,8 @@ impl NatsServers {
         let log = self.folder.path().join(format!("node-{index}.log"));
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         // The shell's input ends with this process, however that ends, and the server with it.
-        let mut shell = Command::new("sh")
+        let mut command = self.network.as_ref().map_or_else(|| Command::new("sh"), |network| network.shell(index));
+        let mut shell = command
             .args(["-c", "\"$0\" -c \"$1\" < /dev/null & echo $!; read -r _; kill -9 $! 2> /dev/null"])
             .arg(&self.program)
             .arg(self.config(index))
@@ -172,9 +206,12 @@ impl NatsServers {
     }
 
     fn wait_until_ready(&self, index: usize) {
-        let port = self.nodes()[index].http;
+        let (host, port) = {
+            let nodes = self.nodes();
+            (nodes[index].host.clone(), nodes[index].http)
+        };
         let began = Instant::now();
-        while !is_healthy(port) {
+        while !is_healthy(&host, port) {
             let log = self.folder.path().join(format!("node-{index}.log"));
             assert!(began.elapsed() < READY, "no answer: {}", std::fs::read_to_string(log).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(20));
@@ -190,6 +227,71 @@ impl Drop for NatsServers {
     }
 }
 
+/// A bridge, and a network namespace on it for each server. It goes with this value.
+#[derive(Debug)]
+struct Network {
+    name: String,
+    subnet: String,
+    count: usize,
+}
+
+impl Network {
+    fn make(count: usize) -> Option<Self> {
+        let number = std::process::id();
+        let name = format!("rl{}", number % 100_000);
+        let network = Self { name: name.clone(), subnet: format!("10.213.{}", number % 250), count };
+        let mut is_made = ip(&["link", "add", &name, "type", "bridge"])
+            && ip(&["addr", "add", &format!("{}.1/24", network.subnet), "dev", &name])
+            && ip(&["link", "set", &name, "up"]);
+        for index in 0..count {
+            let (space, link) = (network.space(index), network.link(index));
+            is_made = is_made
+                && ip(&["netns", "add", &space])
+                && ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &space])
+                && ip(&["link", "set", &link, "master", &name, "up"])
+                && ip(&["-n", &space, "addr", "add", &format!("{}/24", network.host(index)), "dev", "eth0"])
+                && ip(&["-n", &space, "link", "set", "eth0", "up"])
+                && ip(&["-n", &space, "link", "set", "lo", "up"]);
+        }
+        is_made.then_some(network)
+    }
+
+    fn host(&self, index: usize) -> String {
+        format!("{}.{}", self.subnet, index + 10)
+    }
+
+    fn space(&self, index: usize) -> String {
+        format!("{}-{index}", self.name)
+    }
+
+    fn link(&self, index: usize) -> String {
+        format!("{}v{index}", self.name)
+    }
+
+    fn shell(&self, index: usize) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.space(index), "sh"]);
+        command
+    }
+
+    fn set(&self, index: usize, state: &str) {
+        assert!(ip(&["link", "set", &self.link(index), state]), "{} {state}", self.link(index));
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for index in 0..self.count {
+            ip(&["netns", "del", &self.space(index)]);
+        }
+        ip(&["link", "del", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    Command::new("ip").args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 fn signal(name: &str, pid: u32) {
     let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).stderr(Stdio::null()).status();
 }
@@ -199,9 +301,9 @@ fn free_port() -> u16 {
 }
 
 /// Whether a server says that it can keep streams.
-fn is_healthy(port: u16) -> bool {
+fn is_healthy(host: &str, port: u16) -> bool {
     let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect((host, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"GET /healthz?js-enabled-only=true HTTP/1.0\r\n\r\n")?;
         std::io::read_to_string(stream)
