@@ -8,7 +8,10 @@ use runledger_events::{
     EventId, EventKind, Metadata, Position, RunId, RuntimeEvent, SessionId, StreamName, StreamVersion,
 };
 use runledger_projections::{Projections, Queries};
-use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, SqliteLog, StreamAppend, SyncMode};
+use runledger_store::{
+    AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, OpenOptions, Read, SqliteLog,
+    StreamAppend, SyncMode,
+};
 
 const STEPS_MAX: usize = 32;
 
