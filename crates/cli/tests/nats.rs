@@ -106,6 +106,26 @@ fn what_one_machine_does_every_other_one_has() {
     }
 }
 
+#[test]
+fn a_new_machine_goes_on_from_another_ones_copied_file() {
+    let Some(servers) = shared_nats() else { return };
+    let address = new_address(servers, 1);
+    let one = Machine::new(&address);
+    assert_eq!(one.exec(&["--session", "s"], "echo done").code, Some(0));
+    let new = Machine::new(&address);
+    // The copy is where its folder is: below the home of each.
+    let from = copy_of(&one).parent().unwrap().to_owned();
+    let below = from.strip_prefix(one.room.path("home")).unwrap();
+    let to = new.room.path("home").join(below);
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    assert!(Command::new("cp").arg("-r").arg(&from).arg(&to).status().unwrap().success());
+    // What comes after is copied behind it.
+    assert_eq!(one.exec(&["--session", "t"], "echo more").code, Some(0));
+    assert_eq!(new.json(&["runs"]), one.json(&["runs"]));
+    assert_eq!(exported(&new), exported(&one), "positions and all");
+    new.ok(&["verify"]);
+}
+
 /// The file that a machine reads.
 fn copy_of(machine: &Machine) -> PathBuf {
     machine.json(&["status"])[0]["path"].as_str().unwrap().into()

@@ -22,6 +22,9 @@ use crate::engine::Engine;
 const AT_ONCE: usize = 512;
 /// Their bytes, about.
 const BYTES_AT_ONCE: usize = 4 << 20;
+/// How long nothing may come before it is looked whether something should have: where somebody waits for it, and where nobody does.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_UNASKED: u32 = 5;
 /// How long is waited before the servers are asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -35,6 +38,8 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 struct State {
     head: Position,
+    /// The furthest that somebody has waited for.
+    wanted: Position,
     /// Why it goes no further.
     stuck: Option<String>,
 }
@@ -53,6 +58,12 @@ impl Progress {
         }
     }
 
+    /// Whether somebody waits for more than there is.
+    fn is_waited_for(&self) -> bool {
+        let state = self.state();
+        state.wanted > state.head
+    }
+
     fn stop(&self, why: String) {
         self.state().stuck = Some(why);
         self.moved.notify_all();
@@ -61,6 +72,7 @@ impl Progress {
     /// Waits until it has come so far; or why it has not.
     pub(crate) fn wait_for(&self, position: Position, deadline: Instant) -> Result<(), String> {
         let mut state = self.state();
+        state.wanted = state.wanted.max(position);
         loop {
             if state.head >= position {
                 return Ok(());
@@ -165,7 +177,27 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
     };
     let consumer = stream.create_consumer(config).await.map_err(|error| servers(&error))?;
     let mut messages = consumer.messages().await.map_err(|error| servers(&error))?;
-    while let Some(first) = messages.next().await {
+    let mut looks = 0;
+    loop {
+        let Ok(next) = tokio::time::timeout(LOOK, messages.next()).await else {
+            looks += 1;
+            // A consumer may have been lost with a connection, and say nothing of it.
+            if progress.is_waited_for() {
+                return Err(Stopped::Servers("what is waited for does not come".to_owned()));
+            }
+            if looks >= LOOK_UNASKED {
+                looks = 0;
+                let last = stream.get_info().await.map_err(|error| servers(&error))?.state.last_sequence;
+                if Position(last) > copy.head().map_err(|error| Stopped::Copy(error.into()))? {
+                    return Err(Stopped::Servers("what is there does not come".to_owned()));
+                }
+            }
+            continue;
+        };
+        let Some(first) = next else {
+            return Ok(());
+        };
+        looks = 0;
         let mut taken: Vec<Message> = vec![first.map_err(|error| servers(&error))?];
         let mut bytes = taken[0].payload.len();
         let mut failed = None;
@@ -186,7 +218,6 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
             return Err(failed);
         }
     }
-    Ok(())
 }
 
 fn take(copy: &CopiedLog, messages: &[Message]) -> Result<Position, Stopped> {
