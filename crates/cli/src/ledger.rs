@@ -22,6 +22,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const CATCH_UP: Duration = Duration::from_secs(20);
 /// How often what hooks have spooled is looked for, while a command runs that writes to servers.
 const TAKE_IN: Duration = Duration::from_millis(100);
+const TAKE_IN_MAX: Duration = Duration::from_secs(10);
+const TAKER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The ledger that the command line, the environment or the default names.
 pub(crate) struct LedgerArg {
@@ -163,6 +165,8 @@ impl LedgerArg {
         if let Some(log) = self.nats.get() {
             return Ok(log.clone());
         }
+        // Where there is a copy there was a log, and a new one in its place would split the story in two.
+        let create = create && !JetStreamLog::copy_in(folder).exists();
         let log = Arc::new(JetStreamLog::open(address, folder, &nats_options(create, CONNECT))?);
         Ok(self.nats.get_or_init(|| log).clone())
     }
@@ -190,14 +194,14 @@ impl LedgerArg {
                 let path = JetStreamLog::copy_in(&folder);
                 let is_new = self.nats.get().is_none();
                 match self.open_on_nats(&address, &folder, false) {
-                    Ok(log) => {
-                        Spools::of(&path).take_in_all(&*log);
-                        match log.catch_up(CATCH_UP) {
-                            Ok(_) => {}
-                            Err(error) if is_new => tell_as_of(&error, &folder),
-                            Err(_) => {}
+                    // What waits is taken in only where somebody would take it.
+                    Ok(log) => match log.catch_up(CATCH_UP) {
+                        Ok(_) => {
+                            Spools::of(&path).take_in_all(&*log);
                         }
-                    }
+                        Err(error) if is_new => tell_as_of(&error, &folder),
+                        Err(_) => {}
+                    },
                     // Who is cut off reads what was copied.
                     Err(error @ JetStreamError::Unreachable { .. }) if path.exists() => tell_as_of(&error, &folder),
                     Err(error) => return Err(error.into()),
@@ -243,10 +247,14 @@ fn take_in_while_open(log: &Arc<JetStreamLog>) -> std::io::Result<()> {
     let spools = Spools::of(log.path());
     let log = Arc::downgrade(log);
     let take = move || {
+        let mut pause = TAKE_IN;
         while let Some(log) = log.upgrade() {
-            spools.take_in_all(&*log);
+            // Who is told on the terminal is told once; what cannot be taken in now is tried again ever more seldom.
+            let is_taken =
+                spools.is_empty() || spools.take_in(&*log, TAKER_PATIENCE, None).is_ok_and(|taken| !taken.is_left);
             drop(log);
-            std::thread::sleep(TAKE_IN);
+            pause = if is_taken { TAKE_IN } else { (pause * 2).min(TAKE_IN_MAX) };
+            std::thread::sleep(pause);
         }
     };
     std::thread::Builder::new().name("runledger-spools".to_owned()).spawn(take).map(drop)

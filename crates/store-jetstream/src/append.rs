@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use runledger_events::Position;
 use runledger_store::{AppendError, CopiedLog, Draft, DraftedEvent, Receipt, StorageError, StreamAppend};
 
-use crate::copier::Progress;
+use crate::copier::{APART, Progress};
 use crate::engine::Engine;
 use crate::publish::{Outcome, Outgoing, publish};
 use crate::subject::subject_of;
@@ -18,6 +18,22 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(64);
 /// How long is waited where nobody leads the stream.
 const PAUSE_WITHOUT_LEADER: Duration = Duration::from_millis(100);
+
+/// How long messages may be under way before they are sent again.
+const UNDER_WAY: Duration = Duration::from_secs(3);
+const UNDER_WAY_MIN: Duration = Duration::from_millis(100);
+/// Bytes that the headers of a message take, at the most.
+const HEADERS_BYTES_MAX: usize = 512;
+/// What holds after an append whose outcome nobody told.
+const UNKNOWN: &str =
+    "what came of it is not known, and it may be written later; appending the same events again is safe";
+
+/// What came of messages that were sent.
+struct Sent {
+    outcome: Outcome,
+    /// Whether a try before may have stored them.
+    may_be_stored: bool,
+}
 
 /// An append on its way.
 struct Append<'a> {
@@ -41,8 +57,9 @@ pub(crate) fn append(
 impl Append<'_> {
     fn run(&self, appends: &[StreamAppend]) -> Result<Vec<Receipt>, AppendError> {
         let mut is_current = false;
-        // What was sent, and may be stored.
-        let mut sent: Option<Draft> = None;
+        // What was sent, and may be stored though nobody said so.
+        let mut unheard: Option<Draft> = None;
+        let mut pause = PAUSE;
         loop {
             let draft = match self.copy.draft(appends.to_vec()) {
                 // The copy may be behind.
@@ -55,44 +72,44 @@ impl Append<'_> {
             };
             if draft.events.is_empty() {
                 let receipts = draft.receipts(&[]);
-                return match &sent {
+                return match &unheard {
                     Some(sent) => self.own(receipts, sent),
                     None => Ok(receipts),
                 };
             }
-            let outcome = self.send(&draft)?;
+            let Sent { outcome, may_be_stored } = self.send(&draft)?;
             match outcome {
                 Outcome::Stored(last) => return self.stored(draft, Position(last)),
-                Outcome::Known(place) => {
+                Outcome::Known(place) | Outcome::Conflict(place) => {
                     self.look(place)?;
-                    sent = Some(draft);
+                    if may_be_stored {
+                        unheard = Some(draft);
+                    }
                 }
-                Outcome::Conflict(place) => {
-                    self.look(place)?;
-                    sent = Some(draft);
-                }
-                Outcome::Refused(detail) => return Err(self.failed(format!("{detail}; nothing was written")).into()),
-                Outcome::Busy | Outcome::Unknown(_) => {
-                    let detail = "what came of it is not known; appending the same events again is safe".to_owned();
-                    return Err(self.failed(detail).into());
-                }
+                Outcome::Refused(detail) if !may_be_stored => return Err(self.refused(detail)),
+                Outcome::Refused(detail) => return Err(self.failed(format!("{detail}; {UNKNOWN}")).into()),
+                Outcome::Busy | Outcome::Unknown(_) => return Err(self.failed(UNKNOWN.to_owned()).into()),
             }
             is_current = true;
-            if Instant::now() >= self.deadline {
-                return Err(self.failed("others are always first; nothing was written".to_owned()).into());
+            if Instant::now() + pause >= self.deadline {
+                let fate = if unheard.is_some() { UNKNOWN } else { "nothing was written" };
+                return Err(self.failed(format!("others are always first; {fate}")).into());
             }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
     /// Sends a draft until it is known what came of it, or the time is up.
-    fn send(&self, draft: &Draft) -> Result<Outcome, AppendError> {
+    fn send(&self, draft: &Draft) -> Result<Sent, AppendError> {
         let messages = self.messages(draft)?;
         let mut pause = PAUSE;
         let mut may_be_stored = false;
         loop {
             let (client, messages) = (self.engine.client().clone(), messages.clone());
             let batch = uuid::Uuid::now_v7().to_string();
-            let outcome = self.engine.wait(publish(client, messages, batch));
+            let left = self.deadline.saturating_duration_since(Instant::now()).clamp(UNDER_WAY_MIN, UNDER_WAY);
+            let outcome = self.engine.wait(publish(client, messages, batch, left));
             let outcome = outcome.unwrap_or_else(|| Outcome::Unknown("the connection broke".to_owned()));
             let (detail, pause) = match outcome {
                 Outcome::Busy => {
@@ -103,15 +120,10 @@ impl Append<'_> {
                     may_be_stored = true;
                     (detail, PAUSE_WITHOUT_LEADER)
                 }
-                outcome => return Ok(outcome),
+                outcome => return Ok(Sent { outcome, may_be_stored }),
             };
             if Instant::now() + pause >= self.deadline {
-                let fate = match may_be_stored {
-                    true => {
-                        "what came of it is not known, and it may be written later; appending the same events again is safe"
-                    }
-                    false => "nothing was written",
-                };
+                let fate = if may_be_stored { UNKNOWN } else { "nothing was written" };
                 return Err(self.failed(format!("{detail}; {fate}")).into());
             }
             std::thread::sleep(pause);
@@ -123,12 +135,11 @@ impl Append<'_> {
         let name = self.engine.address().name();
         let only_at = draft.only_at().map(|head| head.0);
         let message = |(index, event): (usize, &DraftedEvent)| {
-            if event.line.len() > max {
-                let bytes = event.line.len();
-                let detail = format!(
-                    "an event has {bytes} bytes as a message, and the server takes {max} (`max_payload`); nothing was written"
-                );
-                return Err(self.failed(detail).into());
+            let bytes = event.line.len() + HEADERS_BYTES_MAX;
+            if bytes > max {
+                let detail =
+                    format!("an event has {bytes} bytes as a message, and the server takes {max} (`max_payload`)");
+                return Err(self.refused(detail));
             }
             Ok(Outgoing {
                 subject: subject_of(name, &event.stream),
@@ -143,7 +154,9 @@ impl Append<'_> {
 
     /// The receipts of what is stored, its last event at this position, once it can be read here.
     fn stored(&self, draft: Draft, last: Position) -> Result<Vec<Receipt>, AppendError> {
-        let first = last.0 + 1 - draft.events.len() as u64;
+        let Some(first) = (last.0 + 1).checked_sub(draft.events.len() as u64) else {
+            return Err(self.failed(format!("the server says that it is stored at position {last}; {UNKNOWN}")).into());
+        };
         let positions: Vec<Position> = (first..=last.0).map(Position).collect();
         let lines: Vec<_> =
             positions.iter().copied().zip(draft.events.iter().map(|event| event.line.as_str())).collect();
@@ -154,6 +167,11 @@ impl Append<'_> {
             self.progress.reach(head);
         }
         self.wait_for(last)?;
+        // What stands there has to be what was sent: the copy may have gone apart from the stream.
+        if !self.copy.has_any(last, &draft.events)? {
+            let detail = format!("position {last} is another event in this machine's copy: {APART}");
+            return Err(self.failed(detail).into());
+        }
         Ok(draft.receipts(&positions))
     }
 
@@ -191,6 +209,10 @@ impl Append<'_> {
 
     fn wait_for(&self, position: Position) -> Result<(), AppendError> {
         self.progress.wait_for(position, self.deadline).map_err(|detail| self.failed(detail).into())
+    }
+
+    fn refused(&self, detail: String) -> AppendError {
+        AppendError::Refused { address: self.engine.address().to_string(), detail }
     }
 
     fn failed(&self, detail: String) -> StorageError {

@@ -28,6 +28,9 @@ const LOOK_UNASKED: u32 = 5;
 /// How long is waited before the servers are asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What is to be done where the copy and the stream are no longer one log.
+pub(crate) const APART: &str = "it and the stream are no longer the same log; move the copy away, and it is made anew";
+
 /// How far the copy is, for those who wait.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
@@ -74,11 +77,12 @@ impl Progress {
         let mut state = self.state();
         state.wanted = state.wanted.max(position);
         loop {
-            if state.head >= position {
-                return Ok(());
-            }
+            // A copy that has gone apart has positions of another log.
             if let Some(why) = &state.stuck {
                 return Err(why.clone());
+            }
+            if state.head >= position {
+                return Ok(());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -171,8 +175,21 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
     let head = copy.head().map_err(|error| Stopped::Copy(error.into()))?;
     progress.reach(head);
     let stream = Engine::stream(context.clone(), name.to_owned()).await.map_err(Stopped::Servers)?;
+    let last = Position(stream.get_info().await.map_err(|error| servers(&error))?.state.last_sequence);
+    // A server that is behind may say so too, so it is asked again before it is believed.
+    if let Some(lost) = copy.is_beyond(last).map_err(|error| Stopped::Copy(error.into()))? {
+        tokio::time::sleep(LOOK).await;
+        let info = stream.get_info().await.map_err(|error| servers(&error))?;
+        let is_led =
+            info.config.num_replicas == 1 || info.cluster.as_ref().is_some_and(|cluster| cluster.leader.is_some());
+        return Err(match is_led && Position(info.state.last_sequence) <= last {
+            true => Stopped::Copy(lost),
+            false => Stopped::Servers("the server that answered is behind".to_owned()),
+        });
+    }
     let config = OrderedConfig {
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: head.0 + 1 },
+        // What it ends with comes once more, and is compared.
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: head.0.max(1) },
         ..OrderedConfig::default()
     };
     let consumer = stream.create_consumer(config).await.map_err(|error| servers(&error))?;

@@ -27,8 +27,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A connection to the servers of a ledger.
 pub(crate) struct Engine {
     address: Address,
-    /// Taken when it ends.
-    runtime: Option<Runtime>,
+    runtime: Background,
     client: Client,
     context: Context,
 }
@@ -39,10 +38,27 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-impl Drop for Engine {
+/// A runtime that nobody waits for when it ends, whatever is still under way: a name that is looked up may take ten seconds.
+struct Background(Option<Runtime>);
+
+impl Background {
+    fn get(&self) -> Option<&Runtime> {
+        self.0.as_ref()
+    }
+
+    fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        self.0.as_ref()?.spawn(async move {
+            // Who does not wait any more is told nothing.
+            let _ = tell.send(future.await);
+        });
+        told.recv().ok()
+    }
+}
+
+impl Drop for Background {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Nobody waits for what is still under way.
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
@@ -58,6 +74,7 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(system)?;
+        let runtime = Background(Some(runtime));
         let name = concat!("runledger ", env!("CARGO_PKG_VERSION"));
         let mut connecting = ConnectOptions::new()
             .name(name)
@@ -70,8 +87,7 @@ impl Engine {
         }
         let servers = address.servers().to_vec();
         let patience = options.connect;
-        let connected =
-            wait_for(&runtime, async move { tokio::time::timeout(patience, connecting.connect(servers)).await });
+        let connected = runtime.wait(async move { tokio::time::timeout(patience, connecting.connect(servers)).await });
         let unreachable = |detail: String| JetStreamError::Unreachable { address: address.to_string(), detail };
         let client = match connected {
             Some(Ok(Ok(client))) => client,
@@ -92,11 +108,11 @@ impl Engine {
             return Err(JetStreamError::TooOld { address: address.to_string(), found, oldest: SERVER_OLDEST });
         }
         // It starts tasks of its own.
-        let entered = runtime.enter();
+        let entered = runtime.get().map(Runtime::enter);
         let mut context = jetstream::new(client.clone());
-        context.set_timeout(FIRST_ANSWER);
+        context.set_timeout(ANSWER);
         drop(entered);
-        Ok(Self { address: address.clone(), runtime: Some(runtime), client, context })
+        Ok(Self { address: address.clone(), runtime, client, context })
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -114,12 +130,12 @@ impl Engine {
 
     /// Does something asynchronous on threads of its own, and waits for it; `None` where it broke.
     pub(crate) fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        wait_for(self.runtime.as_ref()?, future)
+        self.runtime.wait(future)
     }
 
     /// The runtime, for who waits on a thread of their own.
     pub(crate) fn runtime(&self) -> Option<&Runtime> {
-        self.runtime.as_ref()
+        self.runtime.get()
     }
 
     /// Opens the ledger's stream, which is made where it is missing and may be made; gives the log that it keeps.
@@ -127,8 +143,12 @@ impl Engine {
         let deadline = Instant::now() + options.patience;
         let address = || self.address.to_string();
         let mut made = None;
+        let mut patience = FIRST_ANSWER;
         loop {
-            let context = self.context.clone();
+            let mut context = self.context.clone();
+            // Where the way is long, the next try gives it more time.
+            context.set_timeout(patience);
+            patience = (patience * 2).min(ANSWER);
             let name = self.address.name().to_owned();
             let found = self.wait(async move { context.get_stream(name).await });
             let detail = match found {
@@ -193,7 +213,13 @@ impl Engine {
             let stream = context.get_stream_no_info(name).await.map_err(|error| error.to_string())?;
             stream.get_info().await.map_err(|error| error.to_string())
         });
-        info.unwrap_or_else(|| Err("the connection broke".to_owned()))
+        let info = info.unwrap_or_else(|| Err("the connection broke".to_owned()))?;
+        // One that is left alone of several answers of what it has, which may be old.
+        let has_leader = info.cluster.as_ref().is_some_and(|cluster| cluster.leader.is_some());
+        match has_leader || info.config.num_replicas == 1 {
+            true => Ok(info),
+            false => Err("no server leads the stream: too few of them are there".to_owned()),
+        }
     }
 
     /// The stream, for a consumer.
@@ -204,15 +230,6 @@ impl Engine {
     pub(crate) fn context(&self) -> &Context {
         &self.context
     }
-}
-
-fn wait_for<T: Send + 'static>(runtime: &Runtime, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
-    let (tell, told) = std::sync::mpsc::sync_channel(1);
-    runtime.spawn(async move {
-        // Who does not wait any more is told nothing.
-        let _ = tell.send(future.await);
-    });
-    told.recv().ok()
 }
 
 fn is_without_jetstream(code: ErrorCode) -> bool {

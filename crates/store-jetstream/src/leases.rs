@@ -14,6 +14,8 @@ use crate::subject::escaped;
 const STAYS: Duration = Duration::from_secs(15);
 /// How often it is renewed.
 const RENEWED: Duration = Duration::from_secs(4);
+/// How soon it is tried again, where that failed.
+const TRIED_AGAIN: Duration = Duration::from_millis(500);
 /// How long a holder waits until its key is gone, when it gives it up.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -46,21 +48,19 @@ impl JetStreamLog {
         let (key, value) = (escaped(name), value.to_owned());
         let (put_in, put_key, put_value) = (store.clone(), key.clone(), value.clone());
         let put = self.engine().wait(async move { put_in.put(put_key, put_value.into()).await.map(drop) });
-        match put {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(self.failed(error.to_string())),
-            None => return Err(self.failed("the connection broke".to_owned())),
-        }
+        let mut is_put = matches!(put, Some(Ok(())));
         let Some(runtime) = self.engine().runtime().map(|runtime| runtime.handle().clone()) else {
             return Ok(None);
         };
         let (renewed, renewed_key) = (store.clone(), key.clone());
         let task = runtime.spawn(async move {
             loop {
-                tokio::time::sleep(RENEWED).await;
-                if let Err(error) = renewed.put(renewed_key.clone(), value.clone().into()).await {
+                tokio::time::sleep(if is_put { RENEWED } else { TRIED_AGAIN }).await;
+                let put = renewed.put(renewed_key.clone(), value.clone().into()).await;
+                if let Err(error) = &put {
                     tracing::warn!(%error, key = renewed_key, "who is at work cannot be told");
                 }
+                is_put = put.is_ok();
             }
         });
         Ok(Some(Lease::new(Held { renewing: task.abort_handle(), runtime, store, key })))

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::header::{
     NATS_BATCH_COMMIT, NATS_BATCH_ID, NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_SEQUENCE,
     NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID,
@@ -13,8 +14,6 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind};
 use serde::Deserialize;
 
-/// How long one message, or the last of several, may be under way before it is sent again.
-const UNDER_WAY: Duration = Duration::from_secs(3);
 /// Messages that can be one append.
 pub(crate) const BATCH_MAX: usize = 1000;
 
@@ -65,8 +64,8 @@ struct Said {
     description: String,
 }
 
-/// Sends messages, which are stored all or none.
-pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: String) -> Outcome {
+/// Sends messages, which are stored all or none; each that is answered may be under way for so long.
+pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: String, under_way: Duration) -> Outcome {
     let count = messages.len();
     if count > BATCH_MAX {
         return Outcome::Refused(format!("{count} events are one append; {BATCH_MAX} can be"));
@@ -91,12 +90,16 @@ pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: Stri
         }
         if index > 0 && !is_last {
             // Nobody answers these; what is wrong with one is told at the end.
-            if let Err(error) = client.publish_with_headers(subject, headers, payload.into()).await {
-                return Outcome::Unknown(error.to_string());
+            match client.publish_with_headers(subject, headers, payload.into()).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                    return Outcome::Refused(error.to_string());
+                }
+                Err(error) => return Outcome::Unknown(error.to_string()),
             }
             continue;
         }
-        let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(UNDER_WAY));
+        let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(under_way));
         match client.send_request(subject, request).await {
             // The first of several is answered without a word.
             Ok(answer) if !is_last && answer.payload.is_empty() && answer.status.is_none() => {}
@@ -119,6 +122,9 @@ fn outcome(answer: &Message) -> Outcome {
         return Outcome::Unknown("an answer that is none of JetStream's".to_owned());
     };
     let Some(Said { err_code, description }) = error else {
+        if seq == 0 {
+            return Outcome::Unknown("an answer without a sequence".to_owned());
+        }
         return if duplicate { Outcome::Known(Some(seq)) } else { Outcome::Stored(seq) };
     };
     let is = |code: ErrorCode| err_code == code.0;
@@ -134,7 +140,11 @@ fn outcome(answer: &Message) -> Outcome {
         Outcome::Busy
     } else if is(ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE) {
         Outcome::Known(None)
-    } else if is(ErrorCode::INSUFFICIENT_RESOURCES) || (500..600).contains(&err_code) || err_code == 0 {
+    } else if is(ErrorCode::INSUFFICIENT_RESOURCES)
+        || is(ErrorCode::STREAM_STORE_FAILED)
+        || (500..600).contains(&err_code)
+        || err_code == 0
+    {
         Outcome::Unknown(description)
     } else {
         Outcome::Refused(format!("{description} (error {err_code})"))

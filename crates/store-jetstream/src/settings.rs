@@ -77,6 +77,9 @@ pub(crate) fn log_of(config: &Config, address: &Address) -> Result<LogId, String
     wants(!config.no_ack, "nothing is acknowledged (`no_ack`)");
     wants(!config.sealed, "it is sealed (`sealed`)");
     wants(!config.allow_message_ttl, "messages may go by themselves (`allow_msg_ttl`)");
+    wants(!config.allow_message_counter, "it counts (`allow_msg_counter`)");
+    wants(config.first_sequence.is_none_or(|first| first <= 1), "it does not begin at 1 (`first_seq`)");
+    wants(config.max_consumers < 0, "only some machines can follow it (`max_consumers`)");
     wants(
         config.mirror.is_none() && config.sources.is_none(),
         "it takes messages from elsewhere (`mirror`, `sources`)",

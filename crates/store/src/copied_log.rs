@@ -14,6 +14,7 @@ use crate::connection;
 use crate::error::{AppendError, OpenError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::exported::{ExportedError, copied_event};
+use crate::file_id::FileId;
 use crate::follow::Follower;
 use crate::group_commit::notify;
 use crate::ledger_events::refuse_foreign;
@@ -26,12 +27,16 @@ use crate::write_back::WriteBack;
 
 /// Pages of the write-ahead log before it is written into the file.
 const WAL_PAGES: u32 = 4000;
+/// What is done when an event is not the one that was appended.
+pub(crate) const COPYING: &str = "copying";
 
 /// A copy of a log, for the engine that keeps the log.
 #[derive(Debug)]
 pub struct CopiedLog {
     path: PathBuf,
     log_id: LogId,
+    /// The file that was opened.
+    file: Option<FileId>,
     writer: Mutex<Writer>,
     listeners: Listeners,
 }
@@ -151,7 +156,8 @@ impl CopiedLog {
             return Err(OpenError::CopyOfAnother { path, found, wanted: log_id.clone() });
         }
         let writer = Writer { connection, heads: Heads::default(), write_back: WriteBack::new(&path) };
-        Ok(Self { path, log_id: found, writer: Mutex::new(writer), listeners: Listeners::default() })
+        let file = FileId::of(&path);
+        Ok(Self { path, log_id: found, file, writer: Mutex::new(writer), listeners: Listeners::default() })
     }
 
     /// The file.
@@ -283,6 +289,14 @@ impl CopiedLog {
     /// [`CopyError`]; none of it was taken in.
     pub fn take(&self, events: &[(Position, &str)]) -> Result<Position, CopyError> {
         let mut writer = self.writer();
+        if FileId::of(&self.path) != self.file {
+            return Err(StorageError::Sqlite {
+                path: self.path.clone(),
+                doing: "taking in events",
+                detail: "the copy is gone from its place; put it back, or begin again".to_owned(),
+            }
+            .into());
+        }
         let Writer { connection, heads, write_back } = &mut *writer;
         let taken = self.take_in(connection, heads, events);
         match &taken {
@@ -292,6 +306,14 @@ impl CopiedLog {
         drop(writer);
         notify(&self.listeners);
         taken
+    }
+
+    /// What the engine has is less than the copy.
+    pub fn is_beyond(&self, last: Position) -> Result<Option<CopyError>, StorageError> {
+        let head = self.head()?;
+        let detail =
+            format!("the log ends at position {last} by now, and the copy goes on to {head}: something was lost there");
+        Ok((head > last).then(|| CopyError::Apart { path: self.path.clone(), position: last.next(), detail }))
     }
 
     fn take_in(
@@ -304,6 +326,18 @@ impl CopiedLog {
         // What another process has taken in meanwhile is seen here, before anything is decoded.
         let head = last_position(connection).map_err(&failed)?;
         let new: Vec<_> = events.iter().filter(|(position, _)| *position > head).collect();
+        // What it ends with has to be what the engine has there: else the engine has lost something, and told other events since.
+        if let Some((_, line)) = events.iter().find(|(position, _)| *position == head) {
+            let found = copied_event(line).ok().and_then(|(_, _, event)| event.digest);
+            let own: Option<[u8; 32]> = connection
+                .prepare_cached("SELECT digest FROM runtime_events WHERE position = ?1")
+                .and_then(|mut statement| statement.query_row([head.0], |row| row.get(0)).optional())
+                .map_err(&failed)?;
+            if found.is_some() && found.map(|digest| digest.0) != own {
+                let detail = "another event stands there than was copied".to_owned();
+                return Err(CopyError::Apart { path: self.path.clone(), position: head, detail });
+            }
+        }
         let mut next = head;
         let mut appends = Vec::with_capacity(new.len());
         for (position, line) in &new {
@@ -327,6 +361,7 @@ impl CopiedLog {
         let mut append = AppendTransaction::begin(&self.path, &self.log_id, &transaction, heads)?;
         let apart = |position: Position, detail: String| CopyError::Apart { path: self.path.clone(), position, detail };
         let receipts = append.append(&transaction, sealed).map_err(|error| match error {
+            AppendError::Storage(StorageError::Sqlite { doing: COPYING, detail, .. }) => apart(head.next(), detail),
             AppendError::Storage(error) => error.into(),
             error => apart(head.next(), error.to_string()),
         })?;

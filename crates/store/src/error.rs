@@ -322,6 +322,14 @@ pub enum AppendError {
         /// The stream.
         stream: StreamName,
     },
+    /// The engine will never take it as it is; nothing was written.
+    #[error("{address}: {detail}; nothing was written")]
+    Refused {
+        /// Where the log is kept.
+        address: String,
+        /// Why not.
+        detail: String,
+    },
     /// SQLite refused; the outcome is unknown, read before you try again (or append the same ids again).
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -72,6 +72,7 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     ///   read here.
     /// - [`AppendError::OfLedger`]: what was done to this log is told by [`SqliteLog::redact`](crate::SqliteLog::redact) and
     ///   [`SqliteLog::seal`](crate::SqliteLog::seal) alone.
+    /// - [`AppendError::Refused`]: nothing was written, and trying again is of no use.
     /// - [`AppendError::Storage`]: the outcome is unknown; appending the same ids again is safe.
     ///
     /// Source: docs/decisions/0002-append.md

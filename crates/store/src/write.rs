@@ -17,6 +17,7 @@ use runledger_events::{
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use crate::copied_log::COPYING;
 use crate::error::{AppendError, StorageError, WrongExpectedVersion};
 use crate::expected_version::ExpectedVersion;
 use crate::exported::exported_line;
@@ -344,7 +345,7 @@ impl<'a> AppendTransaction<'a> {
             let detail = format!(
                 "event {id} of stream {stream}, version {version}, is not the one that was appended: its digest is another"
             );
-            return Err(StorageError::Sqlite { path: self.path.to_owned(), doing: "copying", detail }.into());
+            return Err(StorageError::Sqlite { path: self.path.to_owned(), doing: COPYING, detail }.into());
         }
         let chain = chain(&previous_chain, &digest);
         let Metadata { causation_id, correlation_id, adapter_session_id, .. } = &metadata;

@@ -6,6 +6,7 @@
 //! | Claude Code in a terminal | answers `ask`, so that its dialog comes | waits beside the dialog |
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use runledger_events::{
     AdapterSessionId, OnAsk, Position, RelayQuestion, RequestId, RequestStatus, SessionId, StreamName, StreamVersion,
@@ -25,6 +26,8 @@ use super::record::say;
 use super::watch::{WaitEnd, Watch};
 use crate::spools::Spools;
 
+/// How long what waits in spools is taken in before a question is put.
+const TAKE_TIME: Duration = Duration::from_millis(500);
 /// Events of a session looked at, from its end, for the call that a PermissionRequest is about.
 const LOOK_BACK: usize = 500;
 /// The same at a time.
@@ -63,7 +66,10 @@ pub(crate) fn ask(place: &Place, record: &SpoolRecord, question: &Question) -> R
     let log = place.open_to_ask()?;
     if !place.is_file() {
         // The event that is asked about may wait in a spool; what is asked comes behind it.
-        Spools::of(path).take_in_all(&*log);
+        let until = Instant::now() + TAKE_TIME;
+        if let Err(error) = Spools::of(path).take_in(&*log, Duration::ZERO, Some(until)) {
+            say(&format!("what waits is taken in later: {error}"));
+        }
     }
     let commands = Commands::open(log)?;
     let stream = StreamName::session(&record.session_id);

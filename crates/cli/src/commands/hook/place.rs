@@ -17,6 +17,8 @@ const WAL_PAGES: u32 = 2000;
 /// How long servers have to let a hook in, and to take what it appends. What they do not take is spooled.
 const CONNECT: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_millis(750);
+/// How long they have to take a question.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a hook's ledger is.
 pub(crate) struct Place {
@@ -48,6 +50,8 @@ impl Place {
 
     /// Opens the log, for a moment.
     pub(crate) fn open(&self, create: bool) -> Result<Arc<dyn EventLog>, OpenFault> {
+        // Where there is a copy there was a log, and a new one in its place would split the story in two.
+        let create = create && !self.path.exists();
         let options =
             OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES, ..OpenOptions::default() };
         self.open_with(&options, &Options { patience: PATIENCE, ..nats_options(create, CONNECT) })
@@ -56,7 +60,7 @@ impl Place {
     /// Opens the log for as long as somebody is asked; it has to be there.
     pub(crate) fn open_to_ask(&self) -> Result<Arc<dyn EventLog>, OpenFault> {
         let options = OpenOptions { create: false, ..OpenOptions::default() };
-        self.open_with(&options, &nats_options(false, CONNECT))
+        self.open_with(&options, &Options { patience: ASK_PATIENCE, ..nats_options(false, CONNECT) })
     }
 
     fn open_with(&self, options: &OpenOptions, nats: &Options) -> Result<Arc<dyn EventLog>, OpenFault> {
