@@ -36,7 +36,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
             let servers = NatsServers::start(replicas, is_synced).context("nats-server")?;
             let address: Address = new_address(&servers, replicas).parse()?;
             let sync = if is_synced { "sync_interval: always" } else { "synced every 2 min" };
-            let kind = format!("R{replicas}");
+            let kind = format!("R{replicas}{}", if is_synced { " synced" } else { "" });
             for (index, (name, writers, count, batch)) in [
                 ("one in flight", 1, lone, 1),
                 ("256 in flight", IN_FLIGHT, many, 1),
@@ -45,11 +45,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> anyhow::Result<()> {
             .into_iter()
             .enumerate()
             {
-                let log = JetStreamLog::open(
-                    &address,
-                    &folder.path().join(format!("{kind}-{is_synced}")),
-                    &Options::default(),
-                )?;
+                let log = JetStreamLog::open(&address, &folder.path().join(&kind), &Options::default())?;
                 let done = append_to(&log, writers, count, batch)?;
                 let settings = format!("{sync}, {count} events");
                 let figure = Figure::new(format!("NATS {kind}, {name}"), "events/s", settings.clone());
