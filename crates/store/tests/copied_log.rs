@@ -146,3 +146,28 @@ fn a_copy_is_no_log_of_its_own_and_no_copy_of_another() {
     assert!(matches!(CopiedLog::open(own.path(), &id), Err(OpenError::NoCopy { .. })));
     append_one(&own.log(), "session/a", prompt("e1", "it is as it was"));
 }
+
+#[test]
+fn an_engine_that_lost_what_was_copied_and_went_on_is_told_apart() {
+    let (place, mut engine) = (Place::new(), Engine::default());
+    let copy = copy(&place);
+    engine.keep(&copy.draft(vec![to("session/a", &["e1", "e2"])]).unwrap().events);
+    copy.take(&engine.lines(1)).unwrap();
+    // It has less than the copy.
+    assert!(copy.is_beyond(Position(2)).unwrap().is_none());
+    let beyond = copy.is_beyond(Position(1)).unwrap().unwrap();
+    assert!(matches!(beyond, CopyError::Apart { position: Position(2), .. }), "{beyond}");
+    // It has another event where the copy ends, and more behind it.
+    let elsewhere = Place::new();
+    let other = CopiedLog::open(elsewhere.path(), &log_id(1)).unwrap();
+    engine.0.truncate(1);
+    other.take(&engine.lines(1)).unwrap();
+    engine.keep(&other.draft(vec![to("session/a", &["e3", "e4"])]).unwrap().events);
+    let head = place.reader().head().unwrap();
+    let parted = copy.take(&engine.lines(2)).unwrap_err();
+    assert!(matches!(parted, CopyError::Apart { position: Position(2), .. }), "{parted}");
+    assert_eq!(place.reader().head().unwrap(), head);
+    // What the copy has already comes again without harm.
+    assert_eq!(other.take(&engine.lines(1)).unwrap(), Position(3));
+    assert_eq!(other.take(&engine.lines(3)).unwrap(), Position(3));
+}
