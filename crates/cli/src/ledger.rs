@@ -17,9 +17,12 @@ use crate::output::message;
 use crate::render;
 use crate::spools::Spools;
 
-/// How long a command waits for the servers to let it in, and for the copy to be current, before it reads what is there.
+/// How long a command waits for the servers to let it in, for one of them to lead, and for a copy that stands still, before it reads
+/// what is there.
 const CONNECT: Duration = Duration::from_secs(3);
-const CATCH_UP: Duration = Duration::from_secs(20);
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// How long until who was cut off tries again.
+const RECONNECT: Duration = Duration::from_secs(2);
 /// How often what hooks have spooled is looked for, while a command runs that writes to servers.
 const TAKE_IN: Duration = Duration::from_millis(100);
 const TAKE_IN_MAX: Duration = Duration::from_secs(10);
@@ -30,6 +33,8 @@ pub(crate) struct LedgerArg {
     named: Option<PathBuf>,
     /// Its log on NATS, once it was opened: it keeps the copy current as long as the command runs.
     nats: OnceCell<Arc<JetStreamLog>>,
+    /// That the servers could not be reached, and the copy is read instead.
+    cut_off: OnceCell<()>,
 }
 
 /// What keeps a ledger.
@@ -60,7 +65,11 @@ pub(crate) fn nats_options(create: bool, connect: Duration) -> Options {
 
 impl LedgerArg {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
-        Self { named: path.filter(|path| !path.as_os_str().is_empty()), nats: OnceCell::new() }
+        Self {
+            named: path.filter(|path| !path.as_os_str().is_empty()),
+            nats: OnceCell::new(),
+            cut_off: OnceCell::new(),
+        }
     }
 
     /// What keeps it.
@@ -165,9 +174,13 @@ impl LedgerArg {
         if let Some(log) = self.nats.get() {
             return Ok(log.clone());
         }
+        let is_copied = JetStreamLog::copy_in(folder).exists();
         // Where there is a copy there was a log, and a new one in its place would split the story in two.
-        let create = create && !JetStreamLog::copy_in(folder).exists();
-        let log = Arc::new(JetStreamLog::open(address, folder, &nats_options(create, CONNECT))?);
+        let mut options = nats_options(create && !is_copied, CONNECT);
+        if !create && is_copied {
+            options.open = CATCH_UP;
+        }
+        let log = Arc::new(JetStreamLog::open(address, folder, &options)?);
         Ok(self.nats.get_or_init(|| log).clone())
     }
 
@@ -192,6 +205,9 @@ impl LedgerArg {
             }
             Engine::Nats { address, folder } => {
                 let path = JetStreamLog::copy_in(&folder);
+                if self.cut_off.get().is_some() {
+                    return Ok(path);
+                }
                 let is_new = self.nats.get().is_none();
                 match self.open_on_nats(&address, &folder, false) {
                     // What waits is taken in only where somebody would take it.
@@ -203,7 +219,11 @@ impl LedgerArg {
                         Err(_) => {}
                     },
                     // Who is cut off reads what was copied.
-                    Err(error @ JetStreamError::Unreachable { .. }) if path.exists() => tell_as_of(&error, &folder),
+                    Err(error @ JetStreamError::Unreachable { .. }) if path.exists() => {
+                        tell_as_of(&error, &folder);
+                        self.cut_off.get_or_init(|| ());
+                        reconnect(address, folder)?;
+                    }
                     Err(error) => return Err(error.into()),
                 }
                 Ok(path)
@@ -240,6 +260,24 @@ fn tell_as_of(why: &dyn std::fmt::Display, folder: &Path) {
     let head = LogReader::open(JetStreamLog::copy_in(folder)).and_then(|copy| Ok(copy.head()?));
     let head = head.map_or_else(|_| String::new(), |head| format!(" as of position {}", head.position));
     message(&render::plain(&format!("{why}; this machine's copy is read{head}, {age}")));
+}
+
+/// Tries again and again to follow the stream, for a command that goes on for long: it began cut off, and need not stay so.
+fn reconnect(address: Address, folder: PathBuf) -> std::io::Result<()> {
+    let follow = move || {
+        loop {
+            std::thread::sleep(RECONNECT);
+            match JetStreamLog::open(&address, &folder, &nats_options(false, CONNECT)) {
+                // The copy is kept current as long as the process is there.
+                Ok(_log) => loop {
+                    std::thread::park();
+                },
+                Err(JetStreamError::Unreachable { .. }) => {}
+                Err(error) => return message(&render::plain(&error.to_string())),
+            }
+        }
+    };
+    std::thread::Builder::new().name("runledger-reconnect".to_owned()).spawn(follow).map(drop)
 }
 
 /// Takes in what hooks spool, as long as somebody else holds the log.

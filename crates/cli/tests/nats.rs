@@ -52,6 +52,16 @@ impl Machine {
     }
 }
 
+/// A process that ends with this value.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What two logs have to have in common: everything of an event but its position.
 fn story(lines: Vec<Value>) -> Vec<Value> {
     let mut story: Vec<Value> = lines
@@ -201,7 +211,19 @@ fn who_is_cut_off_reads_what_was_copied_writes_nothing_and_keeps_what_hooks_tell
     let hook = run_with_input(&mut machine.command(&["hook"]), prompt("while cut off"));
     assert_eq!((hook.code, hook.stdout().as_str()), (Some(0), ""), "{hook:?}");
     assert!(hook.stderr().contains("waits in"), "{hook:?}");
+    // Who follows begins cut off, and looks without the servers; whoever wants to write is told how to look.
+    let lines = machine.room.path("followed");
+    let mut command = machine.command(&["feed", "--follow", "--json"]);
+    let following = Ended(command.stdout(std::fs::File::create(&lines).unwrap()).spawn().unwrap());
+    let followed = |text: &str| std::fs::read_to_string(&lines).unwrap().contains(text);
+    wait_until("what was copied", || followed("position"));
+    let refused = machine.run(&["serve", "--port", "0"]);
+    assert!(refused.code == Some(3) && refused.stderr().contains("`serve --read-only` shows"), "{refused:?}");
     servers.restart(0);
+    let other = Machine::new(machine.address.to_str().unwrap());
+    run_with_input(&mut other.command(&["hook"]), prompt("told elsewhere"));
+    wait_until("what is told elsewhere", || followed("told elsewhere"));
+    drop(following);
     let feed = machine.ok(&["feed"]);
     assert!(feed.contains("while cut off"), "{feed}");
     let hook = run_with_input(&mut machine.command(&["hook"]), prompt("healed"));

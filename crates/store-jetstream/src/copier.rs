@@ -72,6 +72,17 @@ impl Progress {
         self.moved.notify_all();
     }
 
+    /// Waits until it has come so far, as long as it goes on: where it stands still for longer than `patience`, why.
+    pub(crate) fn wait_while_moving(&self, position: Position, patience: Duration) -> Result<(), String> {
+        loop {
+            let before = self.state().head;
+            match self.wait_for(position, Instant::now() + patience) {
+                Err(_) if self.state().stuck.is_none() && self.state().head > before => {}
+                waited => return waited,
+            }
+        }
+    }
+
     /// Waits until it has come so far; or why it has not.
     pub(crate) fn wait_for(&self, position: Position, deadline: Instant) -> Result<(), String> {
         let mut state = self.state();

@@ -140,7 +140,7 @@ impl Engine {
 
     /// Opens the ledger's stream, which is made where it is missing and may be made; gives the log that it keeps.
     pub(crate) fn open_stream(&self, options: &Options) -> Result<LogId, JetStreamError> {
-        let deadline = Instant::now() + options.patience;
+        let deadline = Instant::now() + options.open;
         let address = || self.address.to_string();
         let mut made = None;
         let mut patience = FIRST_ANSWER;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use runledger_events::{LogId, Position};
 use runledger_store::{
@@ -27,6 +27,8 @@ pub struct Options {
     pub create: bool,
     /// How long the servers have to let us in.
     pub connect: Duration,
+    /// How long is asked again for the stream, where nobody leads it yet.
+    pub open: Duration,
     /// How long is tried again, where nobody knows what came of an append, or nobody leads the stream. After a leader is gone,
     /// writes wait for 6 to 10 seconds.
     pub patience: Duration,
@@ -39,9 +41,12 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (connect, patience) = (Duration::from_secs(5), Duration::from_secs(20));
-        Self { create: true, connect, patience, user: None, password: None }
+        Self { create: true, connect, open: patience, patience, user: None, password: None }
     }
 }
+
+/// How long another process that writes to the copy is waited for, unless the caller has less patience.
+const BUSY_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
 /// The log on JetStream, for writing, and this machine's copy of it.
 ///
@@ -65,7 +70,8 @@ impl JetStreamLog {
     pub fn open(address: &Address, folder: &Path, options: &Options) -> Result<Self, JetStreamError> {
         let engine = Engine::connect(address, options)?;
         let log_id = engine.open_stream(options)?;
-        let copy = Arc::new(CopiedLog::open(folder.join(COPY), &log_id)?);
+        let busy_timeout = BUSY_TIMEOUT_MAX.min(options.patience);
+        let copy = Arc::new(CopiedLog::open_within(folder.join(COPY), &log_id, busy_timeout)?);
         let progress = Arc::new(Progress::default());
         progress.reach(copy.head()?);
         let copier = Copier::start(&engine, copy.clone(), progress.clone())
@@ -88,14 +94,13 @@ impl JetStreamLog {
         self.engine.address()
     }
 
-    /// Brings the copy to where the stream's leader is now; gives the position.
+    /// Brings the copy to where the stream's leader is now; gives the position. `patience` is how long it may stand still.
     ///
     /// # Errors
     /// [`StorageError::Engine`] where the servers do not answer, or the copy goes no further; it can be read as it is.
     pub fn catch_up(&self, patience: Duration) -> Result<Position, StorageError> {
-        let deadline = Instant::now() + patience;
         let head = Position(self.engine.last_sequence().map_err(|detail| self.failed(detail))?);
-        self.progress.wait_for(head, deadline).map_err(|detail| self.failed(detail))?;
+        self.progress.wait_while_moving(head, patience).map_err(|detail| self.failed(detail))?;
         // That it cannot be told when is no reason not to go on.
         if let Some(folder) = self.copy.path().parent()
             && let Err(error) = std::fs::write(folder.join(HEARD), [])

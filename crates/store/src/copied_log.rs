@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use runledger_events::{Digest, EventId, LogId, Position, StreamName, StreamVersion};
@@ -148,8 +149,17 @@ impl CopiedLog {
     /// # Errors
     /// [`OpenError`]; a file that is something else is not touched.
     pub fn open(path: impl AsRef<Path>, log_id: &LogId) -> Result<Self, OpenError> {
+        Self::open_within(path, log_id, OpenOptions::default().busy_timeout)
+    }
+
+    /// The same, where another process that writes to the copy is waited for so long.
+    ///
+    /// # Errors
+    /// As [`CopiedLog::open`].
+    pub fn open_within(path: impl AsRef<Path>, log_id: &LogId, busy_timeout: Duration) -> Result<Self, OpenError> {
         let path = connection::absolute(path.as_ref())?;
-        let options = OpenOptions { wal_pages: WAL_PAGES, sync: SyncMode::Normal, ..OpenOptions::default() };
+        let options =
+            OpenOptions { busy_timeout, wal_pages: WAL_PAGES, sync: SyncMode::Normal, ..OpenOptions::default() };
         let connection = connection::open_writable(&path, &options, Some(log_id))?;
         let found = crate::reader::log_id(&path, &connection)?;
         if found != *log_id {

@@ -50,17 +50,20 @@ impl Place {
 
     /// Opens the log, for a moment.
     pub(crate) fn open(&self, create: bool) -> Result<Arc<dyn EventLog>, OpenFault> {
-        // Where there is a copy there was a log, and a new one in its place would split the story in two.
-        let create = create && !self.path.exists();
         let options =
             OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES, ..OpenOptions::default() };
-        self.open_with(&options, &Options { patience: PATIENCE, ..nats_options(create, CONNECT) })
+        // Where there is a copy there was a log, and a new one in its place would split the story in two.
+        let create = create && !self.path.exists();
+        self.open_with(&options, &Options { open: PATIENCE, patience: PATIENCE, ..nats_options(create, CONNECT) })
     }
 
     /// Opens the log for as long as somebody is asked; it has to be there.
     pub(crate) fn open_to_ask(&self) -> Result<Arc<dyn EventLog>, OpenFault> {
         let options = OpenOptions { create: false, ..OpenOptions::default() };
-        self.open_with(&options, &Options { patience: ASK_PATIENCE, ..nats_options(false, CONNECT) })
+        self.open_with(
+            &options,
+            &Options { open: ASK_PATIENCE, patience: ASK_PATIENCE, ..nats_options(false, CONNECT) },
+        )
     }
 
     fn open_with(&self, options: &OpenOptions, nats: &Options) -> Result<Arc<dyn EventLog>, OpenFault> {
