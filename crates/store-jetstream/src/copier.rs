@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
+use crate::heard::Heard;
 
 /// Events that are taken in at once, at the most.
 const AT_ONCE: usize = 512;
@@ -205,7 +206,7 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
     };
     let consumer = stream.create_consumer(config).await.map_err(|error| servers(&error))?;
     let mut messages = consumer.messages().await.map_err(|error| servers(&error))?;
-    let mut looks = 0;
+    let (mut looks, mut heard) = (0, Heard::default());
     loop {
         let Ok(next) = tokio::time::timeout(LOOK, messages.next()).await else {
             looks += 1;
@@ -219,6 +220,7 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
                 if Position(last) > copy.head().map_err(|error| Stopped::Copy(error.into()))? {
                     return Err(Stopped::Servers("what is there does not come".to_owned()));
                 }
+                heard.note(copy);
             }
             continue;
         };
@@ -242,6 +244,10 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
         }
         let head = take(copy, &taken)?;
         progress.reach(head);
+        let is_last = taken.last().and_then(|message| message.info().ok()).is_some_and(|place| place.pending == 0);
+        if is_last && failed.is_none() {
+            heard.note(copy);
+        }
         if let Some(failed) = failed {
             return Err(failed);
         }

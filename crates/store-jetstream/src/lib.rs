@@ -19,6 +19,7 @@ mod append;
 mod copier;
 mod engine;
 mod error;
+mod heard;
 mod leases;
 mod log;
 mod publish;

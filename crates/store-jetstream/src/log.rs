@@ -14,11 +14,10 @@ use crate::append;
 use crate::copier::{Copier, Progress};
 use crate::engine::Engine;
 use crate::error::JetStreamError;
+use crate::heard;
 
 /// The name of the copy in its folder, as that of a ledger at its default place.
 const COPY: &str = "ledger.db";
-/// The file beside it that is as old as what was heard of the servers last.
-const HEARD: &str = "heard";
 
 /// How a ledger on NATS is opened.
 #[derive(Debug, Clone)]
@@ -86,7 +85,7 @@ impl JetStreamLog {
 
     /// When the servers told last that the copy in a folder has all that they have.
     pub fn heard_in(folder: &Path) -> Option<SystemTime> {
-        std::fs::metadata(folder.join(HEARD)).and_then(|metadata| metadata.modified()).ok()
+        heard::heard_in(folder)
     }
 
     /// The address.
@@ -101,12 +100,7 @@ impl JetStreamLog {
     pub fn catch_up(&self, patience: Duration) -> Result<Position, StorageError> {
         let head = Position(self.engine.last_sequence().map_err(|detail| self.failed(detail))?);
         self.progress.wait_while_moving(head, patience).map_err(|detail| self.failed(detail))?;
-        // That it cannot be told when is no reason not to go on.
-        if let Some(folder) = self.copy.path().parent()
-            && let Err(error) = std::fs::write(folder.join(HEARD), [])
-        {
-            tracing::debug!(%error, "it is not written down that the copy is current");
-        }
+        heard::note(&self.copy);
         Ok(head)
     }
 

@@ -355,3 +355,25 @@ fn a_name_is_held_as_long_as_its_holder_lives() {
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+#[test]
+fn what_one_machine_appends_another_one_waits_for_and_notes_when_it_had_all() {
+    let Some(servers) = NatsServers::start(3, false) else { return };
+    let address: Address = new_address(&servers, 3).parse().unwrap();
+    let (one, other) = (Machine::new(&address), Machine::new(&address));
+    assert_eq!(JetStreamLog::heard_in(other.folder.path()), None);
+    let receipts = one.log.append(&stream("run/r"), ExpectedVersion::Any, vec![event("e1"), event("e2")]).unwrap();
+    let position = receipts.iter().map(|receipt| receipt.position).max().unwrap();
+    // Nobody asks the other one's log for anything but to come so far: its copier follows by itself.
+    let mut follower = other.log.follow(Position::START).unwrap();
+    let began = Instant::now();
+    while follower.wait_beyond(Position(position.0 - 1), Duration::from_secs(1)).unwrap() < position {
+        assert!(began.elapsed() < Duration::from_secs(60), "position {position} does not come");
+    }
+    let there: Vec<String> = all(&other.log.reader().unwrap()).iter().map(|event| event.id.to_string()).collect();
+    assert_eq!(there, ["e1", "e2"]);
+    while JetStreamLog::heard_in(other.folder.path()).is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it is not noted when it had all");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
