@@ -109,6 +109,14 @@ pub enum ImportError {
         /// What does not fit.
         source: AppendError,
     },
+    /// The ledger's servers can never take it as one append; nothing was written.
+    #[error("{file}: {source}; import it into a file (--db), and `runledger push` that")]
+    Refused {
+        /// The database.
+        file: PathBuf,
+        /// Why.
+        source: AppendError,
+    },
     /// The ledger cannot be written.
     #[error(transparent)]
     Append(AppendError),

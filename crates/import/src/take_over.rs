@@ -93,6 +93,7 @@ fn append(
     let appends = convert(database, session, &known)?;
     let receipts = log.append_all(appends).map_err(|source| match source {
         AppendError::Storage(_) => ImportError::Append(source),
+        AppendError::Refused { .. } => ImportError::Refused { file: database.file.clone(), source },
         source => ImportError::Conflict { file: database.file.clone(), source },
     })?;
     let duplicates = receipts.iter().filter(|receipt| receipt.is_duplicate).count() as u64 + there;
