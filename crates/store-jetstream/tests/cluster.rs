@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
 use std::collections::HashSet;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use runledger_events::{Metadata, Position, RecordedEvent, RuntimeEvent, StreamName, StreamVersion};
@@ -162,21 +162,34 @@ fn append(name: &str, ids: Vec<String>) -> StreamAppend {
     StreamAppend { stream: stream(name), expected: ExpectedVersion::Any, events }
 }
 
-#[test]
-fn servers_that_are_killed_and_stopped_take_nothing_that_was_acknowledged() {
-    let Some(servers) = NatsServers::start(3, true) else { return };
-    let address: Address = new_address(&servers, 3).parse().unwrap();
-    let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
-    let stop = Arc::new(AtomicBool::new(false));
+/// Every machine appends while the servers suffer: then each has the same log, with each acknowledged event once; gives its events.
+fn while_all_append(machines: &[Machine], suffer: impl FnOnce()) -> Vec<RecordedEvent> {
+    let stop = AtomicBool::new(false);
     let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
         let writers: Vec<_> = machines
             .iter()
             .enumerate()
             .map(|(number, machine)| {
-                let stop = stop.clone();
-                scope.spawn(move || append_until(machine, &format!("w{number}"), &stop))
+                let stop = &stop;
+                scope.spawn(move || append_until(machine, &format!("w{number}"), stop))
             })
             .collect();
+        suffer();
+        stop.store(true, Ordering::Release);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    let events = are_equal(machines);
+    assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
+    has_each_once(&events, &acknowledged);
+    events
+}
+
+#[test]
+fn servers_that_are_killed_and_stopped_take_nothing_that_was_acknowledged() {
+    let Some(servers) = NatsServers::start(3, true) else { return };
+    let address: Address = new_address(&servers, 3).parse().unwrap();
+    let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
+    let events = while_all_append(&machines, || {
         for round in 0..rounds("RUNLEDGER_CLUSTER_ROUNDS", 2) as usize {
             let (first, second) = (round % 3, (round + 1) % 3);
             std::thread::sleep(Duration::from_millis(500));
@@ -189,12 +202,7 @@ fn servers_that_are_killed_and_stopped_take_nothing_that_was_acknowledged() {
             servers.go_on(second);
         }
         std::thread::sleep(Duration::from_secs(1));
-        stop.store(true, Ordering::Release);
-        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
-    let events = are_equal(&machines);
-    assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
-    has_each_once(&events, &acknowledged);
     // A machine that was never there has the same log.
     let mut machines = machines;
     machines.push(Machine::new(&address));
@@ -274,16 +282,7 @@ fn a_server_that_is_cut_off_takes_nothing_that_was_acknowledged() {
     let Some(servers) = NatsServers::start_apart(3, true) else { return };
     let address: Address = new_address(&servers, 3).parse().unwrap();
     let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
-    let stop = AtomicBool::new(false);
-    let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
-        let writers: Vec<_> = machines
-            .iter()
-            .enumerate()
-            .map(|(number, machine)| {
-                let stop = &stop;
-                scope.spawn(move || append_until(machine, &format!("w{number}"), stop))
-            })
-            .collect();
+    while_all_append(&machines, || {
         for round in 0..rounds("RUNLEDGER_CLUSTER_ROUNDS", 2) as usize {
             std::thread::sleep(Duration::from_millis(500));
             servers.cut_off(round % 3);
@@ -291,12 +290,7 @@ fn a_server_that_is_cut_off_takes_nothing_that_was_acknowledged() {
             servers.heal(round % 3);
             std::thread::sleep(Duration::from_secs(2));
         }
-        stop.store(true, Ordering::Release);
-        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
-    let events = are_equal(&machines);
-    assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
-    has_each_once(&events, &acknowledged);
 }
 
 /// Connections are cut all the while, also between a message and its answer: on one server, where a repeated message is a conflict,
@@ -310,27 +304,13 @@ fn connections_that_are_cut_lose_nothing_and_double_nothing() {
         let name = format!("nats://{}/cut?replicas={count}", ports.join(","));
         let address: Address = name.parse().unwrap();
         let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
-        let stop = AtomicBool::new(false);
-        let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
-            let writers: Vec<_> = machines
-                .iter()
-                .enumerate()
-                .map(|(number, machine)| {
-                    let stop = &stop;
-                    scope.spawn(move || append_until(machine, &format!("w{number}"), stop))
-                })
-                .collect();
+        while_all_append(&machines, || {
             for cut in 0..u64::from(rounds("RUNLEDGER_CLUSTER_ROUNDS", 2)) * 10 {
                 std::thread::sleep(Duration::from_millis(40 + cut * 37 % 160));
                 cutters.iter().for_each(Cutter::cut);
             }
             std::thread::sleep(Duration::from_secs(1));
-            stop.store(true, Ordering::Release);
-            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
         });
-        let events = are_equal(&machines);
-        assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
-        has_each_once(&events, &acknowledged);
     }
 }
 

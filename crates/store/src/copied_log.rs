@@ -28,8 +28,6 @@ use crate::write_back::WriteBack;
 
 /// Pages of the write-ahead log before it is written into the file.
 const WAL_PAGES: u32 = 4000;
-/// What is done when an event is not the one that was appended.
-pub(crate) const COPYING: &str = "copying";
 
 /// A copy of a log, for the engine that keeps the log.
 #[derive(Debug)]
@@ -224,13 +222,7 @@ impl CopiedLog {
     /// # Errors
     /// As [`EventLog::append`](crate::EventLog::append), as far as the copy can tell: it may be behind.
     pub fn draft(&self, appends: Vec<StreamAppend>) -> Result<Draft, AppendError> {
-        refuse_foreign(&self.log_id, &appends, || {
-            LogReader::open(&self.path).map_err(|error| StorageError::Sqlite {
-                path: self.path.clone(),
-                doing: "looking for what is there",
-                detail: error.to_string(),
-            })
-        })?;
+        refuse_foreign(&self.path, &self.log_id, &appends)?;
         let sealed = seal(&self.path, appends)?;
         let mut writer = self.writer();
         let Writer { connection, heads, .. } = &mut *writer;
@@ -283,12 +275,7 @@ impl CopiedLog {
     /// # Errors
     /// [`StorageError`] when the file cannot be read.
     pub fn has_any(&self, position: Position, events: &[DraftedEvent]) -> Result<bool, StorageError> {
-        let found: Option<[u8; 32]> = self
-            .writer()
-            .connection
-            .prepare_cached("SELECT digest FROM runtime_events WHERE position = ?1")
-            .and_then(|mut statement| statement.query_row([position.0], |row| row.get(0)).optional())
-            .map_err(self.failed("looking for an event"))?;
+        let found = digest_at(&self.writer().connection, position).map_err(self.failed("looking for an event"))?;
         Ok(events.iter().any(|event| found == Some(event.digest.0)))
     }
 
@@ -339,10 +326,7 @@ impl CopiedLog {
         // What it ends with has to be what the engine has there: else the engine has lost something, and told other events since.
         if let Some((_, line)) = events.iter().find(|(position, _)| *position == head) {
             let found = copied_event(line).ok().and_then(|(_, _, event)| event.digest);
-            let own: Option<[u8; 32]> = connection
-                .prepare_cached("SELECT digest FROM runtime_events WHERE position = ?1")
-                .and_then(|mut statement| statement.query_row([head.0], |row| row.get(0)).optional())
-                .map_err(&failed)?;
+            let own = digest_at(connection, head).map_err(&failed)?;
             if found.is_some() && found.map(|digest| digest.0) != own {
                 let detail = "another event stands there than was copied".to_owned();
                 return Err(CopyError::Apart { path: self.path.clone(), position: head, detail });
@@ -371,7 +355,6 @@ impl CopiedLog {
         let mut append = AppendTransaction::begin(&self.path, &self.log_id, &transaction, heads)?;
         let apart = |position: Position, detail: String| CopyError::Apart { path: self.path.clone(), position, detail };
         let receipts = append.append(&transaction, sealed).map_err(|error| match error {
-            AppendError::Storage(StorageError::Sqlite { doing: COPYING, detail, .. }) => apart(head.next(), detail),
             AppendError::Storage(error) => error.into(),
             error => apart(head.next(), error.to_string()),
         })?;
@@ -399,4 +382,11 @@ fn last_position(connection: &Connection) -> rusqlite::Result<Position> {
     connection
         .prepare_cached("SELECT coalesce(max(position), 0) FROM runtime_events")?
         .query_row([], |row| row.get(0).map(Position))
+}
+
+fn digest_at(connection: &Connection, position: Position) -> rusqlite::Result<Option<[u8; 32]>> {
+    connection
+        .prepare_cached("SELECT digest FROM runtime_events WHERE position = ?1")?
+        .query_row([position.0], |row| row.get(0))
+        .optional()
 }

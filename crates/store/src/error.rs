@@ -322,6 +322,18 @@ pub enum AppendError {
         /// The stream.
         stream: StreamName,
     },
+    /// What was told of the event is not what it comes to here; nothing was written.
+    #[error(
+        "event {id} of stream {stream}, version {version}, is not the one that was appended: its digest is another; nothing was appended"
+    )]
+    OtherDigest {
+        /// The stream.
+        stream: StreamName,
+        /// The version.
+        version: StreamVersion,
+        /// The id.
+        id: EventId,
+    },
     /// The engine will never take it as it is; nothing was written.
     #[error("{address}: {detail}; nothing was written")]
     Refused {

@@ -3,6 +3,8 @@
 //! Invariant: no line from outside says what was done to this log. Of another log it may: copies have the events of their
 //! originals.
 
+use std::path::Path;
+
 use runledger_events::{Content, Fields, LogId, Position, StreamName};
 use serde::Deserialize;
 
@@ -72,11 +74,7 @@ fn data_of(content: &Content) -> LedgerData {
 }
 
 /// Refuses what somebody else says of this log, unless the log has it already.
-pub(crate) fn refuse_foreign(
-    log_id: &LogId,
-    appends: &[StreamAppend],
-    reader: impl FnOnce() -> Result<LogReader, StorageError>,
-) -> Result<(), AppendError> {
+pub(crate) fn refuse_foreign(path: &Path, log_id: &LogId, appends: &[StreamAppend]) -> Result<(), AppendError> {
     let mut suspicious = Vec::new();
     for StreamAppend { stream, events, .. } in appends.iter().filter(|append| append.stream.is_of_ledger()) {
         let told_here = events.iter().filter(|event| event.json().is_some_and(|json| !is_of_another(json, log_id)));
@@ -85,7 +83,11 @@ pub(crate) fn refuse_foreign(
     if suspicious.is_empty() {
         return Ok(());
     }
-    let reader = reader()?;
+    let reader = LogReader::open(path).map_err(|error| StorageError::Sqlite {
+        path: path.to_owned(),
+        doing: "looking for what is there",
+        detail: error.to_string(),
+    })?;
     for (stream, id) in suspicious {
         let is_known = match id {
             Some(id) => reader.position_of(stream, id)?.is_some(),

@@ -72,6 +72,7 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     ///   read here.
     /// - [`AppendError::OfLedger`]: what was done to this log is told by [`SqliteLog::redact`](crate::SqliteLog::redact) and
     ///   [`SqliteLog::seal`](crate::SqliteLog::seal) alone.
+    /// - [`AppendError::OtherDigest`]: an event that was copied is not the one that was appended elsewhere; nothing was written.
     /// - [`AppendError::Refused`]: nothing was written, and trying again is of no use.
     /// - [`AppendError::Storage`]: the outcome is unknown; appending the same ids again is safe.
     ///

@@ -8,13 +8,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use runledger_events::{LogId, Position};
 
 use crate::connection;
-use crate::error::{AppendError, OpenError, StorageError};
+use crate::error::{AppendError, OpenError};
 use crate::follow::Follower;
 use crate::group_commit::{GroupCommit, Writer};
 use crate::ledger_events::refuse_foreign;
 use crate::log::EventLog;
 use crate::new_event::{Receipt, StreamAppend};
-use crate::reader::LogReader;
 use crate::seal::seal;
 
 /// What an append has done when it returns.
@@ -130,13 +129,7 @@ impl EventLog for SqliteLog {
     }
 
     fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
-        refuse_foreign(&self.log_id, &appends, || {
-            LogReader::open(&self.path).map_err(|error| StorageError::Sqlite {
-                path: self.path.clone(),
-                doing: "looking for what is there",
-                detail: error.to_string(),
-            })
-        })?;
+        refuse_foreign(&self.path, &self.log_id, &appends)?;
         self.append_own(appends)
     }
 

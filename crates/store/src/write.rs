@@ -17,7 +17,6 @@ use runledger_events::{
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::copied_log::COPYING;
 use crate::error::{AppendError, StorageError, WrongExpectedVersion};
 use crate::expected_version::ExpectedVersion;
 use crate::exported::exported_line;
@@ -342,10 +341,7 @@ impl<'a> AppendTransaction<'a> {
             &commitment,
         );
         if event.digest.is_some_and(|told| told != digest) {
-            let detail = format!(
-                "event {id} of stream {stream}, version {version}, is not the one that was appended: its digest is another"
-            );
-            return Err(StorageError::Sqlite { path: self.path.to_owned(), doing: COPYING, detail }.into());
+            return Err(AppendError::OtherDigest { stream: stream.clone(), version, id });
         }
         let chain = chain(&previous_chain, &digest);
         let Metadata { causation_id, correlation_id, adapter_session_id, .. } = &metadata;
