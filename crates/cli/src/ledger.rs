@@ -158,11 +158,9 @@ impl LedgerArg {
         Ok(Some(state.and_then(|log| log.state().map_err(|error| error.to_string()))))
     }
 
-    /// The log in SQLite, for what that alone can do.
-    pub(crate) fn open_sqlite_for_writing(&self, why_not: &str) -> anyhow::Result<SqliteLog> {
-        let log = SqliteLog::open(self.file(why_not)?)?;
-        Spools::of(log.path()).take_in_all(&log);
-        Ok(log)
+    /// The log on NATS, where it is there and was opened.
+    pub(crate) fn nats(&self) -> Option<&JetStreamLog> {
+        self.nats.get().map(|log| &**log)
     }
 
     fn open_on_nats(
@@ -235,7 +233,16 @@ impl LedgerArg {
     pub(crate) fn queries_quietly(&self) -> anyhow::Result<Queries> {
         let mut projections = self.projections()?;
         projections.catch_up().context("bringing the read models up to date")?;
+        self.clear_copy(&mut projections);
         Ok(Queries::open(self.path()?)?)
+    }
+
+    /// What another machine had erased goes from this one's files as soon as somebody reads here.
+    fn clear_copy(&self, projections: &mut Projections) {
+        if let Some(Err(error)) = self.nats().map(|log| clear_log(projections, log)) {
+            let error = render::chain(&error);
+            message(&render::plain(&format!("texts that were erased may still be in this machine's copy: {error}")));
+        }
     }
 
     /// The read models, brought to the log's head; says what they leave out.
@@ -250,6 +257,18 @@ impl LedgerArg {
         }
         Ok(queries)
     }
+}
+
+/// Clears the log's files here of what was erased, unless that was done, and notes that it is.
+pub(crate) fn clear_log(projections: &mut Projections, log: &dyn EventLog) -> anyhow::Result<()> {
+    let last = projections.reader().last_redaction()?;
+    if let Some(last) = last
+        && !projections.log_is_cleared()?
+        && log.settle()?
+    {
+        projections.note_log_cleared(last)?;
+    }
+    Ok(())
 }
 
 /// Says how old what is read is.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use permission_support::{answered, pre, start};
-use runledger_testkit::{NatsServers, new_address, shared_nats};
+use runledger_testkit::{NatsServers, files_with, new_address, shared_nats};
 use serde_json::{Value, json};
 use support::{Ran, Room, run, run_with_input, wait_until};
 
@@ -97,12 +97,9 @@ fn what_one_machine_does_every_other_one_has() {
     other.ok(&["rebuild-projections"]);
     assert_eq!(other.json(&["runs"]), one.json(&["runs"]));
     // What a file can do and this cannot says how it is done here, and does nothing.
-    for (command, words) in [
-        (&["backup", "x.db"][..], "nats stream backup"),
-        (&["restore", "x.db"], "nats stream restore"),
-        (&["redact", "--session", "s", "--reason", "r"], "nats stream rmm"),
-        (&["seal"], "runledger pull"),
-    ] {
+    for (command, words) in
+        [(&["backup", "x.db"][..], "nats stream backup"), (&["restore", "x.db"], "nats stream restore")]
+    {
         let refused = other.run(command).is_refused_with(3);
         assert!(refused.contains(words) && refused.contains("nats://"), "{command:?}: {refused}");
     }
@@ -114,6 +111,57 @@ fn what_one_machine_does_every_other_one_has() {
         let refused = run(&mut one.room.command_on(Path::new(wrong), ["runs"])).is_refused_with(2);
         assert!(refused.contains(words), "{refused}");
     }
+}
+
+#[test]
+fn what_one_machine_erases_is_in_no_file_of_another_one_once_somebody_reads_there() {
+    let Some(servers) = shared_nats() else { return };
+    let address = new_address(servers, 1);
+    let (one, other) = (Machine::new(&address), Machine::new(&address));
+    assert_eq!(one.exec(&["--session", "s"], "echo word-$((77*91))").code, Some(0));
+    assert_eq!(one.exec(&["--session", "t"], "echo stays").code, Some(0));
+    let told = other.json(&["export", "--session", "s"]);
+    let copy = copy_of(&other);
+    let stored: Vec<Vec<u8>> = {
+        let sqlite = rusqlite::Connection::open(&copy).unwrap();
+        let sql = "SELECT content FROM runtime_events WHERE session_key = (SELECT stream_key FROM streams WHERE name = 'session/s')";
+        let mut statement = sqlite.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    // The first bytes say how it is stored.
+    let parts: Vec<&[u8]> =
+        stored.iter().map(|stored| &stored[stored.len() / 2..]).filter(|part| part.len() > 12).collect();
+    assert!(parts.len() > 3 && !files_with(copy.parent().unwrap(), &parts).is_empty());
+
+    let erased = one.json(&["redact", "--session", "s", "--reason", "asked for"]);
+    assert_eq!(
+        [&erased[0]["log_cleared"], &erased[0]["projections_cleared"], &erased[0]["left_on_servers"]],
+        [&json!(true), &json!(true), &json!(0)],
+        "{erased:?}"
+    );
+    assert_eq!(other.json(&["feed", "--session", "s"]), one.json(&["feed", "--session", "s"]));
+    assert_eq!(files_with(copy.parent().unwrap(), &parts), Vec::<PathBuf>::new());
+    // A machine that never had it has the same log, and the seal that one makes fits on all.
+    let keys = one.room.path("seal.key").display().to_string();
+    one.ok(&["seal", "--init", "--key", &keys]);
+    let seal = one.ok(&["seal", "--key", &keys, "--json"]);
+    let new = Machine::new(&address);
+    let seals = new.room.write("seals", seal).display().to_string();
+    for machine in [&one, &other, &new] {
+        machine.ok(&["verify", "--seals", &seals]);
+        let lines = machine.json(&["export", "--session", "s"]);
+        assert!(lines.iter().all(|line| line["event"].is_null()));
+        let digests = |lines: &[Value]| lines.iter().map(|line| line["digest"].clone()).collect::<Vec<_>>();
+        assert_eq!(digests(&lines), digests(&told));
+        let doctor = machine.json(&["doctor"]);
+        let found = doctor.iter().find(|finding| finding["check"] == "erased on the servers").unwrap();
+        assert_eq!(found["state"], "ok", "{found}");
+    }
+    // What is archived is in the other ledger, and erased here.
+    let to = one.room.path("archive.db").display().to_string();
+    let archived = one.json(&["archive", "--before", "2999-01-01", "--to", &to, "--apply"]);
+    assert_eq!(archived[0]["session_id"], "t", "{archived:?}");
+    assert!(other.json(&["export", "--session", "t"]).iter().all(|line| line["event"].is_null()));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use runledger_events::{Metadata, RunId, RuntimeEvent, StreamName};
 use runledger_store::{EventLog, ExpectedVersion, NewEvent};
+use runledger_testkit::files_with;
 use support::{Room, run, run_with_input, text};
 
 /// Words that stand in the session `s1` alone, in a prompt, a call, its result, a message that streams, and a request.
@@ -62,24 +63,7 @@ fn payloads(room: &Room, session: &str) -> Vec<Vec<u8>> {
     statement.query_map([format!("session/{session}")], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
-/// Every file below a folder that holds one of these.
-fn files_with(folder: &Path, wanted: &[&[u8]]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_with(&path, wanted));
-            continue;
-        }
-        let bytes = std::fs::read(&path).unwrap();
-        if wanted.iter().any(|wanted| bytes.windows(wanted.len()).any(|window| window == *wanted)) {
-            found.push(path.display().to_string());
-        }
-    }
-    found
-}
-
-fn traces(room: &Room, payloads: &[Vec<u8>]) -> Vec<String> {
+fn traces(room: &Room, payloads: &[Vec<u8>]) -> Vec<PathBuf> {
     // A part of each payload, from its middle: a page's border may go through the whole.
     let parts = payloads.iter().map(|payload| &payload[payload.len() / 2..(payload.len() / 2 + 24).min(payload.len())]);
     let mut wanted: Vec<&[u8]> = parts.collect();

@@ -317,7 +317,7 @@ fn a_past_does_not_go_back_nor_over_an_erasure_nor_on_in_another_log() {
     assert!(past.forward(&other.log.reader().unwrap(), Position(3)).unwrap().is_none());
     assert_eq!(past.forward(&reader, Position(3)).unwrap().unwrap().position(), Position(3));
     let erase = runledger_store::Erase::Sessions(vec![session.clone()]);
-    ledger.sqlite().redact(&erase, "asked for", "dev@host").unwrap();
+    ledger.log.redact(&erase, "asked for", "dev@host").unwrap();
     assert!(
         past.forward(&reader, Position(3)).unwrap().is_none() && past.forward(&reader, Position(2)).unwrap().is_none()
     );
@@ -498,7 +498,7 @@ fn what_was_erased_is_gone_from_the_past_too() {
     };
     assert_eq!(found(), 2);
     let session = runledger_store::Erase::Sessions(vec![session_id("s")]);
-    ledger.sqlite().redact(&session, "asked for", "dev@host").unwrap();
+    ledger.log.redact(&session, "asked for", "dev@host").unwrap();
     assert_eq!(found(), 0);
 }
 

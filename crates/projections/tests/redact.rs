@@ -39,14 +39,14 @@ fn whoever_projects_next_builds_the_read_models_without_it_and_others_do_not_bri
     let mut first = caught_up(&ledger.path);
     assert!(dump(&ledger.path).contains(SECRET));
     // When
-    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
     let mut second = open(&ledger.path);
     second.catch_up().unwrap();
     // Then
     assert!(!dump(&ledger.path).contains(SECRET));
     assert!(second.clear_erased().unwrap());
     tell(&*ledger.log, &[prompt(51)]);
-    ledger.sqlite().redact(&session(), "again", "dev@host").unwrap();
+    ledger.log.redact(&session(), "again", "dev@host").unwrap();
     first.catch_up().unwrap();
     assert!(!dump(&ledger.path).contains(SECRET));
     assert_verifies(&mut first);
@@ -65,7 +65,7 @@ fn what_is_erased_while_a_rebuild_goes_on_is_in_none_of_its_rows() {
             .rebuild_together(names, &mut |progress| {
                 // Once it has read everything.
                 if progress.position == progress.head && erased == 0 {
-                    erased = ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap().events;
+                    erased = ledger.log.redact(&session(), "asked for", "dev@host").unwrap().events;
                 }
             })
             .unwrap();
@@ -80,7 +80,7 @@ fn what_is_erased_while_a_rebuild_goes_on_is_in_none_of_its_rows() {
 fn a_first_build_of_a_log_with_erased_events_goes_through_once() {
     let ledger = TempLedger::new();
     tell(&*ledger.log, &prompts(1..=5));
-    ledger.sqlite().redact(&Erase::Events(vec![Position(2), Position(4)]), "asked for", "dev@host").unwrap();
+    ledger.log.redact(&Erase::Events(vec![Position(2), Position(4)]), "asked for", "dev@host").unwrap();
     let mut projections = caught_up(&ledger.path);
     let dumped = dump(&ledger.path);
     assert!(dumped.contains("quetzalcoatl 1") && !dumped.contains("quetzalcoatl 2"));
@@ -112,7 +112,7 @@ fn tables_that_a_rebuild_left_behind_are_cleared_too_and_not_while_somebody_rebu
     sqlite(&ledger.path)
         .execute_batch(&format!("CREATE TABLE feed_events_999 AS SELECT * FROM feed_events_{generation}"))
         .unwrap();
-    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
     // Given: the rows are built anew by somebody who came to an end before the leftovers were removed.
     let mut lock = path.clone().into_os_string();
     lock.push(".rebuild-lock");
@@ -137,7 +137,7 @@ fn what_was_cleared_of_another_log_says_nothing_of_this_one() {
     let ledger = TempLedger::new();
     tell(&*ledger.log, &prompts(1..=5));
     let mut projections = caught_up(&ledger.path);
-    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
     projections.catch_up().unwrap();
     assert!(projections.clear_erased().unwrap() && !projections.log_is_cleared().unwrap());
     projections.note_log_cleared(Position(6)).unwrap();
@@ -160,7 +160,7 @@ fn who_projects_tries_to_clear_an_erasure_once_and_the_next_one_again() {
     // Given: somebody reads the read models all the while.
     let reader = sqlite(&ledger.path);
     reader.execute_batch("BEGIN; SELECT count(*) FROM feed_events").unwrap();
-    ledger.sqlite().redact(&session(), "asked for", "dev@host").unwrap();
+    ledger.log.redact(&session(), "asked for", "dev@host").unwrap();
     projections.catch_up().unwrap();
     drop(reader);
     let of_wal =
@@ -192,7 +192,7 @@ fn who_follows_the_feed_misses_nothing_of_what_comes_after_an_erasure() {
         let filter = FeedFilter { session, ..FeedFilter::default() };
         let last = queries.feed(&filter, &FeedPage::Last, 1).unwrap().pop().unwrap();
         // When: messages without words make fewer entries, so those that come get smaller numbers than before.
-        ledger.sqlite().redact(&session_of("s"), "asked for", "dev@host").unwrap();
+        ledger.log.redact(&session_of("s"), "asked for", "dev@host").unwrap();
         tell(&*ledger.log, &(20..=22).map(prompt).collect::<Vec<_>>());
         projections.catch_up().unwrap();
         // Then

@@ -35,11 +35,15 @@ struct Sent {
     may_be_stored: bool,
 }
 
+/// How an append is drafted: by what anybody may append, or also what is done to this log.
+pub(crate) type DraftBy = fn(&CopiedLog, Vec<StreamAppend>) -> Result<Draft, AppendError>;
+
 /// An append on its way.
 struct Append<'a> {
     engine: &'a Engine,
     copy: &'a CopiedLog,
     progress: &'a Progress,
+    draft: DraftBy,
     deadline: Instant,
 }
 
@@ -48,10 +52,11 @@ pub(crate) fn append(
     engine: &Engine,
     copy: &CopiedLog,
     progress: &Progress,
-    appends: Vec<StreamAppend>,
+    draft: DraftBy,
+    appends: &[StreamAppend],
     patience: Duration,
 ) -> Result<Vec<Receipt>, AppendError> {
-    Append { engine, copy, progress, deadline: Instant::now() + patience }.run(&appends)
+    Append { engine, copy, progress, draft, deadline: Instant::now() + patience }.run(appends)
 }
 
 impl Append<'_> {
@@ -61,7 +66,7 @@ impl Append<'_> {
         let mut unheard: Option<Draft> = None;
         let mut pause = PAUSE;
         loop {
-            let draft = match self.copy.draft(appends.to_vec()) {
+            let draft = match (self.draft)(self.copy, appends.to_vec()) {
                 // The copy may be behind.
                 Err(AppendError::WrongExpectedVersion(_)) if !is_current => {
                     self.refresh()?;

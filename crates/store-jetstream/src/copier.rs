@@ -3,6 +3,7 @@
 //! Invariants: it never ends because of the servers; while they are away it tries again. What does not follow on what the copy has
 //! ends it, and is told to everybody who waits for more.
 
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
 use async_nats::jetstream::message::Message;
+use async_nats::jetstream::stream::Stream;
 use futures_util::{FutureExt, StreamExt};
 use runledger_events::Position;
 use runledger_store::{CopiedLog, CopyError, StorageError};
@@ -18,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::engine::Engine;
 use crate::heard::Heard;
+use crate::stand_ins::StandIns;
 
 /// Events that are taken in at once, at the most.
 const AT_ONCE: usize = 512;
@@ -204,6 +207,7 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
         deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: head.0.max(1) },
         ..OrderedConfig::default()
     };
+    let mut stand_ins = StandIns::new(name, copy.log_id().clone());
     let consumer = stream.create_consumer(config).await.map_err(|error| servers(&error))?;
     let mut messages = consumer.messages().await.map_err(|error| servers(&error))?;
     let (mut looks, mut heard) = (0, Heard::default());
@@ -242,7 +246,7 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
                 Some(None) | None => break,
             }
         }
-        let head = take(copy, &taken)?;
+        let head = take(copy, &taken, &stream, &mut stand_ins, progress).await?;
         progress.reach(head);
         let is_last = taken.last().and_then(|message| message.info().ok()).is_some_and(|place| place.pending == 0);
         if is_last && failed.is_none() {
@@ -254,7 +258,14 @@ async fn follow_on(context: &Context, name: &str, copy: &CopiedLog, progress: &P
     }
 }
 
-fn take(copy: &CopiedLog, messages: &[Message]) -> Result<Position, Stopped> {
+/// Takes in messages; where some before them were erased on the servers, what stands in for these.
+async fn take(
+    copy: &CopiedLog,
+    messages: &[Message],
+    stream: &Stream<()>,
+    stand_ins: &mut StandIns,
+    progress: &Progress,
+) -> Result<Position, Stopped> {
     let mut lines = Vec::with_capacity(messages.len());
     for message in messages {
         let place = message.info().map_err(|error| Stopped::Servers(error.to_string()))?;
@@ -262,5 +273,38 @@ fn take(copy: &CopiedLog, messages: &[Message]) -> Result<Position, Stopped> {
         let line = std::str::from_utf8(&message.payload).unwrap_or("\u{fffd}");
         lines.push((Position(place.stream_sequence), line));
     }
-    copy.take(&lines).map_err(Stopped::Copy)
+    loop {
+        let gap = match copy.take(&lines) {
+            Err(CopyError::Missing { missing, next, .. }) => missing..next,
+            taken => return taken.map_err(Stopped::Copy),
+        };
+        let found = find_for(&gap, stream, stand_ins).await.map_err(Stopped::Servers)?;
+        // What stands before the gap has to be there first.
+        let before = lines.iter().filter(|(position, _)| *position < gap.start).copied();
+        let with_found: Vec<_> =
+            before.chain(found.iter().map(|(position, line)| (*position, line.as_str()))).collect();
+        let head = copy.take(&with_found).map_err(Stopped::Copy)?;
+        progress.reach(head);
+        if found.is_empty() {
+            return copy.take(&lines).map_err(Stopped::Copy);
+        }
+    }
+}
+
+/// What stands in for the first positions of a gap, as many as are taken in at once; less where nothing does for one of them.
+async fn find_for(
+    gap: &Range<Position>,
+    stream: &Stream<()>,
+    stand_ins: &mut StandIns,
+) -> Result<Vec<(Position, String)>, String> {
+    let mut found = Vec::new();
+    let mut next = gap.start;
+    while next < gap.end && found.len() < AT_ONCE {
+        let Some(line) = stand_ins.find(stream, next).await? else {
+            break;
+        };
+        found.push((next, line));
+        next = next.next();
+    }
+    Ok(found)
 }

@@ -208,9 +208,22 @@ impl Engine {
 
     /// How the stream stands, as the leader has it.
     pub(crate) fn info(&self) -> Result<Info, String> {
+        self.ask_info(false)
+    }
+
+    /// The same, with which messages were deleted.
+    pub(crate) fn info_with_deleted(&self) -> Result<Info, String> {
+        self.ask_info(true)
+    }
+
+    fn ask_info(&self, with_deleted: bool) -> Result<Info, String> {
         let (context, name) = (self.context.clone(), self.address.name().to_owned());
         let info = self.wait(async move {
             let stream = context.get_stream_no_info(name).await.map_err(|error| error.to_string())?;
+            if with_deleted {
+                let asked = stream.info_builder().with_deleted(true).fetch().await;
+                return asked.map(|asked| asked.info).map_err(|error| error.to_string());
+            }
             stream.get_info().await.map_err(|error| error.to_string())
         });
         let info = info.unwrap_or_else(|| Err("the connection broke".to_owned()))?;

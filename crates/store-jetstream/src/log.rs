@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use runledger_events::{LogId, Position};
 use runledger_store::{
-    AppendError, CopiedLog, EventLog, Follower, Lease, OpenError, Receipt, StorageError, StreamAppend,
+    AppendError, CopiedLog, Erase, EventLog, Follower, Lease, OpenError, Receipt, RedactError, Redacted, SealError,
+    SealKey, SignedHead, StorageError, StreamAppend,
 };
 
 use crate::address::Address;
-use crate::append;
+use crate::append::{self, DraftBy};
 use crate::copier::{Copier, Progress};
 use crate::engine::Engine;
 use crate::error::JetStreamError;
@@ -108,6 +109,14 @@ impl JetStreamLog {
         &self.engine
     }
 
+    pub(crate) fn copy(&self) -> &CopiedLog {
+        &self.copy
+    }
+
+    pub(crate) fn append_by(&self, draft: DraftBy, appends: &[StreamAppend]) -> Result<Vec<Receipt>, AppendError> {
+        append::append(&self.engine, &self.copy, &self.progress, draft, appends, self.patience)
+    }
+
     pub(crate) fn failed(&self, detail: String) -> StorageError {
         StorageError::Engine { address: self.engine.address().to_string(), detail }
     }
@@ -123,7 +132,20 @@ impl EventLog for JetStreamLog {
     }
 
     fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
-        append::append(&self.engine, &self.copy, &self.progress, appends, self.patience)
+        self.append_by(CopiedLog::draft, &appends)
+    }
+
+    fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
+        self.erase(erase, reason, by)
+    }
+
+    fn settle(&self) -> Result<bool, RedactError> {
+        self.copy.settle()
+    }
+
+    fn seal(&self, key: &SealKey) -> Result<(SignedHead, Receipt), SealError> {
+        self.refresh()?;
+        SignedHead::seal(self, key, |append| self.append_by(CopiedLog::draft_own, &[append]))
     }
 
     fn hold(&self, name: &str, who: &str) -> Result<Option<Lease>, StorageError> {

@@ -27,7 +27,7 @@ pub struct StreamState {
     pub last_position: u64,
     /// The largest message that the server takes, in bytes.
     pub message_bytes_max: usize,
-    /// Messages that an administrator has deleted.
+    /// Messages that are gone from the servers, whoever had them deleted.
     pub deleted: u64,
     /// What is wrong with its settings by now.
     pub problems: Option<String>,
@@ -54,7 +54,7 @@ impl JetStreamLog {
             bytes: info.state.bytes,
             last_position: info.state.last_sequence,
             message_bytes_max: engine.message_bytes_max(),
-            deleted: info.state.deleted_count.unwrap_or_default(),
+            deleted: info.state.last_sequence.saturating_sub(info.state.messages),
             problems: log_of(&info.config, address).err(),
         })
     }

@@ -12,6 +12,7 @@ use runledger_events::{Digest, EventId, LogId, Position, StreamName, StreamVersi
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use crate::connection;
+use crate::copied_erasure::erase_told;
 use crate::error::{AppendError, OpenError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::exported::{ExportedError, copied_event};
@@ -32,8 +33,8 @@ const WAL_PAGES: u32 = 4000;
 /// A copy of a log, for the engine that keeps the log.
 #[derive(Debug)]
 pub struct CopiedLog {
-    path: PathBuf,
-    log_id: LogId,
+    pub(crate) path: PathBuf,
+    pub(crate) log_id: LogId,
     /// The file that was opened.
     file: Option<FileId>,
     writer: Mutex<Writer>,
@@ -103,7 +104,7 @@ impl Draft {
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A position is missing between the copy's head and what comes.
-    #[error("{path}: the events from position {missing} to {last} are missing in the log that it is a copy of; it has been deleted from, or another one lies there", last = .next.0 - 1)]
+    #[error("{path}: the events from position {missing} to {last} are missing in the log that it is a copy of, and nothing stands in for them; where a machine's copy has them, `runledger redact --event {missing}` there says what is gone, and this one goes on", last = .next.0 - 1)]
     Missing {
         /// The copy.
         path: PathBuf,
@@ -223,6 +224,14 @@ impl CopiedLog {
     /// As [`EventLog::append`](crate::EventLog::append), as far as the copy can tell: it may be behind.
     pub fn draft(&self, appends: Vec<StreamAppend>) -> Result<Draft, AppendError> {
         refuse_foreign(&self.path, &self.log_id, &appends)?;
+        self.draft_own(appends)
+    }
+
+    /// The same, also of what was done to this log, as the engine itself tells it.
+    ///
+    /// # Errors
+    /// As [`CopiedLog::draft`].
+    pub fn draft_own(&self, appends: Vec<StreamAppend>) -> Result<Draft, AppendError> {
         let sealed = seal(&self.path, appends)?;
         let mut writer = self.writer();
         let Writer { connection, heads, .. } = &mut *writer;
@@ -334,6 +343,7 @@ impl CopiedLog {
         }
         let mut next = head;
         let mut appends = Vec::with_capacity(new.len());
+        let mut redactions = Vec::new();
         for (position, line) in &new {
             next = next.next();
             if *position != next {
@@ -344,6 +354,11 @@ impl CopiedLog {
                 position: *position,
                 source,
             })?;
+            if stream == StreamName::redactions()
+                && let Some(json) = event.json()
+            {
+                redactions.push((*position, json.to_owned()));
+            }
             let expected = ExpectedVersion::Exact(StreamVersion(version.0.saturating_sub(1)));
             appends.push(StreamAppend { stream, expected, events: vec![event] });
         }
@@ -364,6 +379,9 @@ impl CopiedLog {
             }
         }
         append.finish_copy(&transaction)?;
+        for (position, json) in redactions {
+            erase_told(&transaction, &self.log_id, position, &json).map_err(&failed)?;
+        }
         transaction.commit().map_err(&failed)?;
         Ok(next)
     }

@@ -12,6 +12,9 @@ use crate::error::{AppendError, ReadError, StorageError};
 use crate::new_event::StreamAppend;
 use crate::reader::{EventFilter, LogReader, Read};
 
+/// Events that are read at once: those that tell of an erasure may be large.
+const AT_ONCE: usize = 64;
+
 /// What an event of such a stream tells.
 pub(crate) enum LedgerData {
     /// Its `data`, as JSON text.
@@ -23,23 +26,28 @@ pub(crate) enum LedgerData {
 }
 
 impl LogReader {
-    /// What each event of a stream tells, in order. A damaged row keeps none of the others from being read.
-    pub(crate) fn ledger_data(&self, stream: StreamName) -> Result<Vec<(Position, LedgerData)>, StorageError> {
+    /// What is made of that which each event of a stream tells, in order. A damaged row keeps none of the others from being read.
+    pub(crate) fn ledger_data<T>(
+        &self,
+        stream: StreamName,
+        of: impl Fn(Position, LedgerData) -> T,
+    ) -> Result<Vec<T>, StorageError> {
         let filter = EventFilter { stream: Some(stream), ..EventFilter::default() };
         let head = self.head()?.position;
         let (mut after, mut until, mut found) = (Position::START, head, Vec::new());
+        let unreadable = |position| (position, of(position, LedgerData::Unreadable));
         while after < head {
-            match self.read_readable(&filter, after, until, 1024, Read::All) {
+            match self.read_readable(&filter, after, until, AT_ONCE, Read::All) {
                 Ok(batch) => {
                     let told = batch.events.into_iter().filter(|event| !matches!(event.content, Content::NotRead));
-                    found.extend(told.map(|event| (event.position, data_of(&event.content))));
-                    found.extend(batch.unreadable.iter().map(|found| (found.position, LedgerData::Unreadable)));
+                    found.extend(told.map(|event| (event.position, of(event.position, data_of(&event.content)))));
+                    found.extend(batch.unreadable.iter().map(|found| unreadable(found.position)));
                     after = batch.scanned_to;
                     if after >= until && until < head {
                         // The row that could not be read, and then what is behind it.
                         after = until.next();
                         until = head;
-                        found.push((after, LedgerData::Unreadable));
+                        found.push(unreadable(after));
                     }
                 }
                 Err(
@@ -48,7 +56,7 @@ impl LogReader {
                     | ReadError::Column { position, .. },
                 ) if position > after => {
                     if position == after.next() {
-                        found.push((position, LedgerData::Unreadable));
+                        found.push(unreadable(position));
                         after = position;
                         until = head;
                     } else {
@@ -61,7 +69,7 @@ impl LogReader {
             }
         }
         found.sort_by_key(|(position, _)| *position);
-        Ok(found)
+        Ok(found.into_iter().map(|(_, of_it)| of_it).collect())
     }
 }
 

@@ -18,6 +18,7 @@
 
 mod backup;
 mod connection;
+mod copied_erasure;
 mod copied_log;
 mod error;
 mod expected_version;
@@ -55,6 +56,7 @@ pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use backup::Copied;
 pub use connection::absolute_place;
+pub use copied_erasure::{Erasure, stand_ins};
 pub use copied_log::{CopiedLog, CopyError, Draft, DraftedEvent};
 pub use error::{
     AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use runledger_events::{LogId, Position, StreamName};
 
-use crate::error::{AppendError, OpenError, StorageError};
+use crate::error::{AppendError, OpenError, RedactError, SealError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::follow::Follower;
 use crate::lease::Lease;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::LogReader;
+use crate::redact::{Erase, Redacted};
+use crate::signed_head::{SealKey, SignedHead};
 
 /// The one append-only log of a ledger, for writing. Share it in an [`Arc`](std::sync::Arc).
 ///
@@ -55,6 +57,29 @@ pub trait EventLog: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Erases the content of events, and appends `ledger.redacted` events to [`StreamName::redactions`] that say who had it erased and why.
+    /// Facts, digests and the chain stay, and verify. The file is written anew, so for that long nobody else can write to it, and as
+    /// much space again is needed on the disk.
+    ///
+    /// # Errors
+    /// [`RedactError`]; what was not told of was not erased, and asking again goes on.
+    ///
+    /// Source: docs/decisions/0023-erasure.md
+    fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError>;
+
+    /// Writes the file anew and empties its write-ahead log, so that nothing is left of what was erased in its rows; false where
+    /// somebody reads all the while.
+    ///
+    /// # Errors
+    /// [`OpenError`], or [`StorageError`], where there is no room, say; the rows stay as they are.
+    fn settle(&self) -> Result<bool, RedactError>;
+
+    /// Signs the log's head, and appends a `ledger.sealed` event with it to [`StreamName::seals`].
+    ///
+    /// # Errors
+    /// [`SealError`]; nothing was appended.
+    fn seal(&self, key: &SealKey) -> Result<(SignedHead, Receipt), SealError>;
+
     /// Follows the log from `after` on, woken by this process's own commits at once.
     ///
     /// # Errors
@@ -70,8 +95,7 @@ pub trait EventLog: fmt::Debug + Send + Sync {
     /// # Errors
     /// - [`AppendError::WrongExpectedVersion`], [`AppendError::IdTaken`]: nothing was written. What the version was refused for can be
     ///   read here.
-    /// - [`AppendError::OfLedger`]: what was done to this log is told by [`SqliteLog::redact`](crate::SqliteLog::redact) and
-    ///   [`SqliteLog::seal`](crate::SqliteLog::seal) alone.
+    /// - [`AppendError::OfLedger`]: what was done to this log is told by [`EventLog::redact`] and [`EventLog::seal`] alone.
     /// - [`AppendError::OtherDigest`]: an event that was copied is not the one that was appended elsewhere; nothing was written.
     /// - [`AppendError::Refused`]: nothing was written, and trying again is of no use.
     /// - [`AppendError::Storage`]: the outcome is unknown; appending the same ids again is safe.

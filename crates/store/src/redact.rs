@@ -4,11 +4,13 @@
 //! Invariants: the event and what it tells of are one transaction; what was erased is never put back (the schema's guard).
 //! The file is written anew then, without what its pages keep of rows that were moved or shortened.
 
+use std::path::Path;
 use std::time::Duration;
 
 use runledger_events::{EventKind, LogId, Metadata, Position, RuntimeEvent, SessionId, StreamName};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::connection::open_writable;
 use crate::error::{RedactError, StorageError};
@@ -45,42 +47,20 @@ pub struct Redacted {
     pub untold: u64,
     /// Where all of these stand, in order.
     pub positions: Vec<Position>,
-    /// Whether the text is gone from the log's files too, and not from its rows alone. Where somebody reads all the while, or
-    /// there is no room to write the file anew, it is not yet: [`SqliteLog::settle`] later.
+    /// Whether the text is gone from the files here too, and not from rows alone. Where somebody reads all the while, or
+    /// there is no room to write the file anew, it is not yet: [`EventLog::settle`](crate::EventLog::settle) later.
     pub is_settled: bool,
 }
 
 impl SqliteLog {
-    /// Erases the content of events, and appends a `ledger.redacted` event to [`StreamName::redactions`] that says who had it erased and
-    /// why. Facts, digests and the chain stay, and verify. The file is written anew, so for that long nobody else can append,
-    /// and as much space again is needed on the disk.
-    ///
-    /// # Errors
-    /// [`RedactError`]; nothing was erased.
-    ///
-    /// Source: docs/decisions/0023-erasure.md
-    pub fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
+    pub(crate) fn erase(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
         let path = self.path();
         let options = OpenOptions { create: false, ..OpenOptions::default() };
         let mut connection = open_writable(path, &options, None)?;
         let failed = |source: rusqlite::Error| StorageError::sqlite(path, "erasing", &source);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let mut positions: Vec<u64> = match erase {
-            Erase::Events(positions) => positions.iter().map(|position| position.0).collect(),
-            Erase::Sessions(sessions) => of_sessions(&transaction, sessions).map_err(failed)?,
-        };
-        let last = last_position(&transaction).map_err(failed)?;
-        if let Some(beyond) = positions.iter().find(|position| !(1..=last).contains(*position)) {
-            return Err(RedactError::NoEvent { position: Position(*beyond), head: Position(last) });
-        }
-        positions.sort_unstable();
-        positions.dedup();
-        if let Some(position) = first_of_ledger(&transaction, &positions).map_err(failed)? {
-            return Err(RedactError::OfLedger { position: Position(position) });
-        }
         // Nobody else writes as long as this transaction goes on.
-        let already_told = self.reader()?.told_erasures()?;
-        let (positions, untold) = to_tell(&transaction, &positions, &already_told).map_err(failed)?;
+        let (positions, untold) = erase.to_tell(&self.reader()?, &transaction)?;
         let mut receipt = None;
         if positions.is_empty() {
             transaction.commit().map_err(failed)?;
@@ -90,11 +70,7 @@ impl SqliteLog {
                 .map_err(failed)?;
             positions.iter().try_for_each(|position| erased.execute([*position]).map(drop)).map_err(failed)?;
             drop(erased);
-            let sessions = match erase {
-                Erase::Events(_) => &[][..],
-                Erase::Sessions(sessions) => sessions,
-            };
-            let event = told(self.log_id(), sessions, &positions, reason, by)?;
+            let event = told(self.log_id(), erase.sessions(), &positions, &[], reason, by)?;
             let append =
                 StreamAppend { stream: StreamName::redactions(), expected: ExpectedVersion::Any, events: vec![event] };
             let mut heads = Heads::default();
@@ -104,7 +80,7 @@ impl SqliteLog {
             transaction.commit().map_err(failed)?;
             self.tell_listeners();
         }
-        let is_settled = settle(&connection).unwrap_or_else(|error| {
+        let is_settled = write_anew(&connection).unwrap_or_else(|error| {
             tracing::warn!(%error, "the rows are erased, but the log's file could not be written anew");
             false
         });
@@ -114,15 +90,39 @@ impl SqliteLog {
     }
 }
 
-impl SqliteLog {
-    /// Writes the log's file anew and empties its write-ahead log, so that nothing is left of what was erased in its rows;
-    /// false where somebody reads all the while.
-    ///
-    /// # Errors
-    /// [`OpenError`](crate::OpenError), or [`StorageError`], where there is no room, say; the rows stay as they are.
-    pub fn settle(&self) -> Result<bool, RedactError> {
-        let connection = open_writable(self.path(), &OpenOptions { create: false, ..OpenOptions::default() }, None)?;
-        settle(&connection).map_err(|source| StorageError::sqlite(self.path(), "clearing", &source).into())
+/// Writes a log's file anew, and empties its write-ahead log; false where somebody reads all the while.
+pub(crate) fn settle(path: &Path, copy_of: Option<&LogId>) -> Result<bool, RedactError> {
+    let connection = open_writable(path, &OpenOptions { create: false, ..OpenOptions::default() }, copy_of)?;
+    write_anew(&connection).map_err(|source| StorageError::sqlite(path, "clearing", &source).into())
+}
+
+impl Erase {
+    /// The sessions that it names.
+    pub(crate) fn sessions(&self) -> &[SessionId] {
+        match self {
+            Self::Events(_) => &[],
+            Self::Sessions(sessions) => sessions,
+        }
+    }
+
+    /// Those of the events that have something to erase, and those whose content is gone although nothing tells of it; and how
+    /// many these are.
+    pub(crate) fn to_tell(&self, reader: &LogReader, connection: &Connection) -> Result<(Vec<u64>, u64), RedactError> {
+        let failed = |source: rusqlite::Error| StorageError::sqlite(reader.path(), "erasing", &source);
+        let mut positions: Vec<u64> = match self {
+            Self::Events(positions) => positions.iter().map(|position| position.0).collect(),
+            Self::Sessions(sessions) => of_sessions(connection, sessions).map_err(failed)?,
+        };
+        let last = last_position(connection).map_err(failed)?;
+        if let Some(beyond) = positions.iter().find(|position| !(1..=last).contains(*position)) {
+            return Err(RedactError::NoEvent { position: Position(*beyond), head: Position(last) });
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        if let Some(position) = first_of_ledger(connection, &positions).map_err(failed)? {
+            return Err(RedactError::OfLedger { position: Position(position) });
+        }
+        Ok(to_tell(connection, &positions, &reader.told_erasures()?).map_err(failed)?)
     }
 }
 
@@ -130,20 +130,23 @@ impl LogReader {
     /// The positions whose content was erased in this log, or never came to it, as its events tell. Those that such an event
     /// has in a log that this one was copied from are others.
     pub(crate) fn told_erasures(&self) -> Result<Ranges, StorageError> {
-        let mut found = Vec::new();
-        for stream in [StreamName::redactions(), StreamName::arrivals()] {
-            for (position, data) in self.ledger_data(stream)? {
-                let LedgerData::Told(json) = data else {
-                    continue;
-                };
-                let told: Option<Told> =
-                    serde_json::from_str(&json).ok().filter(|told: &Told| told.log_id == *self.log_id());
-                // It tells of what was before it.
-                let ranges = told.into_iter().flat_map(|told| told.ranges).filter(|(_, last)| *last < position.0);
-                found.extend(ranges);
-            }
-        }
+        let mut found = self.told_in(StreamName::redactions())?;
+        found.extend(self.told_in(StreamName::arrivals())?);
         Ok(Ranges::new(found))
+    }
+
+    /// What the events of a stream tell to be gone of this log, in ranges.
+    pub(crate) fn told_in(&self, stream: StreamName) -> Result<Vec<(u64, u64)>, StorageError> {
+        let told = self.ledger_data(stream, |position, data| {
+            let LedgerData::Told(json) = data else {
+                return Vec::new();
+            };
+            let told: Option<Told> =
+                serde_json::from_str(&json).ok().filter(|told: &Told| told.log_id == *self.log_id());
+            // It tells of what was before it.
+            told.into_iter().flat_map(|told| told.ranges).filter(|(_, last)| *last < position.0).collect()
+        })?;
+        Ok(told.into_iter().flatten().collect())
     }
 
     /// Where the last event stands that tells of an erasure, if there is one.
@@ -195,8 +198,6 @@ fn first_of_ledger(connection: &Connection, positions: &[u64]) -> rusqlite::Resu
     Ok(None)
 }
 
-/// Those of the events that have something to erase, and those whose content is gone although nothing tells of it; and how
-/// many these are.
 fn to_tell(connection: &Connection, positions: &[u64], told: &Ranges) -> rusqlite::Result<(Vec<u64>, u64)> {
     let mut has_content =
         connection.prepare("SELECT content IS NOT NULL OR salt IS NOT NULL FROM runtime_events WHERE position = ?1")?;
@@ -219,7 +220,7 @@ fn to_tell(connection: &Connection, positions: &[u64], told: &Ranges) -> rusqlit
 pub(crate) struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
-    fn new(mut ranges: Vec<(u64, u64)>) -> Self {
+    pub(crate) fn new(mut ranges: Vec<(u64, u64)>) -> Self {
         ranges.sort_unstable();
         ranges.dedup_by(|next, kept| {
             let is_within = next.0 <= kept.1;
@@ -238,7 +239,7 @@ impl Ranges {
 }
 
 /// Positions in order, as ranges from the first to the last of each.
-fn ranges(positions: &[u64]) -> Vec<(u64, u64)> {
+pub(crate) fn ranges(positions: &[u64]) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for position in positions {
         match ranges.last_mut() {
@@ -261,27 +262,47 @@ pub(crate) fn told(
     log_id: &LogId,
     sessions: &[SessionId],
     positions: &[u64],
+    stand_ins: &[Box<RawValue>],
     reason: &str,
     by: &str,
 ) -> Result<NewEvent, RedactError> {
-    let data = serde_json::json!({
-        "reason": reason,
-        "by": by,
-        "session_ids": sessions,
-        "log_id": log_id,
-        "events": positions.len(),
-        "ranges": ranges(positions),
-    });
-    let json = serde_json::json!({ "kind": EventKind::LedgerRedacted.as_str(), "data": data }).to_string();
-    let event = RuntimeEvent::from_json(&json).map_err(|source| RedactError::Event { detail: source.to_string() })?;
+    let events = positions.len();
+    redacted(&Data { by, events, log_id, ranges: ranges(positions), reason, session_ids: sessions, stand_ins })
+}
+
+/// A `ledger.redacted` event.
+pub(crate) fn redacted(data: &impl Serialize) -> Result<NewEvent, RedactError> {
+    let of = |detail: String| RedactError::Event { detail };
+    let event = Event { data, kind: EventKind::LedgerRedacted.as_str() };
+    let json = serde_json::to_string(&event).map_err(|error| of(error.to_string()))?;
+    let event = RuntimeEvent::from_json(&json).map_err(|source| of(source.to_string()))?;
     Ok(NewEvent::new(event, Metadata::default())?)
+}
+
+#[derive(Serialize)]
+struct Event<'a, D> {
+    data: &'a D,
+    kind: &'a str,
+}
+
+/// What is told of an erasure. docs/events.md explains it.
+#[derive(Serialize)]
+struct Data<'a> {
+    by: &'a str,
+    events: usize,
+    log_id: &'a LogId,
+    ranges: Vec<(u64, u64)>,
+    reason: &'a str,
+    session_ids: &'a [SessionId],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    stand_ins: &'a [Box<RawValue>],
 }
 
 /// Writes the file anew from its rows, then the write-ahead log into it, and empties that, with the pages in it that still
 /// have the text; false where somebody reads them all the while.
 ///
 /// `secure_delete` would not do: a page keeps copies of rows that were moved to another one when the tree grew, years ago.
-fn settle(connection: &Connection) -> rusqlite::Result<bool> {
+fn write_anew(connection: &Connection) -> rusqlite::Result<bool> {
     connection.busy_timeout(PATIENCE)?;
     connection.execute_batch("VACUUM")?;
     empty_wal(connection, PATIENCE)

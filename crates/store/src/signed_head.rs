@@ -9,13 +9,12 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use runledger_events::{EventKind, LogId, Metadata, Position, RuntimeEvent, StreamName, TimestampMs};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{SealError, StorageError};
+use crate::error::{AppendError, SealError, StorageError};
 use crate::expected_version::ExpectedVersion;
 use crate::ledger_events::LedgerData;
 use crate::log::EventLog;
 use crate::new_event::{NewEvent, Receipt, StreamAppend};
 use crate::reader::{Head, LogReader};
-use crate::sqlite_log::SqliteLog;
 use crate::write::now;
 
 /// The private half of a key that signs heads.
@@ -144,19 +143,23 @@ impl SignedHead {
     }
 }
 
-impl SqliteLog {
-    /// Signs the log's head, and appends a `ledger.sealed` event with it to [`StreamName::seals`].
+impl SignedHead {
+    /// Signs the head of what a log reads, and appends it by `append`: that is the engine's own, which takes what is done to this log.
     ///
     /// # Errors
-    /// [`SealError`]; nothing was appended.
-    pub fn seal(&self, key: &SealKey) -> Result<(SignedHead, Receipt), SealError> {
-        let signed = SignedHead::sign(self.log_id(), self.reader()?.head()?, key);
+    /// As [`EventLog::seal`].
+    pub fn seal(
+        log: &dyn EventLog,
+        key: &SealKey,
+        append: impl FnOnce(StreamAppend) -> Result<Vec<Receipt>, AppendError>,
+    ) -> Result<(Self, Receipt), SealError> {
+        let signed = Self::sign(log.log_id(), log.reader()?.head()?, key);
         let json = serde_json::json!({ "kind": EventKind::LedgerSealed.as_str(), "data": signed }).to_string();
         let event = RuntimeEvent::from_json(&json).map_err(|source| SealError::Event { detail: source.to_string() })?;
         let event = NewEvent::new(event, Metadata::default())
             .map_err(|source| SealError::Event { detail: source.to_string() })?;
-        let append = StreamAppend { stream: StreamName::seals(), expected: ExpectedVersion::Any, events: vec![event] };
-        let receipts = self.append_own(vec![append])?;
+        let receipts =
+            append(StreamAppend { stream: StreamName::seals(), expected: ExpectedVersion::Any, events: vec![event] })?;
         let receipt =
             receipts.into_iter().next().ok_or(SealError::Event { detail: "no receipt came back".to_owned() })?;
         Ok((signed, receipt))
@@ -171,25 +174,17 @@ impl LogReader {
     /// [`StorageError`] when the file cannot be read.
     pub fn seals(&self) -> Result<Vec<Result<SignedHead, SealFinding>>, StorageError> {
         let told_gone = self.told_erasures()?;
-        let mut seals = Vec::new();
-        for (position, data) in self.ledger_data(StreamName::seals())? {
-            if data.is_of_another(self.log_id()) {
-                continue;
-            }
+        let seals = self.ledger_data(StreamName::seals(), |position, data| {
             let seal = match data {
-                LedgerData::Gone if told_gone.contain(position.0) => continue,
+                data if data.is_of_another(self.log_id()) => return None,
+                LedgerData::Gone if told_gone.contain(position.0) => return None,
                 LedgerData::Told(json) => serde_json::from_str::<SignedHead>(&json).ok(),
                 LedgerData::Gone | LedgerData::Unreadable => None,
             };
-            match seal {
-                Some(seal) => seals.push(Ok(seal)),
-                None => seals.push(Err(SealFinding {
-                    position: None,
-                    detail: format!("the event at position {position} holds no signed head any more"),
-                })),
-            }
-        }
-        Ok(seals)
+            let detail = || format!("the event at position {position} holds no signed head any more");
+            Some(seal.ok_or_else(|| SealFinding { position: None, detail: detail() }))
+        })?;
+        Ok(seals.into_iter().flatten().collect())
     }
 
     /// What is wrong with a signed head, if anything is: its signature, its signer where `keys` are asked for, or the log, which

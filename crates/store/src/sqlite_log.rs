@@ -8,13 +8,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use runledger_events::{LogId, Position};
 
 use crate::connection;
-use crate::error::{AppendError, OpenError};
+use crate::error::{AppendError, OpenError, RedactError, SealError};
 use crate::follow::Follower;
 use crate::group_commit::{GroupCommit, Writer};
 use crate::ledger_events::refuse_foreign;
 use crate::log::EventLog;
 use crate::new_event::{Receipt, StreamAppend};
+use crate::redact::{Erase, Redacted, settle};
 use crate::seal::seal;
+use crate::signed_head::{SealKey, SignedHead};
 
 /// What an append has done when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,6 +133,18 @@ impl EventLog for SqliteLog {
     fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
         refuse_foreign(&self.path, &self.log_id, &appends)?;
         self.append_own(appends)
+    }
+
+    fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
+        self.erase(erase, reason, by)
+    }
+
+    fn settle(&self) -> Result<bool, RedactError> {
+        settle(&self.path, None)
+    }
+
+    fn seal(&self, key: &SealKey) -> Result<(SignedHead, Receipt), SealError> {
+        SignedHead::seal(self, key, |append| self.append_own(vec![append]))
     }
 
     fn follow(&self, after: Position) -> Result<Follower, OpenError> {

@@ -483,7 +483,7 @@ impl<'a> AppendTransaction<'a> {
             return Ok(());
         }
         let by = concat!("runledger ", env!("CARGO_PKG_VERSION"));
-        let event = told(self.log_id, &[], &self.arrived, "came without its content", by)
+        let event = told(self.log_id, &[], &self.arrived, &[], "came without its content", by)
             .map_err(|error| self.refused(error.to_string()))?;
         let append =
             StreamAppend { stream: StreamName::arrivals(), expected: ExpectedVersion::Any, events: vec![event] };

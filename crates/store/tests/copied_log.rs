@@ -3,11 +3,12 @@
 
 mod support;
 
-use runledger_events::{LogId, Metadata, Position};
+use runledger_events::{Content, LogId, Metadata, Position, StreamName};
 use runledger_store::{
-    AppendError, CopiedLog, CopyError, DraftedEvent, EventLog, ExpectedVersion, OpenError, SqliteLog, StreamAppend,
+    AppendError, CopiedLog, CopyError, DraftedEvent, Erase, EventLog, ExpectedVersion, OpenError, SqliteLog,
+    StreamAppend, stand_ins,
 };
-use support::{Place, all, append_one, assert_verifies, prompt, prompt_with, stream};
+use support::{Place, all, append_one, assert_verifies, json, prompt, prompt_with, stream};
 
 fn log_id(last: u8) -> LogId {
     LogId::new(format!("0199aaaa-0000-7000-8000-00000000000{last}")).unwrap()
@@ -170,4 +171,91 @@ fn an_engine_that_lost_what_was_copied_and_went_on_is_told_apart() {
     // What the copy has already comes again without harm.
     assert_eq!(other.take(&engine.lines(1)).unwrap(), Position(3));
     assert_eq!(other.take(&engine.lines(3)).unwrap(), Position(3));
+}
+
+/// Has a part of an erasure told, as the engine does before it deletes anything.
+fn erase(copy: &CopiedLog, engine: &mut Engine, position: u64) {
+    let erase = Erase::Events(vec![Position(position)]);
+    let part = copy.next_erasure(&erase, "why", "who", 1 << 20).unwrap().unwrap();
+    engine.keep(&copy.draft_own(part.appends).unwrap().events);
+}
+
+/// Where content is gone.
+fn erased(place: &Place) -> Vec<u64> {
+    let events = all(&place.reader());
+    events.iter().filter(|event| event.content == Content::Erased).map(|event| event.position.0).collect()
+}
+
+#[test]
+fn what_is_told_to_be_erased_goes_from_copies_that_have_it_and_something_stands_in_for_it_in_others() {
+    let (one, other, new, mut engine) = (Place::new(), Place::new(), Place::new(), Engine::default());
+    let (a, b, c) = (copy(&one), copy(&other), copy(&new));
+    engine.keep(&a.draft(vec![to("session/a", &["a1", "a2"]), to("run/r", &["r1"])]).unwrap().events);
+    a.take(&engine.lines(1)).unwrap();
+    b.take(&engine.lines(1)).unwrap();
+    // A mark comes behind the last event of a stream, and behind no other one.
+    erase(&a, &mut engine, 1);
+    a.take(&engine.lines(1)).unwrap();
+    erase(&a, &mut engine, 3);
+    for copy in [&a, &b] {
+        assert_eq!(copy.take(&engine.lines(1)).unwrap(), Position(6));
+    }
+    assert_eq!((erased(&one), erased(&other)), (vec![1, 3], vec![1, 3]));
+    let streams: Vec<_> = all(&one.reader()).iter().map(|event| event.stream.to_string()).collect();
+    assert_eq!(streams[3..], ["ledger/redactions", "ledger/redactions", "run/r"]);
+    assert_eq!(a.redactions().unwrap(), [(1, 1), (3, 3)]);
+    assert_eq!(a.deletable([0, 1, 2, 3, 6, 7]).unwrap(), [1, 3]);
+    // What is there is told once.
+    assert!(a.next_erasure(&Erase::Events(vec![Position(1)]), "why", "who", 1 << 20).unwrap().is_none());
+
+    // Whoever comes when the engine has deleted them takes what stands in for them.
+    let mut left: Vec<_> = engine.lines(1).into_iter().filter(|(position, _)| ![1, 3].contains(&position.0)).collect();
+    let missing = c.take(&left);
+    assert!(matches!(missing, Err(CopyError::Missing { missing: Position(1), next: Position(2), .. })), "{missing:?}");
+    let stand_ins: Vec<_> = engine.0.iter().flat_map(|line| stand_ins(line, &log_id(1))).collect();
+    assert_eq!(stand_ins.iter().map(|(position, _)| position.0).collect::<Vec<_>>(), [1, 3]);
+    let forged = stand_ins[0].1.replace("user.prompt", "user.doubts");
+    let taken = c.take(&[(Position(1), forged.as_str())]);
+    assert!(matches!(taken, Err(CopyError::Apart { position: Position(1), .. })), "{taken:?}");
+    left.extend(stand_ins.iter().map(|(position, line)| (*position, line.as_str())));
+    left.sort_unstable();
+    assert_eq!(c.take(&left).unwrap(), Position(6));
+    assert_eq!((one.reader().head().unwrap(), erased(&new)), (new.reader().head().unwrap(), vec![1, 3]));
+    for place in [&one, &other, &new] {
+        assert_verifies(&place.reader());
+    }
+}
+
+#[test]
+fn what_is_told_of_another_log_of_what_comes_later_or_of_another_event_erases_nothing() {
+    let (place, mut engine) = (Place::new(), Engine::default());
+    let copy = copy(&place);
+    engine.keep(&copy.draft(vec![to("session/a", &["a1", "a2"])]).unwrap().events);
+    copy.take(&engine.lines(1)).unwrap();
+    let digest = |at: usize| {
+        let line: serde_json::Value = serde_json::from_str(&engine.0[at - 1]).unwrap();
+        line["digest"].as_str().unwrap().to_owned()
+    };
+    let forged = [
+        (log_id(2), 1, digest(1)),
+        (log_id(1), 1, digest(2)),
+        (log_id(1), 1, "00".to_owned()),
+        (log_id(1), 900, digest(1)),
+        (log_id(1), u64::MAX, digest(1)),
+    ];
+    for (log_id, position, digest) in forged {
+        let data = format!(
+            r#"{{"log_id":"{log_id}","ranges":[[0,1]],"stand_ins":[{{"position":{position},"digest":"{digest}"}}]}}"#
+        );
+        for data in [data.as_str(), r#"{"log_id":5}"#, r#"{"log_id":"l","stand_ins":5}"#] {
+            let event = json(&format!(r#"{{"kind":"ledger.redacted","data":{data}}}"#), Metadata::default());
+            let stream = StreamName::redactions();
+            let append = StreamAppend { stream, expected: ExpectedVersion::Any, events: vec![event] };
+            engine.keep(&copy.draft_own(vec![append]).unwrap().events);
+            copy.take(&engine.lines(1)).unwrap();
+        }
+    }
+    assert_eq!(erased(&place), [0; 0]);
+    assert_eq!((copy.redactions().unwrap().len(), copy.deletable(0..9).unwrap()), (4, vec![0; 0]));
+    assert_verifies(&place.reader());
 }

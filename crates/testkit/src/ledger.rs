@@ -67,11 +67,6 @@ impl TempLedger {
         format!("{}\n{}", self.folder.path().display(), self.address.as_deref().unwrap_or_default())
     }
 
-    /// The log for what SQLite alone can do.
-    pub fn sqlite(&self) -> SqliteLog {
-        SqliteLog::open(&self.path).expect("the ledger that was just made")
-    }
-
     /// Appends one event, whatever the stream's version; session and run follow from the stream's name.
     pub fn append(&self, stream: &str, json: &str) -> Receipt {
         let stream = StreamName::new(stream).expect("a stream name");

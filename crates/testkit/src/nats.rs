@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -35,6 +35,14 @@ pub fn nats_server() -> Option<PathBuf> {
     found
 }
 
+/// Who may append, and who may also delete.
+const USERS: &str = r#"
+authorization { users: [
+    { user: runner, password: runner, permissions: { publish: { deny: ["$JS.API.STREAM.MSG.DELETE.>"] } } }
+    { user: admin, password: admin }
+] }
+"#;
+
 /// One to several servers that keep streams together.
 #[derive(Debug)]
 pub struct NatsServers {
@@ -58,7 +66,12 @@ struct Node {
 impl NatsServers {
     /// Starts so many servers; with `is_synced` every message is on the disk before it is acknowledged.
     pub fn start(count: usize, is_synced: bool) -> Option<Self> {
-        Some(Self::start_in(nats_server()?, count, is_synced, None))
+        Some(Self::start_in(nats_server()?, count, is_synced, "", None))
+    }
+
+    /// The same, where `runner` (password `runner`) may not delete messages, and `admin` (`admin`) may.
+    pub fn start_guarded(count: usize) -> Option<Self> {
+        Some(Self::start_in(nats_server()?, count, false, USERS, None))
     }
 
     /// The same, each in a network namespace of its own, so that one can be cut off: that takes root and `ip` (iproute2).
@@ -71,10 +84,10 @@ impl NatsServers {
             assert!(std::env::var_os("RUNLEDGER_REQUIRE_NAMESPACES").is_none(), "no network namespaces can be made");
             let _ = writeln!(std::io::stderr(), "skipped: network namespaces take root and `ip`");
         }
-        network.map(|network| Self::start_in(program, count, is_synced, Some(network)))
+        network.map(|network| Self::start_in(program, count, is_synced, "", Some(network)))
     }
 
-    fn start_in(program: PathBuf, count: usize, is_synced: bool, network: Option<Network>) -> Self {
+    fn start_in(program: PathBuf, count: usize, is_synced: bool, users: &str, network: Option<Network>) -> Self {
         let node = |index| {
             let host = network.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |network| network.host(index));
             Node { host, port: free_port(), http: free_port(), route: free_port(), running: None }
@@ -82,7 +95,7 @@ impl NatsServers {
         let nodes: Vec<Node> = (0..count).map(node).collect();
         let servers = Self { program, folder: tempfile::tempdir().unwrap(), nodes: Mutex::new(nodes), network };
         for index in 0..count {
-            std::fs::write(servers.config(index), servers.config_text(index, is_synced)).unwrap();
+            std::fs::write(servers.config(index), servers.config_text(index, is_synced) + users).unwrap();
             servers.begin(index);
         }
         for index in 0..count {
@@ -121,6 +134,11 @@ impl NatsServers {
     /// The port of one's interface for monitoring.
     pub fn http_port(&self, index: usize) -> u16 {
         self.nodes()[index].http
+    }
+
+    /// The folder of all their files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// How many they are.

@@ -212,7 +212,7 @@ mod tests {
         let mut pasts = Pasts::default();
         pasts.keep(&past(&reader, "s", 1));
         let erase = runledger_store::Erase::Sessions(vec!["s".parse().unwrap()]);
-        ledger.sqlite().redact(&erase, "asked for", "dev@host").unwrap();
+        ledger.log.redact(&erase, "asked for", "dev@host").unwrap();
         pasts.keep(&past(&reader, "s", 2));
         pasts.forget_erased(reader.last_redaction().unwrap());
         assert_eq!(kept(&pasts), [("s", 2)]);

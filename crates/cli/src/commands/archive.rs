@@ -25,9 +25,6 @@ use crate::render;
 /// Events in one transaction of the copy.
 const BATCH: usize = 500;
 
-/// What is done with a ledger on NATS instead.
-const ON_NATS: &str = "sessions are copied by `runledger export`; what is erased there an administrator erases";
-
 /// Copy closed sessions to another ledger, and erase here what they said
 ///
 /// A session is closed when its last event is older than the day, none of its runs goes on, and nobody is asked anything. Without
@@ -103,7 +100,7 @@ impl Archive {
                 return Ok(Exit::No);
             }
         }
-        let (log, reason) = (ledger.open_sqlite_for_writing(ON_NATS)?, format!("archived in log {}", copy.log_id()));
+        let (log, reason) = (ledger.open_for_writing()?, format!("archived in log {}", copy.log_id()));
         let before = reader.last_redaction()?;
         let redacted = log.redact(&Erase::Events(copied), &reason, &current_user())?;
         tell(&sessions, true, output)?;

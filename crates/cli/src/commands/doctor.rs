@@ -6,12 +6,12 @@ use clap::Args;
 use runledger_events::{RequestStatus, RunStatus};
 use runledger_projections::{ParkedStream, Queries, RequestFilter, Run, RunFilter, projections_path};
 use runledger_store::LogReader;
-use runledger_store_jetstream::StreamState;
+use runledger_store_jetstream::{JetStreamLog, StreamState};
 use runledger_web::checks::check_own_seals;
 use runledger_workflow::is_alive;
 use serde::Serialize;
 
-use crate::commands::redact::clear;
+use crate::commands::redact::{clear, messages};
 use crate::commands::verify::check_all;
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
@@ -71,6 +71,7 @@ impl Doctor {
         let reader = ledger.open_for_reading()?;
         let mut findings = vec![modes(&path), place(&path), room(&path), spool(&path)];
         findings.extend(ledger.stream_state()?.map(servers).unwrap_or_default());
+        findings.extend(ledger.nats().map(erased_on_servers));
         findings.extend(checks(ledger, &reader)?);
         findings.push(seals(&reader));
         // Read models that have seen what is no longer in the log are the witness of that, and left as they are.
@@ -191,7 +192,7 @@ fn servers(state: Result<StreamState, String>) -> Vec<Finding> {
         Ok(state) => state,
         Err(why) => return vec![Finding::wrong(check, why, "what is read here is this machine's copy")],
     };
-    let StreamState { replicas, current, messages, last_position, deleted, .. } = &state;
+    let StreamState { replicas, current, messages, .. } = &state;
     let detail = format!("NATS {}, {current} of {replicas} replicas current", state.server_version);
     let mut findings = vec![match current < replicas {
         true => {
@@ -203,12 +204,7 @@ fn servers(state: Result<StreamState, String>) -> Vec<Finding> {
         Some(problems) => {
             Finding::wrong("stream settings", problems, "have an administrator set it right: events may be lost")
         }
-        None if *deleted > 0 || messages < last_position => Finding::wrong(
-            "stream settings",
-            format!("{} events were deleted from the stream", last_position - messages),
-            "a new machine cannot copy past them; `runledger push` of a whole copy into another ledger can",
-        ),
-        None => Finding::ok("stream settings", format!("{} events, none deleted", render::count(*messages))),
+        None => Finding::ok("stream settings", format!("as a ledger needs them; {} events", render::count(*messages))),
     });
     findings.push(Finding::advice(
         "servers' disks",
@@ -285,6 +281,36 @@ fn seals(reader: &LogReader) -> Finding {
             detail,
             "the log was changed, at that position or before it: compare it with a backup",
         )
+    }
+}
+
+/// Has the servers delete what was erased, where that is left, and looks for what is gone without a word.
+fn erased_on_servers(log: &JetStreamLog) -> Finding {
+    let check = "erased on the servers";
+    let deleted = log.delete_erased();
+    match (log.erasures(), deleted) {
+        (Err(error), _) => Finding::wrong(check, error.to_string(), "try again when the servers answer"),
+        (Ok(erasures), _) if !erasures.untold.is_empty() => {
+            let (first, count) = (erasures.untold[0], messages(erasures.untold.len()));
+            Finding::wrong(
+                check,
+                format!(
+                    "{count} are gone, the first at position {first}, and no event tells of it: no new copy gets past that"
+                ),
+                format!(
+                    "`runledger redact --event {first} --reason WHY` where a copy has it tells of it, and new copies go on"
+                ),
+            )
+        }
+        (Ok(erasures), Err(error)) => Finding::wrong(
+            check,
+            error.to_string(),
+            format!(
+                "else an administrator has each deleted: `nats stream rmm NAME {}`",
+                erasures.left.first().unwrap_or(&0)
+            ),
+        ),
+        (Ok(_), Ok(())) => Finding::ok(check, "nothing is left that was erased, and nothing is gone that was not"),
     }
 }
 

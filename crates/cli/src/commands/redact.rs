@@ -8,13 +8,10 @@ use runledger_workflow::current_user;
 use serde::Serialize;
 
 use crate::exit_code::{Exit, No, Usage};
-use crate::ledger::LedgerArg;
+use crate::ledger::{LedgerArg, clear_log};
 use crate::output::{Output, message};
 use crate::render;
 use crate::spools::Spools;
-
-/// What is done with a ledger on NATS instead.
-const ON_NATS: &str = "nothing is erased by this release; what an administrator deletes with the engine's own tools (`nats stream rmm NAME POSITION`) stays in the copies that have it, and stops those that have not";
 
 /// Erase what events say, from the log and from the read models
 ///
@@ -25,14 +22,17 @@ const ON_NATS: &str = "nothing is erased by this release; what an administrator 
 ///
 /// What is told in other events too (a call, its permission request and its transcript) has to be named too, or the whole
 /// session. Copies that somebody made - backups, exports, trackers, the harness's own transcripts - are not touched.
+///
+/// Of a ledger on NATS every machine's copy erases it when it follows, and the servers delete the messages where the user may
+/// (NATS_USER); their own logs keep them for some minutes longer.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   runledger redact --event 4711 --reason 'a password in the output'
   runledger redact --session 0199… --reason 'the customer asked for it'
 
 Exit status: 0 when no content of it is left in the ledger's files; 1 when there is no such event or session, when a run of it may
-go on (cancel it first: its rules stand in what would be erased), or when something is left, because others read all the while, or
-for want of room: the same command again, or `doctor`, clears it")]
+go on (cancel it first: its rules stand in what would be erased), or when something is left, because others read all the while, for
+want of room, or because the user may not delete from the servers: the same command again, or `doctor`, clears it")]
 pub(crate) struct Redact {
     /// This event, by its position or its id, position:N where it could be either; several times for several
     #[arg(long, value_name = "POSITION|ID", required_unless_present = "session", conflicts_with = "session")]
@@ -55,10 +55,13 @@ struct RedactObject {
     facts_with_words: Vec<Position>,
     /// The event that says so; none where nothing was left to erase.
     position: Option<Position>,
-    /// Whether nothing is left in the log's files.
+    /// Whether nothing is left in the log's files here.
     log_cleared: bool,
-    /// Whether nothing is left in the read models' files.
+    /// Whether nothing is left in the read models' files here.
     projections_cleared: bool,
+    /// Of a ledger on NATS: how many messages that were erased are still on the servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_on_servers: Option<usize>,
 }
 
 impl Redact {
@@ -68,15 +71,15 @@ impl Redact {
         }
         // A ledger that is missing is not made; what hooks have spooled is taken in first, as it may be of the session.
         drop(ledger.open_for_reading()?);
-        let log = ledger.open_sqlite_for_writing(ON_NATS)?;
+        let log = &*ledger.open_for_writing()?;
         let erase = match &self.session {
             Some(session) => Erase::Sessions(vec![session.clone()]),
-            None => Erase::Events(self.positions(&log)?),
+            None => Erase::Events(self.positions(log)?),
         };
-        refuse_open_runs(&ledger.queries_quietly()?, &log, &erase)?;
+        refuse_open_runs(&ledger.queries_quietly()?, log, &erase)?;
         let before = log.reader()?.last_redaction()?;
         let redacted = log.redact(&erase, &self.reason, &current_user())?;
-        if redacted.receipt.is_none() && self.session.as_ref().is_some_and(|session| !is_known(&log, session)) {
+        if redacted.receipt.is_none() && self.session.as_ref().is_some_and(|session| !is_known(log, session)) {
             let session = self.session.iter().map(ToString::to_string).collect::<String>();
             return Err(No(format!("there is no session {session}; `runledger sessions` lists them")).into());
         }
@@ -90,6 +93,7 @@ impl Redact {
             position: redacted.receipt.map(|receipt| receipt.position),
             log_cleared: redacted.is_settled,
             projections_cleared: projections.clear_erased()?,
+            left_on_servers: ledger.nats().map(|log| log.erasures()).transpose()?.map(|erasures| erasures.left.len()),
         };
         if output.is_json() {
             output.json(&told)?;
@@ -103,7 +107,8 @@ impl Redact {
                 render::bytes(rejected)
             ));
         }
-        Ok(if told.log_cleared && told.projections_cleared && rejected == 0 { Exit::Done } else { Exit::No })
+        let is_cleared = told.log_cleared && told.projections_cleared && told.left_on_servers.unwrap_or(0) == 0;
+        Ok(if is_cleared && rejected == 0 { Exit::Done } else { Exit::No })
     }
 
     fn positions(&self, log: &dyn EventLog) -> anyhow::Result<Vec<Position>> {
@@ -221,12 +226,8 @@ pub(crate) fn note_settled(
 pub(crate) fn clear(ledger: &LedgerArg) -> anyhow::Result<bool> {
     let mut projections = ledger.projections()?;
     projections.catch_up()?;
-    let last = projections.reader().last_redaction()?;
-    if let Some(last) = last
-        && !projections.log_is_cleared()?
-        && ledger.open_sqlite_for_writing(ON_NATS)?.settle()?
-    {
-        projections.note_log_cleared(last)?;
+    if !projections.log_is_cleared()? {
+        clear_log(&mut projections, &*ledger.open_for_writing()?)?;
     }
     // The read models' file too, whatever became of the log's.
     let are_cleared = projections.clear_erased()?;
@@ -245,6 +246,11 @@ fn is_known(log: &dyn EventLog, session: &SessionId) -> bool {
 
 fn events(count: u64) -> String {
     if count == 1 { "1 event".to_owned() } else { format!("{} events", render::count(count)) }
+}
+
+/// So many messages of a stream, in words.
+pub(crate) fn messages(count: usize) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{} messages", render::count(count as u64)) }
 }
 
 fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
@@ -281,6 +287,13 @@ fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
                 "somebody reads {file}, or there is no room: its files still have the text; run the same command again"
             ));
         }
+    }
+    if let Some(left) = told.left_on_servers.filter(|left| *left > 0) {
+        message(&format!(
+            "{} that were erased are still on the servers; `runledger doctor`, run as a user who may delete (NATS_USER), \
+             has them deleted",
+            messages(left)
+        ));
     }
     Ok(())
 }

@@ -14,9 +14,6 @@ use crate::ledger::{LedgerArg, user_folder};
 use crate::output::{Output, message};
 use crate::render;
 
-/// What is done with a ledger on NATS instead.
-const ON_NATS: &str = "the log is signed where its file is: `runledger pull` makes one";
-
 /// Sign the log's head, so that a log that is cut or written anew later is found out
 ///
 /// A seal is one line. Keep it where whoever could change the ledger cannot: `verify --seals FILE` checks the log against
@@ -54,9 +51,6 @@ impl Seal {
             write_new(&path, &key.to_text())?;
             return tell_key(&path, &key, true, output);
         }
-        if !self.public_key {
-            ledger.file(ON_NATS)?;
-        }
         let text = std::fs::read_to_string(&path).map_err(|error| {
             let next = "`runledger seal --init` makes one, --key names another";
             CouldNotStart(format!("{}: the key cannot be read: {error}; {next}", path.display()))
@@ -73,7 +67,7 @@ impl Seal {
         }
         // A ledger that is missing is not made.
         drop(ledger.open_for_reading()?);
-        let (seal, receipt) = ledger.open_sqlite_for_writing(ON_NATS)?.seal(&key)?;
+        let (seal, receipt) = ledger.open_for_writing()?.seal(&key)?;
         tell(&seal, receipt.position, output)?;
         Ok(Exit::Done)
     }

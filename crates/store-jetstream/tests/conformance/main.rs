@@ -7,6 +7,8 @@ mod support;
 
 #[path = "../../../store/tests/conformance/append.rs"]
 mod append;
+#[path = "../../../store/tests/conformance/erase.rs"]
+mod erase;
 #[path = "../../../store/tests/conformance/follow.rs"]
 mod follow;
 #[path = "../../../store/tests/conformance/read.rs"]

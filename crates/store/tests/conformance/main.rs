@@ -5,5 +5,6 @@
 mod support;
 
 mod append;
+mod erase;
 mod follow;
 mod read;
