@@ -3,15 +3,20 @@
 //! A few rounds here; `RUNLEDGER_CLUSTER_ROUNDS` says how many, and `RUNLEDGER_RACE_ROUNDS` of races.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
+#[path = "../../projections/tests/support/mod.rs"]
+mod support;
+
 use std::collections::HashSet;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use runledger_events::{Metadata, Position, RecordedEvent, RuntimeEvent, StreamName, StreamVersion};
-use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, StreamAppend};
+use runledger_events::{Metadata, Position, RecordedEvent, RunStatus, RuntimeEvent, StreamName, StreamVersion};
+use runledger_projections::Projections;
+use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read};
 use runledger_store_jetstream::{Address, JetStreamError, JetStreamLog, Options};
 use runledger_testkit::{Cutter, NatsServers, new_address};
+use support::{Story, Told, assert_verifies, caught_up, dump, fresh_dump};
 use tempfile::TempDir;
 
 /// So many, unless the environment says otherwise.
@@ -57,7 +62,7 @@ fn stream(name: &str) -> StreamName {
     StreamName::new(name).unwrap()
 }
 
-/// Every machine has the same log, chain and all, which verifies; gives its events.
+/// Every machine has the same log, chain and all, and the same read models, as one that folds all of it anew; gives the events.
 fn are_equal(machines: &[Machine]) -> Vec<RecordedEvent> {
     for machine in machines {
         machine.log.catch_up(Duration::from_secs(60)).unwrap();
@@ -69,6 +74,11 @@ fn are_equal(machines: &[Machine]) -> Vec<RecordedEvent> {
         assert_eq!(reader.head().unwrap(), head);
         assert_eq!(reader.verify(|_| {}).unwrap().findings, []);
         assert!(machine.all() == events);
+    }
+    let models = fresh_dump(machines[0].log.path());
+    for machine in machines {
+        assert_verifies(&mut caught_up(machine.log.path()));
+        assert!(dump(machine.log.path()) == models, "the read models are others");
     }
     events
 }
@@ -127,42 +137,52 @@ fn of_those_who_append_at_the_same_expected_version_exactly_one_wins() {
     assert_eq!(are_equal(&machines).len(), rounds as usize);
 }
 
-/// Appends by itself and in batches, over streams of its own and a shared one, until it is told to stop; what is not known is asked
-/// again. Gives what was acknowledged.
-fn append_until(machine: &Machine, name: &str, stop: &AtomicBool) -> Vec<(String, Position)> {
+/// Appends whole runs, step by step and several at once, and words in a session that all share, until it is told to stop; what is not
+/// known is asked again. Gives what was acknowledged.
+fn append_until(machine: &Machine, number: u64, stop: &AtomicBool) -> Vec<(String, Position)> {
+    let mut story = Story::behind(number * 1_000_000_000);
     let mut acknowledged = Vec::new();
-    for number in 0.. {
-        if stop.load(Ordering::Acquire) {
-            break;
-        }
-        let id = |part: &str| format!("{name}-{number}-{part}");
-        let appends = || match number % 3 {
-            0 => vec![append("session/shared", vec![id("a")])],
-            1 => vec![append(&format!("run/{name}"), vec![id("a"), id("b")])],
-            _ => vec![append(&format!("run/{name}"), vec![id("a")]), append("session/shared", vec![id("b")])],
-        };
-        let began = Instant::now();
-        loop {
-            match machine.log.append_all(appends()) {
-                Ok(receipts) => {
-                    acknowledged
-                        .extend(receipts.into_iter().map(|receipt| (receipt.event_id.to_string(), receipt.position)));
-                    break;
+    for run in 0.. {
+        let mut steps = story.whole_run(&format!("w{number}-{run}"), "shared", 2, RunStatus::Completed).into_iter();
+        for step in 0.. {
+            let mut told: Vec<Told> = steps.by_ref().take(1 + step % 2).collect();
+            if told.is_empty() {
+                break;
+            }
+            if stop.load(Ordering::Acquire) {
+                return acknowledged;
+            }
+            if step % 3 != 0 {
+                told.push(story.harness("shared", Some("a1"), None, u8::try_from((run + step) % 256).unwrap()));
+            }
+            let began = Instant::now();
+            loop {
+                match machine.log.append_all(told.iter().map(Told::append).collect()) {
+                    Ok(receipts) => {
+                        let heard =
+                            receipts.into_iter().map(|receipt| (receipt.event_id.to_string(), receipt.position));
+                        acknowledged.extend(heard);
+                        break;
+                    }
+                    Err(AppendError::Storage(error)) => assert!(began.elapsed() < Duration::from_secs(90), "{error}"),
+                    Err(error) => panic!("{error}"),
                 }
-                Err(AppendError::Storage(error)) => assert!(began.elapsed() < Duration::from_secs(90), "{error}"),
-                Err(error) => panic!("{error}"),
             }
         }
     }
     acknowledged
 }
 
-fn append(name: &str, ids: Vec<String>) -> StreamAppend {
-    let events = ids.iter().map(|id| event(id)).collect();
-    StreamAppend { stream: stream(name), expected: ExpectedVersion::Any, events }
+/// Builds a machine's read models all the while.
+fn project_until(machine: &Machine, stop: &AtomicBool) {
+    let mut projections = Projections::open(machine.log.path()).unwrap();
+    while !stop.load(Ordering::Acquire) {
+        projections.catch_up().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
-/// Every machine appends while the servers suffer: then each has the same log, with each acknowledged event once; gives its events.
+/// Every machine appends and projects while the servers suffer: then each has the same log, with each acknowledged event once; gives its events.
 fn while_all_append(machines: &[Machine], suffer: impl FnOnce()) -> Vec<RecordedEvent> {
     let stop = AtomicBool::new(false);
     let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
@@ -171,7 +191,8 @@ fn while_all_append(machines: &[Machine], suffer: impl FnOnce()) -> Vec<Recorded
             .enumerate()
             .map(|(number, machine)| {
                 let stop = &stop;
-                scope.spawn(move || append_until(machine, &format!("w{number}"), stop))
+                scope.spawn(move || project_until(machine, stop));
+                scope.spawn(move || append_until(machine, number as u64, stop))
             })
             .collect();
         suffer();

@@ -84,6 +84,11 @@ pub(crate) struct Story {
 }
 
 impl Story {
+    /// One whose ids and times go on behind a number, so that several of them can be told to one log.
+    pub(crate) fn behind(count: u64) -> Self {
+        Self { count, ..Self::default() }
+    }
+
     /// The session that a run is of.
     pub(crate) fn session_of(run: &str) -> String {
         format!("s{}", run.bytes().map(u64::from).sum::<u64>() % 2)
