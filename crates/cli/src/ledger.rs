@@ -10,7 +10,7 @@ use runledger_events::RunId;
 use runledger_events::words::duration;
 use runledger_projections::{Iteration, ParkedStream, Projections, Queries, Run, RunMatch};
 use runledger_store::{EventLog, LogReader, SqliteLog};
-use runledger_store_jetstream::{Address, AddressError, JetStreamError, JetStreamLog, Options, StreamState};
+use runledger_store_jetstream::{Address, AddressError, JetStreamError, JetStreamLog, LateLog, Options, StreamState};
 
 use crate::exit_code::{CouldNotStart, No, Usage};
 use crate::output::message;
@@ -21,8 +21,6 @@ use crate::spools::Spools;
 /// what is there.
 const CONNECT: Duration = Duration::from_secs(3);
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// How long until who was cut off tries again.
-const RECONNECT: Duration = Duration::from_secs(2);
 /// How often what hooks have spooled is looked for, while a command runs that writes to servers.
 const TAKE_IN: Duration = Duration::from_millis(100);
 const TAKE_IN_MAX: Duration = Duration::from_secs(10);
@@ -33,8 +31,8 @@ pub(crate) struct LedgerArg {
     named: Option<PathBuf>,
     /// Its log on NATS, once it was opened: it keeps the copy current as long as the command runs.
     nats: OnceCell<Arc<JetStreamLog>>,
-    /// That the servers could not be reached, and the copy is read instead.
-    cut_off: OnceCell<()>,
+    /// The same where the servers could not be reached: the copy is read, and they are tried again.
+    late: OnceCell<Arc<LateLog>>,
 }
 
 /// What keeps a ledger.
@@ -65,11 +63,7 @@ pub(crate) fn nats_options(create: bool, connect: Duration) -> Options {
 
 impl LedgerArg {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
-        Self {
-            named: path.filter(|path| !path.as_os_str().is_empty()),
-            nats: OnceCell::new(),
-            cut_off: OnceCell::new(),
-        }
+        Self { named: path.filter(|path| !path.as_os_str().is_empty()), nats: OnceCell::new(), late: OnceCell::new() }
     }
 
     /// What keeps it.
@@ -141,11 +135,12 @@ impl LedgerArg {
         }
     }
 
-    /// The log, for writing, where servers of NATS keep it.
+    /// The log, for writing as soon as its servers can be reached, where servers of NATS keep it and it was opened for reading.
     pub(crate) fn log_on_nats(&self) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
-        match self.engine()? {
-            Engine::File(_) => Ok(None),
-            Engine::Nats { .. } => self.open_for_writing().map(Some),
+        match (self.engine()?, self.late.get()) {
+            (Engine::File(_), _) => Ok(None),
+            (Engine::Nats { .. }, Some(late)) => Ok(Some(late.clone())),
+            (Engine::Nats { .. }, None) => self.open_for_writing().map(Some),
         }
     }
 
@@ -203,7 +198,7 @@ impl LedgerArg {
             }
             Engine::Nats { address, folder } => {
                 let path = JetStreamLog::copy_in(&folder);
-                if self.cut_off.get().is_some() {
+                if self.late.get().is_some() {
                     return Ok(path);
                 }
                 let is_new = self.nats.get().is_none();
@@ -219,8 +214,8 @@ impl LedgerArg {
                     // Who is cut off reads what was copied.
                     Err(error @ JetStreamError::Unreachable { .. }) if path.exists() => {
                         tell_as_of(&error, &folder);
-                        self.cut_off.get_or_init(|| ());
-                        reconnect(address, folder)?;
+                        let late = LateLog::open(&address, &folder, &nats_options(false, CONNECT), &error)?;
+                        self.late.get_or_init(|| Arc::new(late));
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -279,24 +274,6 @@ fn tell_as_of(why: &dyn std::fmt::Display, folder: &Path) {
     let head = LogReader::open(JetStreamLog::copy_in(folder)).and_then(|copy| Ok(copy.head()?));
     let head = head.map_or_else(|_| String::new(), |head| format!(" as of position {}", head.position));
     message(&render::plain(&format!("{why}; this machine's copy is read{head}, {age}")));
-}
-
-/// Tries again and again to follow the stream, for a command that goes on for long: it began cut off, and need not stay so.
-fn reconnect(address: Address, folder: PathBuf) -> std::io::Result<()> {
-    let follow = move || {
-        loop {
-            std::thread::sleep(RECONNECT);
-            match JetStreamLog::open(&address, &folder, &nats_options(false, CONNECT)) {
-                // The copy is kept current as long as the process is there.
-                Ok(_log) => loop {
-                    std::thread::park();
-                },
-                Err(JetStreamError::Unreachable { .. }) => {}
-                Err(error) => return message(&render::plain(&error.to_string())),
-            }
-        }
-    };
-    std::thread::Builder::new().name("runledger-reconnect".to_owned()).spawn(follow).map(drop)
 }
 
 /// Takes in what hooks spool, as long as somebody else holds the log.

@@ -3,6 +3,7 @@
 
 mod permission_support;
 mod support;
+mod web_support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,7 @@ use permission_support::{answered, pre, start};
 use runledger_testkit::{NatsServers, files_with, new_address, shared_nats};
 use serde_json::{Value, json};
 use support::{Ran, Room, run, run_with_input, wait_until};
+use web_support::Serving;
 
 /// A machine: a room whose program uses the ledger at this address.
 struct Machine {
@@ -246,7 +248,7 @@ fn who_is_cut_off_reads_what_was_copied_writes_nothing_and_keeps_what_hooks_tell
     };
     servers.kill(0);
     let reading = machine.run(&["runs", "--json"]);
-    assert_eq!((reading.code, reading.json()), (Some(0), runs));
+    assert_eq!((reading.code, reading.json()), (Some(0), runs.clone()));
     let words = reading.stderr();
     assert!(
         words.contains("NATS is not reachable") && words.contains("this machine's copy is read as of position "),
@@ -259,15 +261,25 @@ fn who_is_cut_off_reads_what_was_copied_writes_nothing_and_keeps_what_hooks_tell
     let hook = run_with_input(&mut machine.command(&["hook"]), prompt("while cut off"));
     assert_eq!((hook.code, hook.stdout().as_str()), (Some(0), ""), "{hook:?}");
     assert!(hook.stderr().contains("waits in"), "{hook:?}");
-    // Who follows begins cut off, and looks without the servers; whoever wants to write is told how to look.
+    // Who follows and who serves begins cut off.
     let lines = machine.room.path("followed");
     let mut command = machine.command(&["feed", "--follow", "--json"]);
     let following = Ended(command.stdout(std::fs::File::create(&lines).unwrap()).spawn().unwrap());
     let followed = |text: &str| std::fs::read_to_string(&lines).unwrap().contains(text);
     wait_until("what was copied", || followed("position"));
-    let refused = machine.run(&["serve", "--port", "0"]);
-    assert!(refused.code == Some(3) && refused.stderr().contains("`serve --read-only` shows"), "{refused:?}");
+    let serving = Serving::by(machine.command(&["serve", "--port", "0"]), &machine.room.path("address"));
+    let bearer = format!("Bearer {}", serving.token);
+    let ask = |method: &str, path: &str, body: &str| {
+        let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+        serving.ask(method, &format!("/api/v1{path}"), &headers, body)
+    };
+    assert_eq!(ask("GET", "/runs", "").status, 200);
+    let fork = format!("/runs/{}/fork", runs[0]["id"].as_str().unwrap());
+    let refused = ask("POST", &fork, r#"{"at": 3}"#);
+    assert!(refused.status == 503 && refused.body.contains("NATS is not reachable"), "{refused:?}");
     servers.restart(0);
+    wait_until("who serves can write", || ask("POST", &fork, r#"{"at": 3}"#).status == 200);
+    assert_eq!(ask("GET", "/runs", "").body.matches("\"forked_at\":3").count(), 1);
     let other = Machine::new(machine.address.to_str().unwrap());
     run_with_input(&mut other.command(&["hook"]), prompt("told elsewhere"));
     wait_until("what is told elsewhere", || followed("told elsewhere"));

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use clap::Args;
 use runledger_store::LogReader;
-use runledger_store_jetstream::JetStreamError;
 use runledger_web::{Options, ServeError, Server, Token};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -84,7 +83,7 @@ impl Serve {
             options = options.token(Token::parse(&token).map_err(|error| Usage(format!("RUNLEDGER_TOKEN: {error}")))?);
         }
         if !self.read_only
-            && let Some(log) = ledger.log_on_nats().map_err(with_the_copy)?
+            && let Some(log) = ledger.log_on_nats()?
         {
             options = options.log(log);
         }
@@ -143,14 +142,4 @@ fn open(url: &str) -> std::io::Result<()> {
     // It is waited for, so that it does not stay as a zombie; what it answers is its own.
     std::thread::Builder::new().name("runledger-browser".to_owned()).spawn(move || _ = child.wait())?;
     Ok(())
-}
-
-/// Who cannot write can look.
-fn with_the_copy(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref() {
-        Some(JetStreamError::Unreachable { .. }) => {
-            CouldNotStart(format!("{error}; `serve --read-only` shows this machine's copy")).into()
-        }
-        _ => error,
-    }
 }

@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -25,12 +27,17 @@ pub(crate) struct Serving {
 impl Serving {
     /// Starts it on a port that is free.
     pub(crate) fn start(room: &Room, options: &[&str]) -> Self {
-        let out = room.path("address");
-        _ = std::fs::remove_file(&out);
         let mut command = room.command(["serve", "--port", "0"]);
-        command.args(options).stdout(std::fs::File::create(&out).unwrap());
+        command.args(options);
+        Self::by(command, &room.path("address"))
+    }
+
+    /// Starts it by this command, whose words are kept in a file.
+    pub(crate) fn by(mut command: Command, out: &Path) -> Self {
+        _ = std::fs::remove_file(out);
+        command.stdout(std::fs::File::create(out).unwrap());
         let running = Running::start_without_stdout(&mut command);
-        let url = wait_for_line(&out);
+        let url = wait_for_line(out);
         let (address, token) = url.strip_prefix("http://").unwrap().split_once("/?token=").unwrap();
         Self { running, address: address.to_owned(), token: token.to_owned(), url }
     }
