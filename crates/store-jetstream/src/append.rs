@@ -47,16 +47,16 @@ struct Append<'a> {
     deadline: Instant,
 }
 
-/// Appends to several streams, all or nothing.
+/// Appends to several streams, all or nothing; it is tried until the deadline, and once where that has passed.
 pub(crate) fn append(
     engine: &Engine,
     copy: &CopiedLog,
     progress: &Progress,
     draft: DraftBy,
     appends: &[StreamAppend],
-    patience: Duration,
+    deadline: Instant,
 ) -> Result<Vec<Receipt>, AppendError> {
-    Append { engine, copy, progress, draft, deadline: Instant::now() + patience }.run(appends)
+    Append { engine, copy, progress, draft, deadline }.run(appends)
 }
 
 impl Append<'_> {

@@ -76,16 +76,18 @@ impl Engine {
             .map_err(system)?;
         let runtime = Background(Some(runtime));
         let name = concat!("runledger ", env!("CARGO_PKG_VERSION"));
+        // One that says nothing leaves the others their time.
+        let servers = address.servers().to_vec();
+        let for_each = options.connect / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
         let mut connecting = ConnectOptions::new()
             .name(name)
-            .connection_timeout(options.connect)
+            .connection_timeout(for_each)
             .request_timeout(Some(ANSWER))
             .ping_interval(PING)
             .event_callback(|event| async move { tell(&event) });
         if let (Some(user), Some(password)) = (&options.user, &options.password) {
             connecting = connecting.user_and_password(user.clone(), password.clone());
         }
-        let servers = address.servers().to_vec();
         let patience = options.connect;
         let connected = runtime.wait(async move { tokio::time::timeout(patience, connecting.connect(servers)).await });
         let unreachable = |detail: String| JetStreamError::Unreachable { address: address.to_string(), detail };
@@ -139,15 +141,15 @@ impl Engine {
     }
 
     /// Opens the ledger's stream, which is made where it is missing and may be made; gives the log that it keeps.
-    pub(crate) fn open_stream(&self, options: &Options) -> Result<LogId, JetStreamError> {
-        let deadline = Instant::now() + options.open;
+    pub(crate) fn open_stream(&self, create: bool, deadline: Instant) -> Result<LogId, JetStreamError> {
         let address = || self.address.to_string();
         let mut made = None;
         let mut patience = FIRST_ANSWER;
         loop {
             let mut context = self.context.clone();
             // Where the way is long, the next try gives it more time.
-            context.set_timeout(patience);
+            let left = deadline.saturating_duration_since(Instant::now());
+            context.set_timeout(patience.min(left.max(PAUSE)));
             patience = (patience * 2).min(ANSWER);
             let name = self.address.name().to_owned();
             let found = self.wait(async move { context.get_stream(name).await });
@@ -155,7 +157,7 @@ impl Engine {
                 Some(Ok(stream)) => return self.check(&stream),
                 Some(Err(error)) => match error.kind() {
                     GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                        if !options.create {
+                        if !create {
                             return Err(JetStreamError::Missing { address: address() });
                         }
                         let log_id = made.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use runledger_events::{LogId, Position};
 use runledger_store::{
@@ -32,6 +32,8 @@ pub struct Options {
     /// How long is tried again, where nobody knows what came of an append, or nobody leads the stream. After a leader is gone,
     /// writes wait for 6 to 10 seconds.
     pub patience: Duration,
+    /// How long opening it and all that is appended through it may take together; none where nobody waits for that.
+    pub within: Option<Duration>,
     /// Who connects.
     pub user: Option<String>,
     /// Its password.
@@ -41,7 +43,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (connect, patience) = (Duration::from_secs(5), Duration::from_secs(20));
-        Self { create: true, connect, open: patience, patience, user: None, password: None }
+        Self { create: true, connect, open: patience, patience, within: None, user: None, password: None }
     }
 }
 
@@ -60,6 +62,8 @@ pub struct JetStreamLog {
     copy: Arc<CopiedLog>,
     progress: Arc<Progress>,
     patience: Duration,
+    /// When everything has to be done.
+    deadline: Option<Instant>,
 }
 
 impl JetStreamLog {
@@ -68,15 +72,17 @@ impl JetStreamLog {
     /// # Errors
     /// [`JetStreamError`]; a stream that is no ledger's is not touched.
     pub fn open(address: &Address, folder: &Path, options: &Options) -> Result<Self, JetStreamError> {
+        let deadline = options.within.map(|within| Instant::now() + within);
         let engine = Engine::connect(address, options)?;
-        let log_id = engine.open_stream(options)?;
-        let busy_timeout = BUSY_TIMEOUT_MAX.min(options.patience);
+        let until = Instant::now() + options.open;
+        let log_id = engine.open_stream(options.create, deadline.map_or(until, |deadline| until.min(deadline)))?;
+        let busy_timeout = BUSY_TIMEOUT_MAX.min(options.within.unwrap_or(options.patience));
         let copy = Arc::new(CopiedLog::open_within(folder.join(COPY), &log_id, busy_timeout)?);
         let progress = Arc::new(Progress::default());
         progress.reach(copy.head()?);
         let copier = Copier::start(&engine, copy.clone(), progress.clone())
             .map_err(|source| JetStreamError::System { address: address.to_string(), source })?;
-        Ok(Self { _copier: copier, engine, copy, progress, patience: options.patience })
+        Ok(Self { _copier: copier, engine, copy, progress, patience: options.patience, deadline })
     }
 
     /// Where the copy of a ledger is, in its folder.
@@ -114,7 +120,9 @@ impl JetStreamLog {
     }
 
     pub(crate) fn append_by(&self, draft: DraftBy, appends: &[StreamAppend]) -> Result<Vec<Receipt>, AppendError> {
-        append::append(&self.engine, &self.copy, &self.progress, draft, appends, self.patience)
+        let until = Instant::now() + self.patience;
+        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        append::append(&self.engine, &self.copy, &self.progress, draft, appends, until)
     }
 
     pub(crate) fn failed(&self, detail: String) -> StorageError {

@@ -14,9 +14,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Each hook is, as a rule, the only process that has the ledger open, so it reads the whole write-ahead log: 2000 pages
 /// take about 3 ms. Writing them into the file takes longer, and comes with about one hook in 260.
 const WAL_PAGES: u32 = 2000;
-/// How long servers have to let a hook in, and to take what it appends. What they do not take is spooled.
+/// How long servers have to let a hook in, and to take what it appends, all in all. What they do not take is spooled.
 const CONNECT: Duration = Duration::from_millis(250);
-const PATIENCE: Duration = Duration::from_millis(750);
+const WITHIN: Duration = Duration::from_millis(1000);
 /// How long they have to take a question.
 const ASK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -54,7 +54,7 @@ impl Place {
             OpenOptions { busy_timeout: BUSY_TIMEOUT, create, wal_pages: WAL_PAGES, ..OpenOptions::default() };
         // Where there is a copy there was a log, and a new one in its place would split the story in two.
         let create = create && !self.path.exists();
-        self.open_with(&options, &Options { open: PATIENCE, patience: PATIENCE, ..nats_options(create, CONNECT) })
+        self.open_with(&options, &Options { within: Some(WITHIN), ..nats_options(create, CONNECT) })
     }
 
     /// Opens the log for as long as somebody is asked; it has to be there.
