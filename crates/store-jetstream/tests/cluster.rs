@@ -7,13 +7,15 @@
 mod support;
 
 use std::collections::HashSet;
+use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use runledger_events::{Metadata, Position, RecordedEvent, RunStatus, RuntimeEvent, StreamName, StreamVersion};
 use runledger_projections::Projections;
-use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read};
+use runledger_store::{AppendError, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt};
 use runledger_store_jetstream::{Address, JetStreamError, JetStreamLog, Options};
 use runledger_testkit::{Cutter, NatsServers, new_address};
 use support::{Story, Told, assert_verifies, caught_up, dump, fresh_dump};
@@ -137,92 +139,155 @@ fn of_those_who_append_at_the_same_expected_version_exactly_one_wins() {
     assert_eq!(are_equal(&machines).len(), rounds as usize);
 }
 
-/// Appends whole runs, step by step and several at once, and words in a session that all share, until it is told to stop; what is not
-/// known is asked again. Gives what was acknowledged.
-fn append_until(machine: &Machine, number: u64, stop: &AtomicBool) -> Vec<(String, Position)> {
-    let mut story = Story::behind(number * 1_000_000_000);
-    let mut acknowledged = Vec::new();
-    for run in 0.. {
-        let mut steps = story.whole_run(&format!("w{number}-{run}"), "shared", 2, RunStatus::Completed).into_iter();
-        for step in 0.. {
-            let mut told: Vec<Told> = steps.by_ref().take(1 + step % 2).collect();
-            if told.is_empty() {
-                break;
-            }
-            if stop.load(Ordering::Acquire) {
-                return acknowledged;
-            }
-            if step % 3 != 0 {
-                told.push(story.harness("shared", Some("a1"), None, u8::try_from((run + step) % 256).unwrap()));
-            }
-            let began = Instant::now();
-            loop {
-                match machine.log.append_all(told.iter().map(Told::append).collect()) {
-                    Ok(receipts) => {
-                        let heard =
-                            receipts.into_iter().map(|receipt| (receipt.event_id.to_string(), receipt.position));
-                        acknowledged.extend(heard);
-                        break;
-                    }
-                    Err(AppendError::Storage(error)) => assert!(began.elapsed() < Duration::from_secs(90), "{error}"),
-                    Err(error) => panic!("{error}"),
-                }
-            }
+/// How long something may not move before it is taken for stuck: no figure of what is usual.
+const STUCK: Duration = Duration::from_secs(600);
+
+/// Machines that append and project all the while.
+#[derive(Default)]
+struct Load {
+    is_over: AtomicBool,
+    /// Appends of each machine that were acknowledged.
+    acknowledged: [AtomicU64; 3],
+}
+
+impl Load {
+    /// Waits until so many appends more of each machine were acknowledged.
+    fn goes_on(&self, appends: u64) {
+        let count = |of: &AtomicU64| of.load(Ordering::Acquire);
+        let before = self.acknowledged.each_ref().map(count);
+        let began = Instant::now();
+        while self.acknowledged.iter().zip(before).any(|(now, before)| count(now) < before + appends) {
+            let now = self.acknowledged.each_ref().map(count);
+            assert!(began.elapsed() < STUCK, "nothing goes on: {before:?} appends were acknowledged, and {now:?} now");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
-    acknowledged
-}
 
-/// Builds a machine's read models all the while.
-fn project_until(machine: &Machine, stop: &AtomicBool) {
-    let mut projections = Projections::open(machine.log.path()).unwrap();
-    while !stop.load(Ordering::Acquire) {
-        projections.catch_up().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+    /// Appends whole runs, step by step and several at once, and words in a session that all share, until it is over; what is not known
+    /// is asked again. Gives what was acknowledged.
+    fn append(&self, machine: &Machine, number: usize) -> Vec<(String, Position)> {
+        let mut story = Story::behind(number as u64 * 1_000_000_000);
+        let mut acknowledged = Vec::new();
+        for run in 0.. {
+            let mut steps = story.whole_run(&format!("w{number}-{run}"), "shared", 2, RunStatus::Completed).into_iter();
+            for step in 0.. {
+                let mut told: Vec<Told> = steps.by_ref().take(1 + step % 2).collect();
+                if told.is_empty() {
+                    break;
+                }
+                if self.is_over.load(Ordering::Acquire) {
+                    return acknowledged;
+                }
+                if step % 3 != 0 {
+                    told.push(story.harness("shared", Some("a1"), None, u8::try_from((run + step) % 256).unwrap()));
+                }
+                let heard = append_at_last(machine, &told);
+                acknowledged.extend(heard);
+                self.acknowledged[number].fetch_add(1, Ordering::Release);
+                // A log of a few thousand events tells as much, and is checked sooner.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        acknowledged
+    }
+
+    /// Builds a machine's read models until it is over.
+    fn project(&self, machine: &Machine) {
+        let mut projections = Projections::open(machine.log.path()).unwrap();
+        while !self.is_over.load(Ordering::Acquire) {
+            projections.catch_up().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
-/// Every machine appends and projects while the servers suffer: then each has the same log, with each acknowledged event once; gives its events.
-fn while_all_append(machines: &[Machine], suffer: impl FnOnce()) -> Vec<RecordedEvent> {
-    let stop = AtomicBool::new(false);
+/// Appends, and asks again for as long as nobody knows what came of it.
+fn append_at_last(machine: &Machine, told: &[Told]) -> Vec<(String, Position)> {
+    let began = Instant::now();
+    loop {
+        match machine.log.append_all(told.iter().map(Told::append).collect()) {
+            Ok(receipts) => {
+                let heard = |receipt: Receipt| (receipt.event_id.to_string(), receipt.position);
+                return receipts.into_iter().map(heard).collect();
+            }
+            Err(AppendError::Storage(error)) => assert!(began.elapsed() < STUCK, "{error}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Every machine appends and projects while the servers suffer: then each has the same log, with each acknowledged event once; gives
+/// its events.
+fn while_all_append(machines: &[Machine], suffer: impl FnOnce(&Load)) -> Vec<RecordedEvent> {
+    let load = Load::default();
     let acknowledged: Vec<(String, Position)> = std::thread::scope(|scope| {
         let writers: Vec<_> = machines
             .iter()
             .enumerate()
             .map(|(number, machine)| {
-                let stop = &stop;
-                scope.spawn(move || project_until(machine, stop));
-                scope.spawn(move || append_until(machine, number as u64, stop))
+                let load = &load;
+                scope.spawn(move || load.project(machine));
+                scope.spawn(move || load.append(machine, number))
             })
             .collect();
-        suffer();
-        stop.store(true, Ordering::Release);
-        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+        // Whatever it finds, the others have to end.
+        let suffered = std::panic::catch_unwind(AssertUnwindSafe(|| suffer(&load)));
+        load.is_over.store(true, Ordering::Release);
+        let heard = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+        suffered.unwrap();
+        heard
     });
     let events = are_equal(machines);
-    assert!(acknowledged.len() > 20, "{} were acknowledged", acknowledged.len());
     has_each_once(&events, &acknowledged);
+    say(format_args!("{} events, {} of them acknowledged; nothing lost or doubled", events.len(), acknowledged.len()));
     events
 }
+
+/// Says it on the terminal even where the test passes.
+fn say(words: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "cluster: {words}");
+}
+
+/// The server that leads the ledger's stream.
+fn leader(machine: &Machine) -> usize {
+    let began = Instant::now();
+    loop {
+        if let Ok(Some(leader)) = machine.log.state().map(|state| state.leader) {
+            return leader.strip_prefix("node-").unwrap().parse().unwrap();
+        }
+        assert!(began.elapsed() < STUCK, "nobody leads");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Appends of each machine between two blows.
+const BETWEEN: u64 = 10;
 
 #[test]
 fn servers_that_are_killed_and_stopped_take_nothing_that_was_acknowledged() {
     let Some(servers) = NatsServers::start(3, true) else { return };
     let address: Address = new_address(&servers, 3).parse().unwrap();
     let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
-    let events = while_all_append(&machines, || {
-        for round in 0..rounds("RUNLEDGER_CLUSTER_ROUNDS", 2) as usize {
-            let (first, second) = (round % 3, (round + 1) % 3);
-            std::thread::sleep(Duration::from_millis(500));
+    let events = while_all_append(&machines, |load| {
+        for _ in 0..rounds("RUNLEDGER_CLUSTER_ROUNDS", 1) {
+            load.goes_on(BETWEEN);
+            let first = leader(&machines[0]);
             servers.kill(first);
-            std::thread::sleep(Duration::from_millis(300));
+            load.goes_on(BETWEEN);
             servers.restart(first);
-            // One that is cut off still has its connections, and answers nobody.
-            servers.stop(second);
-            std::thread::sleep(Duration::from_millis(1500));
-            servers.go_on(second);
+            load.goes_on(BETWEEN);
+            let follower = (leader(&machines[0]) + 1) % 3;
+            servers.kill(follower);
+            load.goes_on(BETWEEN);
+            servers.restart(follower);
+            load.goes_on(BETWEEN);
+            // One that is stopped still has its connections, and answers nobody.
+            let stopped = leader(&machines[0]);
+            servers.stop(stopped);
+            load.goes_on(BETWEEN);
+            servers.go_on(stopped);
         }
-        std::thread::sleep(Duration::from_secs(1));
+        load.goes_on(BETWEEN);
     });
     // A machine that was never there has the same log.
     let mut machines = machines;
@@ -303,14 +368,16 @@ fn a_server_that_is_cut_off_takes_nothing_that_was_acknowledged() {
     let Some(servers) = NatsServers::start_apart(3, true) else { return };
     let address: Address = new_address(&servers, 3).parse().unwrap();
     let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
-    while_all_append(&machines, || {
+    while_all_append(&machines, |load| {
         for round in 0..rounds("RUNLEDGER_CLUSTER_ROUNDS", 2) as usize {
-            std::thread::sleep(Duration::from_millis(500));
-            servers.cut_off(round % 3);
-            std::thread::sleep(Duration::from_secs(3));
-            servers.heal(round % 3);
-            std::thread::sleep(Duration::from_secs(2));
+            load.goes_on(BETWEEN);
+            // Every other time it is the one that leads.
+            let cut_off = if round.is_multiple_of(2) { leader(&machines[0]) } else { round % 3 };
+            servers.cut_off(cut_off);
+            load.goes_on(BETWEEN);
+            servers.heal(cut_off);
         }
+        load.goes_on(BETWEEN);
     });
 }
 
@@ -325,12 +392,14 @@ fn connections_that_are_cut_lose_nothing_and_double_nothing() {
         let name = format!("nats://{}/cut?replicas={count}", ports.join(","));
         let address: Address = name.parse().unwrap();
         let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
-        while_all_append(&machines, || {
+        while_all_append(&machines, |load| {
             for cut in 0..u64::from(rounds("RUNLEDGER_CLUSTER_ROUNDS", 2)) * 10 {
-                std::thread::sleep(Duration::from_millis(40 + cut * 37 % 160));
+                load.goes_on(1);
+                // Not always at the same moment of an append.
+                std::thread::sleep(Duration::from_millis(cut * 7 % 20));
                 cutters.iter().for_each(Cutter::cut);
             }
-            std::thread::sleep(Duration::from_secs(1));
+            load.goes_on(BETWEEN);
         });
     }
 }
