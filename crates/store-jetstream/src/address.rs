@@ -10,14 +10,16 @@ const REPLICAS: usize = 3;
 /// Characters of a name, at the most.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The address of a ledger on NATS: `nats://HOST:PORT[,HOST:PORT…]/NAME[?replicas=N]`.
+/// The address of a ledger on NATS: `nats://HOST:PORT[,HOST:PORT…]/NAME[?replicas=N][&domain=DOMAIN]`.
 ///
+/// The domain is JetStream's: behind a leaf node, that of the servers that keep the stream.
 /// It has no password in it, since addresses are printed: who connects is said by `NATS_USER` and `NATS_PASSWORD`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     servers: Vec<String>,
     name: String,
     replicas: usize,
+    domain: Option<String>,
 }
 
 /// A text is no address of a ledger on NATS.
@@ -47,6 +49,11 @@ impl Address {
     /// Replicas that the stream has.
     pub fn replicas(&self) -> usize {
         self.replicas
+    }
+
+    /// The domain of JetStream that the stream is in, where it is not that of the servers.
+    pub fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
     }
 
     /// A name for the folder of this machine's copy: the same for the same servers in any order.
@@ -83,16 +90,20 @@ impl FromStr for Address {
             .map(server)
             .collect::<Option<_>>()
             .ok_or_else(|| refused("a server is a host and a port"))?;
-        let replicas = match query {
-            "" => REPLICAS,
-            query => {
-                let number = query.strip_prefix("replicas=").and_then(|number| number.parse().ok());
-                number
-                    .filter(|number| [1, 3, 5].contains(number))
-                    .ok_or_else(|| refused("the one thing that can be said behind `?` is replicas=1, 3 or 5"))?
+        let (mut replicas, mut domain) = (REPLICAS, None);
+        for said in query.split('&').filter(|said| !said.is_empty()) {
+            let number = |text: &str| text.parse().ok().filter(|number| [1, 3, 5].contains(number));
+            match said.split_once('=') {
+                Some(("replicas", text)) => replicas = number(text).ok_or_else(|| refused("replicas are 1, 3 or 5"))?,
+                Some(("domain", text)) if !text.is_empty() && text.chars().all(is_name) => {
+                    domain = Some(text.to_owned());
+                }
+                _ => {
+                    return Err(refused("behind `?` can stand replicas=1, 3 or 5, and domain=NAME, with & in between"));
+                }
             }
-        };
-        Ok(Self { servers, name: name.to_owned(), replicas })
+        }
+        Ok(Self { servers, name: name.to_owned(), replicas, domain })
     }
 }
 
@@ -113,8 +124,10 @@ fn server(text: &str) -> Option<String> {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "nats://{}/{}", self.servers.join(","), self.name)?;
-        if self.replicas != REPLICAS {
-            write!(f, "?replicas={}", self.replicas)?;
+        let replicas = (self.replicas != REPLICAS).then(|| format!("replicas={}", self.replicas));
+        let domain = self.domain.as_ref().map(|domain| format!("domain={domain}"));
+        for (said, before) in replicas.into_iter().chain(domain).zip(["?", "&"]) {
+            write!(f, "{before}{said}")?;
         }
         Ok(())
     }
@@ -132,6 +145,8 @@ mod tests {
             ("nats://a:4222/team", "nats://a:4222/team", 1, 3),
             ("nats://a/team", "nats://a:4222/team", 1, 3),
             ("nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", "nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", 3, 1),
+            ("nats://a/t?domain=hub", "nats://a:4222/t?domain=hub", 1, 3),
+            ("nats://a/t?domain=hub&replicas=1", "nats://a:4222/t?replicas=1&domain=hub", 1, 1),
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!((address.to_string().as_str(), address.servers().len()), (shown, servers));
@@ -148,6 +163,9 @@ mod tests {
             "nats://a,/t",
             "nats://a/t?replicas=2",
             "nats://a/t?x=1",
+            "nats://a/t?domain=",
+            "nats://a/t?domain=a.b",
+            "nats://a/t?replicas=1?domain=a",
             "nats:a/t",
             "tls://a/t",
             "a/t",

@@ -111,7 +111,10 @@ impl Engine {
         }
         // It starts tasks of its own.
         let entered = runtime.get().map(Runtime::enter);
-        let mut context = jetstream::new(client.clone());
+        let mut context = match address.domain() {
+            Some(domain) => jetstream::with_domain(client.clone(), domain),
+            None => jetstream::new(client.clone()),
+        };
         context.set_timeout(ANSWER);
         drop(entered);
         Ok(Self { address: address.clone(), runtime, client, context })

@@ -447,3 +447,37 @@ fn what_one_machine_appends_another_one_waits_for_and_notes_when_it_had_all() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// A laptop's leaf node passes on what is appended and what is followed; without the servers behind it nothing is written.
+#[test]
+fn a_leaf_node_passes_everything_on_and_keeps_nothing() {
+    let Some(hub) = NatsServers::start_hub() else { return };
+    let leaf = hub.start_leaf();
+    let at_hub = new_address(&hub, 1);
+    let at_leaf = format!("{}&domain=hub", at_hub.replace(&hub.url(), &leaf.url()));
+    let machine = Machine::new(&at_hub.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { patience: Duration::from_secs(2), ..Options::default() };
+    let laptop = JetStreamLog::open(&at_leaf.parse().unwrap(), folder.path(), &options).unwrap();
+    laptop.append(&stream("run/r"), ExpectedVersion::NoStream, vec![event("e1"), event("e2")]).unwrap();
+    machine.log.append(&stream("run/r"), ExpectedVersion::Exact(StreamVersion(2)), vec![event("e3")]).unwrap();
+    laptop.catch_up(Duration::from_secs(60)).unwrap();
+    let ids = |log: &JetStreamLog| -> Vec<String> {
+        all(&log.reader().unwrap()).iter().map(|event| event.id.to_string()).collect()
+    };
+    assert_eq!(ids(&laptop), ["e1", "e2", "e3"]);
+    let lease = laptop.hold("r.1", "process 7 on a laptop").unwrap().unwrap();
+    assert_eq!(machine.log.is_held("r.1").unwrap(), Some(true));
+    drop(lease);
+    hub.kill(0);
+    let refused = laptop.append(&stream("run/r"), ExpectedVersion::Any, vec![event("e4")]);
+    assert!(matches!(refused, Err(AppendError::Storage(_))), "{refused:?}");
+    assert_eq!(ids(&laptop).len(), 3);
+    hub.restart(0);
+    let began = Instant::now();
+    while let Err(error) = laptop.append(&stream("run/r"), ExpectedVersion::Any, vec![event("e4")]) {
+        assert!(began.elapsed() < STUCK, "{error}");
+    }
+    machine.log.catch_up(Duration::from_secs(60)).unwrap();
+    assert_eq!(ids(&machine.log), ["e1", "e2", "e3", "e4"]);
+}

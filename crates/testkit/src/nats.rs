@@ -43,6 +43,19 @@ authorization { users: [
 ] }
 "#;
 
+/// How servers are set up.
+#[derive(Default)]
+struct Setup {
+    /// Every message is on the disk before it is acknowledged.
+    is_synced: bool,
+    /// The domain of its streams.
+    domain: Option<&'static str>,
+    /// It passes everything on to others, and keeps nothing.
+    is_leaf: bool,
+    /// What else its configuration says.
+    more: String,
+}
+
 /// One to several servers that keep streams together.
 #[derive(Debug)]
 pub struct NatsServers {
@@ -66,12 +79,25 @@ struct Node {
 impl NatsServers {
     /// Starts so many servers; with `is_synced` every message is on the disk before it is acknowledged.
     pub fn start(count: usize, is_synced: bool) -> Option<Self> {
-        Some(Self::start_in(nats_server()?, count, is_synced, "", None))
+        Some(Self::start_in(nats_server()?, count, &Setup { is_synced, ..Setup::default() }, None))
     }
 
     /// The same, where `runner` (password `runner`) may not delete messages, and `admin` (`admin`) may.
     pub fn start_guarded(count: usize) -> Option<Self> {
-        Some(Self::start_in(nats_server()?, count, false, USERS, None))
+        Some(Self::start_in(nats_server()?, count, &Setup { more: USERS.to_owned(), ..Setup::default() }, None))
+    }
+
+    /// Starts a server that leaf nodes can join, whose streams are in the domain `hub`.
+    pub fn start_hub() -> Option<Self> {
+        let more = "leafnodes { listen: \"HOST:ROUTE\" }\n".to_owned();
+        Some(Self::start_in(nats_server()?, 1, &Setup { more, domain: Some("hub"), ..Setup::default() }, None))
+    }
+
+    /// Starts a leaf node of such a server, which keeps no streams itself.
+    pub fn start_leaf(&self) -> Self {
+        let hub = self.nodes().first().map(|node| format!("{}:{}", node.host, node.route)).unwrap();
+        let more = format!("leafnodes {{ reconnect: 1s, remotes: [{{ url: \"nats-leaf://{hub}\" }}] }}\n");
+        Self::start_in(self.program.clone(), 1, &Setup { more, is_leaf: true, ..Setup::default() }, None)
     }
 
     /// The same, each in a network namespace of its own, so that one can be cut off: that takes root and `ip` (iproute2).
@@ -84,10 +110,10 @@ impl NatsServers {
             assert!(std::env::var_os("RUNLEDGER_REQUIRE_NAMESPACES").is_none(), "no network namespaces can be made");
             let _ = writeln!(std::io::stderr(), "skipped: network namespaces take root and `ip`");
         }
-        network.map(|network| Self::start_in(program, count, is_synced, "", Some(network)))
+        network.map(|network| Self::start_in(program, count, &Setup { is_synced, ..Setup::default() }, Some(network)))
     }
 
-    fn start_in(program: PathBuf, count: usize, is_synced: bool, users: &str, network: Option<Network>) -> Self {
+    fn start_in(program: PathBuf, count: usize, setup: &Setup, network: Option<Network>) -> Self {
         let node = |index| {
             let host = network.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |network| network.host(index));
             Node { host, port: free_port(), http: free_port(), route: free_port(), running: None }
@@ -95,7 +121,7 @@ impl NatsServers {
         let nodes: Vec<Node> = (0..count).map(node).collect();
         let servers = Self { program, folder: tempfile::tempdir().unwrap(), nodes: Mutex::new(nodes), network };
         for index in 0..count {
-            std::fs::write(servers.config(index), servers.config_text(index, is_synced) + users).unwrap();
+            std::fs::write(servers.config(index), servers.config_text(index, setup)).unwrap();
             servers.begin(index);
         }
         for index in 0..count {
@@ -184,11 +210,15 @@ impl NatsServers {
         self.folder.path().join(format!("node-{index}.conf"))
     }
 
-    fn config_text(&self, index: usize, is_synced: bool) -> String {
+    fn config_text(&self, index: usize, setup: &Setup) -> String {
         let nodes = self.nodes();
         let Node { host, port, http, route, .. } = &nodes[index];
         let store = self.folder.path().join(format!("node-{index}"));
-        let sync = if is_synced { "sync_interval: always" } else { "" };
+        let sync = if setup.is_synced { "sync_interval: always" } else { "" };
+        let domain = setup.domain.map(|domain| format!("domain: {domain}")).unwrap_or_default();
+        let streams = format!("jetstream {{ store_dir: \"{}\", {sync} {domain} }}\n", store.display());
+        let streams = if setup.is_leaf { "" } else { &streams };
+        let more = setup.more.replace("HOST", host).replace("ROUTE", &route.to_string());
         let routes: Vec<String> = nodes.iter().map(|node| format!("nats://{}:{}", node.host, node.route)).collect();
         let cluster = match nodes.len() {
             1 => String::new(),
@@ -199,8 +229,7 @@ impl NatsServers {
         };
         format!(
             "server_name: node-{index}\nlisten: \"{host}:{port}\"\nhttp: \"{host}:{http}\"\nmax_payload: 64MB\n\
-             jetstream {{ store_dir: \"{}\", {sync} }}\n{cluster}",
-            store.display()
+             {streams}{cluster}{more}"
         )
     }
 
