@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use runledger_events::{
-    AdapterSessionId, Codec, Digest, EventId, EventKind, Facts, IdError, KindFacts, Metadata, Position, RunId,
-    RuntimeEvent, RuntimeEventError, SALT_BYTES, Salt, SessionId, StreamName, StreamVersion, TimestampMs, brief,
+    AdapterSessionId, Codec, CodecError, Digest, EventId, EventKind, Facts, IdError, KindFacts, Metadata, Position,
+    RunId, RuntimeEvent, RuntimeEventError, SALT_BYTES, Salt, SessionId, StreamName, StreamVersion, TimestampMs, brief,
     commitment,
 };
 use serde::{Deserialize, Serialize};
@@ -153,7 +153,8 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
     Ok((stream, version, NewEvent { digest: None, ..event }))
 }
 
-/// The same for a copy of the log that the line is of, which takes whatever that has: as long as it comes to the same digest.
+/// The same for a copy of the log that the line is of, which takes whatever that has, as long as it comes to the same digest: also what a
+/// newer program has written, which this one cannot read.
 pub(crate) fn copied_event(line: &str) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
     let exported: Exported<'_> = serde_json::from_str(line).map_err(brief)?;
     let hex = |field: &'static str, text: &Option<String>| {
@@ -170,20 +171,26 @@ pub(crate) fn copied_event(line: &str) -> Result<(StreamName, StreamVersion, New
                 .transpose()?
                 .map(|salt| Salt::try_from(salt).map_err(|_| salt_shape()))
                 .transpose()?;
-            let event = RuntimeEvent::from_json(json.get())?;
             let agrees = |field, is_so: bool| {
                 let expected = "what its event says";
                 if is_so { Ok(()) } else { Err(ExportedError::Field { field, expected }) }
             };
-            agrees("kind", *event.kind() == kind)?;
             let facts = match given_facts {
-                // Facts decide what a run's state is, so they have to be those of the text.
-                Some(facts) => {
-                    let told = codec.decode_facts(&facts).map_err(NewEventError::from)?;
-                    agrees("facts", told == *event.facts())?;
-                    facts
+                // What a newer program has read in the text is not ours to compare; the digest binds it.
+                Some(facts) if is_newer(&codec, &facts) => facts,
+                given => {
+                    let event = RuntimeEvent::from_json(json.get())?;
+                    agrees("kind", *event.kind() == kind)?;
+                    match given {
+                        // Facts decide what a run's state is, so they have to be those of the text.
+                        Some(facts) => {
+                            let told = codec.decode_facts(&facts).map_err(NewEventError::from)?;
+                            agrees("facts", told == *event.facts())?;
+                            facts
+                        }
+                        None => codec.encode_facts(event.facts()).map_err(NewEventError::from)?,
+                    }
                 }
-                None => codec.encode_facts(event.facts()).map_err(NewEventError::from)?,
             };
             if let (Some(salt), Some(told)) = (&salt, hex("commitment", &exported.commitment).transpose()?) {
                 agrees("commitment", commitment(salt, json.get().as_bytes()).0[..] == told[..])?;
@@ -216,8 +223,14 @@ pub(crate) fn copied_event(line: &str) -> Result<(StreamName, StreamVersion, New
         digest: hex("digest", &exported.digest).transpose()?.and_then(|bytes| Digest::from_slice(&bytes)),
     };
     // What no program can read must not get into the log.
-    new.facts()?;
+    if !is_newer(&codec, &new.facts) {
+        new.facts()?;
+    }
     Ok((exported.stream, exported.stream_version, new))
+}
+
+fn is_newer(codec: &Codec, facts: &[u8]) -> bool {
+    matches!(codec.decode_facts(facts), Err(CodecError::Newer { .. }))
 }
 
 /// A run's own facts stand in its own stream, and a stream is of one of the four sorts.

@@ -3,10 +3,13 @@
 
 mod support;
 
-use runledger_events::{Content, LogId, Metadata, Position, StreamName};
+use runledger_events::{
+    Content, Digest, EventKind, LogId, Metadata, Position, StreamName, StreamVersion, TimestampMs, commitment,
+    event_digest,
+};
 use runledger_store::{
     AppendError, CopiedLog, CopyError, DraftedEvent, Erase, EventLog, ExpectedVersion, OpenError, SqliteLog,
-    StreamAppend, stand_ins,
+    StreamAppend, new_event_from_exported, stand_ins,
 };
 use support::{Place, all, append_one, assert_verifies, json, prompt, prompt_with, stream};
 
@@ -258,4 +261,58 @@ fn what_is_told_of_another_log_of_what_comes_later_or_of_another_event_erases_no
     assert_eq!(erased(&place), [0; 0]);
     assert_eq!((copy.redactions().unwrap().len(), copy.deletable(0..9).unwrap()), (4, vec![0; 0]));
     assert_verifies(&place.reader());
+}
+
+/// A line as a newer release would write it, whose facts and words this one does not know.
+fn by_a_newer_release(line: &str, predecessor: Digest) -> String {
+    let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let field = |line: &serde_json::Value, name: &str| line[name].as_str().unwrap().to_owned();
+    let salt = field(&line, "salt");
+    let salt: Vec<u8> =
+        (0..salt.len()).step_by(2).map(|at| u8::from_str_radix(&salt[at..at + 2], 16).unwrap()).collect();
+    let content = r#"{"kind":"workflow.transition","data":{"from":"orbiting","to":"landed","status":"well"}}"#;
+    let commitment = commitment(&salt.try_into().unwrap(), content.as_bytes());
+    let kind = EventKind::parse("workflow.transition");
+    let at = |name: &str| TimestampMs(line[name].as_i64().unwrap());
+    let digest = event_digest(
+        &predecessor,
+        &stream(&field(&line, "stream")),
+        StreamVersion(line["stream_version"].as_u64().unwrap()),
+        &support::id(&field(&line, "id")),
+        &kind,
+        at("occurred_at"),
+        at("recorded_at"),
+        &Metadata::default(),
+        &[200, 0, 0, 0, 77],
+        &commitment,
+    );
+    line["kind"] = kind.as_str().into();
+    line["event"] = serde_json::Value::Null;
+    line["facts"] = "c80000004d".into();
+    line["commitment"] = commitment.to_string().into();
+    line["digest"] = digest.to_string().into();
+    line.to_string().replace(r#""event":null"#, &format!(r#""event":{content}"#))
+}
+
+#[test]
+fn what_a_newer_release_has_written_is_copied_as_it_is_and_nothing_behind_it_waits() {
+    let (place, mut engine) = (Place::new(), Engine::default());
+    let copy = copy(&place);
+    engine.keep(&copy.draft(vec![to("run/r", &["r1"]), to("session/a", &["a1"])]).unwrap().events);
+    engine.0[0] = by_a_newer_release(&engine.0[0], Digest::ZERO);
+    assert_eq!(copy.take(&engine.lines(1)).unwrap(), Position(2));
+    let report = place.verify();
+    let told: Vec<_> = report.findings.iter().map(|found| (found.check, found.position)).collect();
+    assert_eq!(told, [("payloads", Some(Position(1)))], "{report:?}");
+    assert!(report.findings[0].detail.contains("newer"), "{report:?}");
+    // Another log takes it over as it is, and nobody else's words pass for it.
+    let other = Place::new();
+    place.reader().copy_into(&other.log(), |_| {}).unwrap();
+    let at = |place: &Place| place.reader().digest_at(&stream("run/r"), StreamVersion(1)).unwrap();
+    assert!(at(&place).is_some() && at(&place) == at(&other));
+    let refused = new_event_from_exported(&engine.0[0]).unwrap_err().to_string();
+    assert!(refused.contains("newer"), "{refused}");
+    let forged = engine.0[0].replace("landed", "lost!!");
+    let taken = self::copy(&Place::new()).take(&[(Position(1), forged.as_str())]);
+    assert!(taken.is_err(), "{taken:?}");
 }
