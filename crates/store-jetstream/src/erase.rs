@@ -23,8 +23,9 @@ impl JetStreamLog {
         self.refresh()?;
         let bytes = BYTES_AT_ONCE.min(self.engine().message_bytes_max() / 2);
         let mut done = Redacted { receipt: None, events: 0, untold: 0, positions: Vec::new(), is_settled: true };
-        // What comes to a session meanwhile is found by the next look.
-        while let Some(part) = self.copy().next_erasure(erase, reason, by, bytes)? {
+        // What comes to a session from now on is not meant, or there would be no end while somebody goes on.
+        let up_to = self.copy().head()?;
+        while let Some(part) = self.copy().next_erasure(erase, reason, by, up_to, bytes)? {
             match self.append_by(CopiedLog::draft_own, &part.appends) {
                 Ok(receipts) => {
                     done.receipt = receipts.into_iter().next();

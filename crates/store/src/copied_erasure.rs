@@ -61,8 +61,8 @@ struct Mark<'a> {
 }
 
 impl CopiedLog {
-    /// The next part of an erasure, by the copy as it is: what is left of it to tell; none where nothing is. Its stand-ins have about
-    /// `bytes_max` bytes.
+    /// The next part of an erasure, by the copy as it is: what is left of it to tell up to a position; none where nothing is. Its
+    /// stand-ins have about `bytes_max` bytes.
     ///
     /// # Errors
     /// [`RedactError`], as [`EventLog::redact`](crate::EventLog::redact).
@@ -71,11 +71,13 @@ impl CopiedLog {
         erase: &Erase,
         reason: &str,
         by: &str,
+        up_to: Position,
         bytes_max: usize,
     ) -> Result<Option<Erasure>, RedactError> {
         let reader = self.reader()?;
         let snapshot = reader.connection().unchecked_transaction().map_err(|source| reader.storage(&source))?;
-        let (positions, _) = erase.to_tell(&reader, reader.connection())?;
+        let (mut positions, _) = erase.to_tell(&reader, reader.connection())?;
+        positions.retain(|position| *position <= up_to.0);
         let mut part = Part::default();
         for (first, last) in ranges(&positions) {
             let after = Position(first.saturating_sub(1));

@@ -179,7 +179,7 @@ fn an_engine_that_lost_what_was_copied_and_went_on_is_told_apart() {
 /// Has a part of an erasure told, as the engine does before it deletes anything.
 fn erase(copy: &CopiedLog, engine: &mut Engine, position: u64) {
     let erase = Erase::Events(vec![Position(position)]);
-    let part = copy.next_erasure(&erase, "why", "who", 1 << 20).unwrap().unwrap();
+    let part = copy.next_erasure(&erase, "why", "who", Position(9), 1 << 20).unwrap().unwrap();
     engine.keep(&copy.draft_own(part.appends).unwrap().events);
 }
 
@@ -209,7 +209,7 @@ fn what_is_told_to_be_erased_goes_from_copies_that_have_it_and_something_stands_
     assert_eq!(a.redactions().unwrap(), [(1, 1), (3, 3)]);
     assert_eq!(a.deletable([0, 1, 2, 3, 6, 7]).unwrap(), [1, 3]);
     // What is there is told once.
-    assert!(a.next_erasure(&Erase::Events(vec![Position(1)]), "why", "who", 1 << 20).unwrap().is_none());
+    assert!(a.next_erasure(&Erase::Events(vec![Position(1)]), "why", "who", Position(9), 1 << 20).unwrap().is_none());
 
     // Whoever comes when the engine has deleted them takes what stands in for them.
     let mut left: Vec<_> = engine.lines(1).into_iter().filter(|(position, _)| ![1, 3].contains(&position.0)).collect();
