@@ -167,6 +167,41 @@ fn what_one_machine_erases_is_in_no_file_of_another_one_once_somebody_reads_ther
 }
 
 #[test]
+fn who_may_not_delete_is_told_what_is_left_on_the_servers_until_an_administrator_has_it_deleted() {
+    let Some(servers) = NatsServers::start_guarded(1) else { return };
+    let machine = Machine::new(&new_address(&servers, 1));
+    let run_as = |user: &str, arguments: &[&str]| {
+        run(machine
+            .command(arguments)
+            .env("NATS_USER", user)
+            .env("NATS_PASSWORD", user)
+            .current_dir(machine.room.project()))
+    };
+    for session in ["s", "t"] {
+        let ran = run_as("runner", &["exec", "--json", "--session", session, "go", "--", "sh", "-c", "echo done"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    let ran = run_as("runner", &["redact", "--session", "s", "--reason", "asked for", "--json"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.json()[0]["left_on_servers"].as_u64().unwrap() > 3, "{ran:?}");
+    let to = machine.room.path("archive.db").display().to_string();
+    let archive = ["archive", "--before", "2999-01-01", "--to", &to, "--apply"];
+    for _ in 0..2 {
+        let ran = run_as("runner", &archive);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr().contains("still on the servers") && ran.stderr().contains("NATS_USER"), "{ran:?}");
+    }
+    let finding = |user: &str| {
+        let ran = run_as(user, &["doctor", "--json"]);
+        ran.json().into_iter().find(|finding| finding["check"] == "erased on the servers").unwrap()
+    };
+    assert_eq!(finding("runner")["state"], "wrong");
+    assert_eq!(finding("admin")["state"], "ok");
+    assert_eq!(finding("runner")["state"], "ok");
+    assert_eq!(run_as("runner", &archive).code, Some(0));
+}
+
+#[test]
 fn a_new_machine_goes_on_from_another_ones_copied_file() {
     let Some(servers) = shared_nats() else { return };
     let address = new_address(servers, 1);

@@ -179,6 +179,11 @@ impl Codec {
         Ok(compression::compressed(&header, &payload[HEADER_BYTES..]).unwrap_or(payload))
     }
 
+    /// Whether a payload is of the version that this codec writes.
+    pub fn is_of_own_version(&self, payload: &[u8]) -> bool {
+        payload.first() == Some(&self.newest)
+    }
+
     /// The facts in a stored payload.
     ///
     /// # Errors

@@ -60,7 +60,8 @@ impl Address {
     pub fn folder_name(&self) -> String {
         let mut servers = self.servers.clone();
         servers.sort();
-        let digest = blake3::hash(servers.join(",").as_bytes()).to_hex();
+        let domain = self.domain.as_ref().map(|domain| format!("?{domain}")).unwrap_or_default();
+        let digest = blake3::hash((servers.join(",") + &domain).as_bytes()).to_hex();
         format!("{}-{}", self.name, &digest[..16])
     }
 }
@@ -180,6 +181,7 @@ mod tests {
     fn a_copy_is_where_it_was_whatever_the_order_of_the_servers() {
         let folder = |text: &str| text.parse::<Address>().unwrap().folder_name();
         assert_eq!(folder("nats://a:1,b:2/t"), folder("nats://b:2,a:1/t"));
-        assert_ne!(folder("nats://a:1/t"), folder("nats://a:2/t"));
+        let others = ["nats://a:1/t", "nats://a:2/t", "nats://a:1/t?domain=hub"].map(folder);
+        assert!(others.iter().collect::<std::collections::HashSet<_>>().len() == 3);
     }
 }

@@ -200,7 +200,8 @@ impl Append<'_> {
 
     fn refresh(&self) -> Result<(), AppendError> {
         loop {
-            let detail = match self.engine.last_sequence() {
+            let left = self.deadline.saturating_duration_since(Instant::now()).max(UNDER_WAY_MIN);
+            let detail = match self.engine.last_sequence_within(left) {
                 Ok(last) => return self.wait_for(Position(last)),
                 Err(detail) => detail,
             };

@@ -1,7 +1,7 @@
 //! The copier: the thread that takes what is in the stream into this machine's copy, in order, and tells how far it is.
 //!
 //! Invariants: it never ends because of the servers; while they are away it tries again. What does not follow on what the copy has
-//! ends it, and is told to everybody who waits for more.
+//! ends it, and is told to everybody who waits for more; what is missing is looked for again and again.
 
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -49,6 +49,8 @@ struct State {
     wanted: Position,
     /// Why it goes no further.
     stuck: Option<String>,
+    /// Whether it never will.
+    is_over: bool,
 }
 
 impl Progress {
@@ -61,6 +63,10 @@ impl Progress {
         let mut state = self.state();
         if head > state.head {
             state.head = head;
+            // What was missing is there.
+            if !state.is_over {
+                state.stuck = None;
+            }
             self.moved.notify_all();
         }
     }
@@ -71,8 +77,15 @@ impl Progress {
         state.wanted > state.head
     }
 
-    fn stop(&self, why: String) {
-        self.state().stuck = Some(why);
+    fn is_stopped(&self) -> bool {
+        self.state().stuck.is_some()
+    }
+
+    /// Tells why it goes no further, and whether it never will.
+    fn stop(&self, why: String, is_over: bool) {
+        let mut state = self.state();
+        (state.stuck, state.is_over) = (Some(why), is_over);
+        drop(state);
         self.moved.notify_all();
     }
 
@@ -140,7 +153,9 @@ impl Drop for Copier {
 }
 
 fn run(handle: &Handle, context: &Context, name: &str, copy: &CopiedLog, progress: &Progress, end: &Notify) {
+    let mut gone: Option<String> = None;
     loop {
+        let mut pause = PAUSE;
         let copied = handle.block_on(async {
             tokio::select! {
                 // It is asked first, so that an end is an end whatever comes.
@@ -158,13 +173,23 @@ fn run(handle: &Handle, context: &Context, name: &str, copy: &CopiedLog, progres
             Some(Stopped::Copy(CopyError::Storage(error))) => {
                 tracing::warn!(%error, "the copy cannot be written; trying again");
             }
+            // A server that is behind may not know yet what stands in; and somebody may tell of it later.
+            Some(Stopped::Copy(error @ CopyError::Missing { .. })) => {
+                let is_the_same = gone.as_deref() == Some(error.to_string().as_str());
+                if is_the_same && !progress.is_stopped() {
+                    tracing::error!(%error, "the copy goes no further");
+                    progress.stop(error.to_string(), false);
+                }
+                pause = LOOK;
+                gone = Some(error.to_string());
+            }
             Some(Stopped::Copy(error)) => {
                 tracing::error!(%error, "the copy goes no further");
-                progress.stop(error.to_string());
+                progress.stop(error.to_string(), true);
                 return;
             }
         }
-        let is_over = handle.block_on(async { tokio::time::timeout(PAUSE, end.notified()).await.is_ok() });
+        let is_over = handle.block_on(async { tokio::time::timeout(pause, end.notified()).await.is_ok() });
         if is_over {
             return;
         }

@@ -76,9 +76,9 @@ impl Engine {
             .map_err(system)?;
         let runtime = Background(Some(runtime));
         let name = concat!("runledger ", env!("CARGO_PKG_VERSION"));
-        // One that says nothing leaves the others their time.
         let servers = address.servers().to_vec();
-        let for_each = options.connect / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
+        // One that says nothing leaves another one its time.
+        let for_each = if servers.len() > 1 { options.connect / 2 } else { options.connect };
         let mut connecting = ConnectOptions::new()
             .name(name)
             .connection_timeout(for_each)
@@ -168,7 +168,7 @@ impl Engine {
                             address: address(),
                             detail: error.to_string(),
                         })?;
-                        self.make(&log_id)?
+                        self.make(&log_id, left)?
                     }
                     GetStreamErrorKind::JetStream(said) if is_without_jetstream(said.error_code()) => {
                         return Err(JetStreamError::NoJetStream { address: address(), detail: said.to_string() });
@@ -191,8 +191,9 @@ impl Engine {
     }
 
     /// Makes the stream; what is not answered, or was made by another one meanwhile, is looked at again.
-    fn make(&self, log_id: &LogId) -> Result<String, JetStreamError> {
-        let (context, config): (Context, Config) = (self.context.clone(), new_stream(&self.address, log_id));
+    fn make(&self, log_id: &LogId, left: Duration) -> Result<String, JetStreamError> {
+        let (mut context, config): (Context, Config) = (self.context.clone(), new_stream(&self.address, log_id));
+        context.set_timeout(left.clamp(PAUSE, ANSWER));
         let made = self.wait(async move { context.create_stream(config).await.map(drop) });
         match made {
             Some(Ok(())) => Ok("the stream was just made".to_owned()),
@@ -208,21 +209,27 @@ impl Engine {
 
     /// The sequence of the last message, as the leader has it.
     pub(crate) fn last_sequence(&self) -> Result<u64, String> {
-        self.info().map(|info| info.state.last_sequence)
+        self.last_sequence_within(ANSWER)
+    }
+
+    /// The same, where the leader has so long to answer.
+    pub(crate) fn last_sequence_within(&self, patience: Duration) -> Result<u64, String> {
+        self.ask_info(false, patience).map(|info| info.state.last_sequence)
     }
 
     /// How the stream stands, as the leader has it.
     pub(crate) fn info(&self) -> Result<Info, String> {
-        self.ask_info(false)
+        self.ask_info(false, ANSWER)
     }
 
     /// The same, with which messages were deleted.
     pub(crate) fn info_with_deleted(&self) -> Result<Info, String> {
-        self.ask_info(true)
+        self.ask_info(true, ANSWER)
     }
 
-    fn ask_info(&self, with_deleted: bool) -> Result<Info, String> {
-        let (context, name) = (self.context.clone(), self.address.name().to_owned());
+    fn ask_info(&self, with_deleted: bool, patience: Duration) -> Result<Info, String> {
+        let (mut context, name) = (self.context.clone(), self.address.name().to_owned());
+        context.set_timeout(patience.min(ANSWER));
         let info = self.wait(async move {
             let stream = context.get_stream_no_info(name).await.map_err(|error| error.to_string())?;
             if with_deleted {

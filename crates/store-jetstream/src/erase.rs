@@ -4,19 +4,25 @@
 //! was told and is still on the servers is found by asking them, so it does not matter who stops where.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::stream::DeleteMessageErrorKind;
+use async_nats::jetstream::stream::{DeleteMessageErrorKind, RawMessageErrorKind, Stream};
 use futures_util::{StreamExt, stream};
+use runledger_events::Digest;
 use runledger_store::{AppendError, CopiedLog, Erase, EventLog, RedactError, Redacted, StorageError};
+use serde::Deserialize;
 
+use crate::copier::APART;
 use crate::engine::Engine;
 use crate::log::JetStreamLog;
 
-/// Bytes of stand-ins that are told in one event, about; less where the servers take smaller messages only.
-const BYTES_AT_ONCE: usize = 256 << 10;
+/// Bytes of stand-ins that are told in one event, at the most; less where the servers take smaller messages only.
+const BYTES_AT_ONCE: usize = 4 << 20;
 /// Messages that are deleted at once.
 const DELETED_AT_ONCE: usize = 32;
+/// How long the copy may stand still before it is not known what was told.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 impl JetStreamLog {
     pub(crate) fn erase(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
@@ -25,8 +31,9 @@ impl JetStreamLog {
         let mut done = Redacted { receipt: None, events: 0, untold: 0, positions: Vec::new(), is_settled: true };
         // What comes to a session from now on is not meant, or there would be no end while somebody goes on.
         let up_to = self.copy().head()?;
-        while let Some(part) = self.copy().next_erasure(erase, reason, by, up_to, bytes)? {
-            match self.append_by(CopiedLog::draft_own, &part.appends) {
+        let mut plan = self.copy().plan_erasure(erase, up_to)?;
+        while let Some(part) = self.copy().next_erasure(&mut plan, erase, reason, by, bytes)? {
+            match self.append_by(CopiedLog::draft_own, part.appends) {
                 Ok(receipts) => {
                     done.receipt = receipts.into_iter().next();
                     done.events += part.positions.len() as u64 - part.untold;
@@ -34,7 +41,10 @@ impl JetStreamLog {
                     done.positions.extend(part.positions);
                 }
                 // Something came behind an event that was the last one.
-                Err(AppendError::WrongExpectedVersion(_)) => self.refresh()?,
+                Err(AppendError::WrongExpectedVersion(_)) => {
+                    self.refresh()?;
+                    plan = self.copy().plan_erasure(erase, up_to)?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -49,55 +59,53 @@ impl JetStreamLog {
         Ok(done)
     }
 
-    /// Has the servers delete what was told to be erased, where they still have it. Who may not delete is refused by them.
+    /// Has the servers delete what was told to be erased, where they still have it: the very events, as the copy has them. Who may not
+    /// delete is refused by them.
     ///
     /// # Errors
-    /// [`StorageError::Engine`] with how many are left, and what to do; trying again goes on.
+    /// [`StorageError::Engine`] with why something is left; trying again goes on.
     pub fn delete_erased(&self) -> Result<(), StorageError> {
         let left = self.erasures()?.left;
         if left.is_empty() {
             return Ok(());
         }
         let (context, name) = (self.engine().context().clone(), self.engine().address().name().to_owned());
-        let (first, count) = (left[0], left.len());
         let deleted = self.engine().wait(async move {
             let stream = Engine::stream(context, name).await?;
             // One first: who may not is not to ask for all of them.
-            delete(&stream, first).await?;
-            let deletes = left.into_iter().skip(1).map(|sequence| delete(&stream, sequence));
+            let mut left = left.into_iter();
+            for first in left.by_ref().take(1) {
+                delete(stream.clone(), first).await?;
+            }
+            let deletes = left.map(|message| delete(stream.clone(), message));
             let mut deletes = stream::iter(deletes).buffer_unordered(DELETED_AT_ONCE);
             while let Some(deleted) = deletes.next().await {
                 deleted?;
             }
             Ok::<_, String>(())
         });
-        let deleted = deleted.unwrap_or_else(|| Err("the connection broke".to_owned()));
-        deleted.map_err(|detail| {
-            let left = self.erasures().map_or(count, |now| now.left.len());
-            self.failed(format!(
-                "{left} messages that were erased are still on the servers ({detail}); run `runledger doctor` as a user who may \
-                 delete (NATS_USER)"
-            ))
-        })
+        deleted.unwrap_or_else(|| Err("the connection broke".to_owned())).map_err(|detail| self.failed(detail))
     }
 
     /// How what was told to be erased stands against what the servers have.
     ///
     /// # Errors
-    /// [`StorageError::Engine`] where the servers do not answer.
+    /// [`StorageError::Engine`] where the servers do not answer, or the copy has not all that they have.
     pub fn erasures(&self) -> Result<Erasures, StorageError> {
-        let mut told = self.copy().redactions().map_err(|error| self.failed(error.to_string()))?;
-        told.sort_unstable();
+        // In this order: what is deleted was told of before.
         let info = self.engine().info_with_deleted().map_err(|detail| self.failed(detail))?;
+        self.wait_while_moving(info.state.last_sequence, CATCH_UP)?;
+        let told = self.copy().redactions().map_err(|error| self.failed(error.to_string()))?;
         let deleted: BTreeSet<u64> = info.state.deleted.unwrap_or_default().into_iter().collect();
         let first = info.state.first_sequence;
-        let mut told: Vec<u64> = told.into_iter().flat_map(|(first, last)| first..=last).collect();
-        told.dedup();
-        let is_told = |sequence: &u64| told.binary_search(sequence).is_ok();
+        let is_told = |sequence: &u64| {
+            let begun = told.partition_point(|(first, _)| first <= sequence);
+            begun > 0 && *sequence <= told[begun - 1].1
+        };
         let untold = (1..first).chain(deleted.range(first..).copied()).filter(|sequence| !is_told(sequence)).collect();
         let is_there = |sequence: &u64| *sequence >= first && !deleted.contains(sequence);
-        let left = self.copy().deletable(told.iter().copied().filter(is_there));
-        let left = left.map_err(|error| self.failed(error.to_string()))?;
+        let there = told.iter().flat_map(|(first, last)| *first..=*last).filter(is_there);
+        let left = self.copy().deletable(there).map_err(|error| self.failed(error.to_string()))?;
         Ok(Erasures { left, untold })
     }
 }
@@ -105,19 +113,40 @@ impl JetStreamLog {
 /// How what was told to be erased stands against what the servers have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Erasures {
-    /// Sequences of messages that were told to be erased, and are still on the servers.
-    pub left: Vec<u64>,
+    /// Sequences of messages that were told to be erased, and are still on the servers, with their events' digests.
+    pub left: Vec<(u64, Digest)>,
     /// Sequences of messages that are gone, and no event tells of it.
     pub untold: Vec<u64>,
 }
 
-async fn delete(stream: &async_nats::jetstream::stream::Stream<()>, sequence: u64) -> Result<(), String> {
+/// What of a message says which event it is.
+#[derive(Deserialize)]
+struct Digested {
+    digest: String,
+}
+
+/// Has one message deleted, if it is that event: a copy that has gone apart from the stream knows of others.
+async fn delete(stream: Stream<()>, (sequence, digest): (u64, Digest)) -> Result<(), String> {
+    let found = match stream.get_raw_message(sequence).await {
+        Ok(found) => found,
+        // Somebody else was first.
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let told = serde_json::from_slice::<Digested>(&found.payload);
+    if !told.is_ok_and(|told| told.digest == digest.to_string()) {
+        return Err(format!("position {sequence} is another event in this machine's copy: {APART}"));
+    }
     match stream.delete_message(sequence).await {
-        Ok(_) => Ok(()),
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("position {sequence} was not deleted")),
         Err(error) => match error.kind() {
-            // Somebody else was first.
-            DeleteMessageErrorKind::JetStream(said) if said.error_code() == ErrorCode::SEQUENCE_NOT_FOUND => Ok(()),
-            DeleteMessageErrorKind::TimedOut => Err("no answer, as for one who may not".to_owned()),
+            DeleteMessageErrorKind::JetStream(said)
+                if [ErrorCode::SEQUENCE_NOT_FOUND, ErrorCode::NO_MESSAGE_FOUND].contains(&said.error_code()) =>
+            {
+                Ok(())
+            }
+            DeleteMessageErrorKind::TimedOut => Err("no answer, as for one who may not delete".to_owned()),
             _ => Err(error.to_string()),
         },
     }

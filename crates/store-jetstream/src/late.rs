@@ -122,6 +122,10 @@ impl EventLog for LateLog {
         self.log()?.refresh()
     }
 
+    fn is_cut_off(&self) -> bool {
+        self.reached.log.get().is_none_or(|log| log.is_cut_off())
+    }
+
     fn hold(&self, name: &str, who: &str) -> Result<Option<Lease>, StorageError> {
         self.log()?.hold(name, who)
     }

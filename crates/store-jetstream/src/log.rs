@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use async_nats::connection::State;
 use runledger_events::{LogId, Position};
 use runledger_store::{
     AppendError, CopiedLog, Erase, EventLog, Follower, Lease, OpenError, Receipt, RedactError, Redacted, SealError,
@@ -76,7 +77,9 @@ impl JetStreamLog {
         let engine = Engine::connect(address, options)?;
         let until = Instant::now() + options.open;
         let log_id = engine.open_stream(options.create, deadline.map_or(until, |deadline| until.min(deadline)))?;
-        let busy_timeout = BUSY_TIMEOUT_MAX.min(options.within.unwrap_or(options.patience));
+        // Opening it, drafting and taking in wait for it, each.
+        let busy_timeout =
+            BUSY_TIMEOUT_MAX.min(options.patience).min(options.within.map_or(Duration::MAX, |all| all / 4));
         let copy = Arc::new(CopiedLog::open_within(folder.join(COPY), &log_id, busy_timeout)?);
         let progress = Arc::new(Progress::default());
         progress.reach(copy.head()?);
@@ -106,9 +109,14 @@ impl JetStreamLog {
     /// [`StorageError::Engine`] where the servers do not answer, or the copy goes no further; it can be read as it is.
     pub fn catch_up(&self, patience: Duration) -> Result<Position, StorageError> {
         let head = Position(self.engine.last_sequence().map_err(|detail| self.failed(detail))?);
-        self.progress.wait_while_moving(head, patience).map_err(|detail| self.failed(detail))?;
+        self.wait_while_moving(head.0, patience)?;
         heard::note(&self.copy);
         Ok(head)
+    }
+
+    /// Waits until the copy has come to a sequence, as long as it goes on.
+    pub(crate) fn wait_while_moving(&self, sequence: u64, patience: Duration) -> Result<(), StorageError> {
+        self.progress.wait_while_moving(Position(sequence), patience).map_err(|detail| self.failed(detail))
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -119,10 +127,12 @@ impl JetStreamLog {
         &self.copy
     }
 
-    pub(crate) fn append_by(&self, draft: DraftBy, appends: &[StreamAppend]) -> Result<Vec<Receipt>, AppendError> {
+    pub(crate) fn append_by(&self, draft: DraftBy, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
         let until = Instant::now() + self.patience;
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
-        append::append(&self.engine, &self.copy, &self.progress, draft, appends, until)
+        // An event without an id gets one before it is drafted again and again.
+        let appends = self.copy.identified(appends)?;
+        append::append(&self.engine, &self.copy, &self.progress, draft, &appends, until)
     }
 
     pub(crate) fn failed(&self, detail: String) -> StorageError {
@@ -140,7 +150,7 @@ impl EventLog for JetStreamLog {
     }
 
     fn append_all(&self, appends: Vec<StreamAppend>) -> Result<Vec<Receipt>, AppendError> {
-        self.append_by(CopiedLog::draft, &appends)
+        self.append_by(CopiedLog::draft, appends)
     }
 
     fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
@@ -153,7 +163,11 @@ impl EventLog for JetStreamLog {
 
     fn seal(&self, key: &SealKey) -> Result<(SignedHead, Receipt), SealError> {
         self.refresh()?;
-        SignedHead::seal(self, key, |append| self.append_by(CopiedLog::draft_own, &[append]))
+        SignedHead::seal(self, key, |append| self.append_by(CopiedLog::draft_own, vec![append]))
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.engine.client().connection_state() != State::Connected
     }
 
     fn hold(&self, name: &str, who: &str) -> Result<Option<Lease>, StorageError> {

@@ -3,7 +3,7 @@
 //! Every first message of a subject carries the sequence that its subject has to end at, so that whatever is sent twice stands there
 //! once: a retry finds either its place free, or itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::client::PublishErrorKind;
 use async_nats::header::{
@@ -64,9 +64,9 @@ struct Said {
     description: String,
 }
 
-/// Sends messages, which are stored all or none; each that is answered may be under way for so long.
+/// Sends messages, which are stored all or none; all of them together may be under way for so long.
 pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: String, under_way: Duration) -> Outcome {
-    let count = messages.len();
+    let (count, began) = (messages.len(), Instant::now());
     if count > BATCH_MAX {
         return Outcome::Refused(format!("{count} events are one append; {BATCH_MAX} can be"));
     }
@@ -99,7 +99,10 @@ pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: Stri
             }
             continue;
         }
-        let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(under_way));
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload.into())
+            .timeout(Some(under_way.saturating_sub(began.elapsed())));
         match client.send_request(subject, request).await {
             // The first of several is answered without a word.
             Ok(answer) if !is_last && answer.payload.is_empty() && answer.status.is_none() => {}

@@ -1,13 +1,17 @@
 //! Erasing where many machines have copies: what is told comes first, the servers delete, and every copy, new or old, is the same log.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use runledger_events::{Metadata, Position, RunId, RuntimeEvent, SessionId, StreamName};
-use runledger_store::{AppendError, Erase, EventFilter, EventLog, ExpectedVersion, NewEvent, Read, Receipt};
+use runledger_events::{LogId, Metadata, Position, RunId, RuntimeEvent, SessionId, StreamName};
+use runledger_store::{
+    AppendError, CopiedLog, Erase, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt,
+    RedactError, Redacted,
+};
 use runledger_store_jetstream::{Address, Erasures, JetStreamLog, Options};
-use runledger_testkit::{NatsServers, files_with, new_address};
+use runledger_testkit::{Cutter, NatsServers, files_with, new_address};
 use tempfile::TempDir;
 
 /// What no compression shortens.
@@ -158,10 +162,7 @@ fn what_one_machine_erases_is_gone_from_the_servers_and_from_every_copy_old_and_
     assert_eq!(Machine::new(&address).state(), state);
     let rest = Erase::Sessions(vec![SessionId::new("stays").unwrap()]);
     one.log.redact(&rest, "asked for", "dev@host").unwrap();
-    // The logs of the servers' own group (`_js_`) have it until they are shortened: up to three minutes (docs/decisions/0028).
-    let mut left = files_with(servers.folder(), &[SECRET.as_bytes()]);
-    left.retain(|file| !file.components().any(|part| part.as_os_str() == "_js_"));
-    assert_eq!(left, Vec::<PathBuf>::new());
+    assert_eq!(files_with(&streams_of(&servers), &[SECRET.as_bytes()]), Vec::<PathBuf>::new());
     for machine in [&one, &other, &away, &half, &new] {
         machine.state();
         assert!(machine.log.settle().unwrap());
@@ -196,9 +197,10 @@ fn who_may_not_delete_erases_the_copies_and_an_administrator_the_servers() {
     let runner = Machine::with(tempfile::tempdir().unwrap(), &address, Some("runner"));
     runner.append("session/s", "s", &ids("a", 3));
     let erased = runner.log.redact(&session("s"), "asked for", "dev@host").unwrap();
-    assert_eq!((erased.events, runner.log.erasures().unwrap().left), (3, vec![1, 2, 3]));
+    let left: Vec<u64> = runner.log.erasures().unwrap().left.iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!((erased.events, left), (3, vec![1, 2, 3]));
     let error = runner.log.delete_erased().unwrap_err().to_string();
-    assert!(error.contains("3 messages") && error.contains("NATS_USER"), "{error}");
+    assert!(error.contains("may not delete"), "{error}");
     // The servers have them, and whoever copies them obeys what is told behind them.
     assert!(!files_with(servers.folder(), &[SECRET.as_bytes()]).is_empty());
     let new = Machine::with(tempfile::tempdir().unwrap(), &address, Some("runner"));
@@ -223,7 +225,7 @@ fn what_was_deleted_by_hand_stops_a_new_copy_until_one_that_has_it_tells_of_it()
     assert_eq!((one.log.state().unwrap().deleted, one.log.erasures().unwrap().untold), (1, vec![2]));
     let new = Machine::new(&address);
     let error = new.log.catch_up(Duration::from_secs(10)).unwrap_err().to_string();
-    assert!(error.contains("position 2") && error.contains("redact --event 2"), "{error}");
+    assert!(error.contains("position 2") && error.contains("redact --event 2 "), "{error}");
     // It cannot write past it either.
     let refused = new.log.append(
         &stream("run/r"),
@@ -232,9 +234,127 @@ fn what_was_deleted_by_hand_stops_a_new_copy_until_one_that_has_it_tells_of_it()
     );
     assert!(matches!(refused, Err(AppendError::Storage(_))), "{refused:?}");
     one.log.redact(&Erase::Events(vec![Position(2)]), "deleted by hand", "dev@host").unwrap();
-    let again = Machine::with(new.folder, &address, None);
-    assert_eq!(again.state(), one.state());
-    assert_eq!(again.state().1, [1, 3, 4]);
+    // It need not be opened again.
+    let began = Instant::now();
+    while new.log.catch_up(Duration::from_secs(1)).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not go on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(new.state(), one.state());
+    assert_eq!(new.state().1, [1, 3, 4]);
+    assert_eq!(new.log.erasures().unwrap(), Erasures::default());
+}
+
+/// Two that have the same erased at once, and connections that are cut all the while: it is told, and what is left verifies.
+#[test]
+fn an_erasure_is_whole_whoever_else_is_at_it_and_whatever_breaks() {
+    for count in [1, 3] {
+        let Some(servers) = NatsServers::start(count, false) else { return };
+        let cutters: Vec<Cutter> = (0..count).map(|index| Cutter::before(servers.port(index))).collect();
+        let ports: Vec<String> = cutters.iter().map(|cutter| format!("127.0.0.1:{}", cutter.port())).collect();
+        let address: Address = format!("nats://{}/cut?replicas={count}", ports.join(",")).parse().unwrap();
+        let machines: Vec<Machine> = (0..3).map(|_| Machine::new(&address)).collect();
+        for number in 0..6 {
+            machines[0].append("session/s", "s", &ids(&format!("a{number}-"), 50));
+            machines[0].append(&format!("request/{number}"), "s", &ids("q", 2));
+        }
+        machines.iter().for_each(|machine| drop(machine.state()));
+        let is_over = AtomicBool::new(false);
+        let erased: Vec<u64> = std::thread::scope(|scope| {
+            let eraser = |machine| {
+                move || -> u64 {
+                    let began = Instant::now();
+                    let mut events = 0;
+                    // Until nothing is left to tell, nor to delete.
+                    loop {
+                        let erased = machine_redact(machine);
+                        match erased {
+                            Ok(erased) => {
+                                events += erased.events;
+                                if erased.receipt.is_none()
+                                    && machine.log.erasures().is_ok_and(|now| now.left.is_empty())
+                                {
+                                    return events;
+                                }
+                            }
+                            Err(error) => assert!(began.elapsed() < Duration::from_secs(300), "{error}"),
+                        }
+                    }
+                }
+            };
+            let erasers: Vec<_> = machines[..2].iter().map(|machine| scope.spawn(eraser(machine))).collect();
+            let cutting = scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_millis(30));
+                    cutters.iter().for_each(Cutter::cut);
+                }
+            });
+            // From here on nothing is cut, so that all come to an end.
+            std::thread::sleep(Duration::from_millis(700));
+            is_over.store(true, Ordering::Release);
+            cutting.join().unwrap();
+            erasers.into_iter().map(|eraser| eraser.join().unwrap()).collect()
+        });
+        // What both told at once counts for both.
+        assert!(erased.iter().sum::<u64>() >= 312, "{erased:?}");
+        let state = machines[2].state();
+        assert_eq!(state.1, [0; 0]);
+        for machine in [&machines[0], &machines[1], &Machine::new(&address)] {
+            assert_eq!(machine.state(), state);
+            assert_eq!(machine.log.erasures().unwrap(), Erasures::default());
+        }
+        assert!(files_with(&streams_of(&servers), &[SECRET.as_bytes()]).is_empty());
+    }
+}
+
+fn machine_redact(machine: &Machine) -> Result<Redacted, RedactError> {
+    machine.log.redact(&session("s"), "asked for", "dev@host")
+}
+
+/// A copy that has gone apart from the stream has nothing deleted by what it knows.
+#[test]
+fn nothing_is_deleted_for_a_copy_that_is_of_another_story() {
+    let Some(servers) = NatsServers::start(1, false) else { return };
+    let address: Address = new_address(&servers, 1).parse().unwrap();
+    let one = Machine::new(&address);
+    one.append("session/s", "s", &ids("a", 3));
+    // What this copy has at position 4 and behind the stream never had; it tells that position 2 is erased.
+    let apart = one.copied();
+    drop(one);
+    {
+        let copy = CopiedLog::open(apart.path().join("ledger.db"), &log_id_of(apart.path())).unwrap();
+        let erase = Erase::Events(vec![Position(2)]);
+        let mut plan = copy.plan_erasure(&erase, Position(3)).unwrap();
+        let part = copy.next_erasure(&mut plan, &erase, "why", "who", 1 << 20).unwrap().unwrap();
+        let lines: Vec<String> =
+            copy.draft_own(part.appends).unwrap().events.into_iter().map(|event| event.line).collect();
+        let lines: Vec<_> = (4..).map(Position).zip(lines.iter().map(String::as_str)).collect();
+        copy.take(&lines).unwrap();
+    }
+    let other = Machine::new(&address);
+    other.append("session/s", "s", &ids("b", 3));
+    let apart = Machine::with(apart, &address, None);
+    let error = apart.log.delete_erased().unwrap_err().to_string();
+    assert!(error.contains("move the copy away"), "{error}");
+    assert_eq!(other.state().1, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(Machine::new(&address).state(), other.state());
+}
+
+fn log_id_of(folder: &Path) -> LogId {
+    LogReader::open(folder.join("ledger.db")).unwrap().log_id().clone()
+}
+
+/// Where the streams' messages are, without the logs of the servers' own groups, which have what was deleted for some minutes longer.
+fn streams_of(servers: &NatsServers) -> PathBuf {
+    let folder = servers.folder().join("streams");
+    std::fs::create_dir_all(&folder).unwrap();
+    for index in 0..servers.count() {
+        let from = servers.folder().join(format!("node-{index}/jetstream/$G/streams"));
+        assert!(from.is_dir(), "{}", from.display());
+        let to = folder.join(index.to_string());
+        assert!(std::process::Command::new("cp").arg("-r").args([&from, &to]).status().unwrap().success());
+    }
+    folder
 }
 
 /// As an administrator does with the engine's own tools.

@@ -5,7 +5,9 @@
 //! comes to the same digest. Copies erase what is told of, and who never had the event takes the stand-in. The last event of a stream
 //! is never deleted, since the engine takes an append by where that stands; so where it is erased, a mark comes behind it.
 
-use runledger_events::{LogId, Position, StreamName, StreamVersion};
+use std::collections::{HashSet, VecDeque};
+
+use runledger_events::{Digest, EventKind, LogId, Position, StreamName, StreamVersion};
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,13 +16,13 @@ use crate::copied_log::CopiedLog;
 use crate::error::{ReadError, RedactError};
 use crate::expected_version::ExpectedVersion;
 use crate::exported::{copied_event, exported_line};
-use crate::new_event::StreamAppend;
+use crate::new_event::{NewEvent, StreamAppend};
 use crate::reader::{EventFilter, LogReader, Read};
-use crate::redact::{Erase, Ranges, ranges, redacted, settle, told};
+use crate::redact::{Erase, Ranges, redacted, settle, told};
 use crate::row::RawEvent;
 
-/// Events that are told of at once, at the most: each may need a mark, and the engine takes so many events as one.
-const AT_ONCE: usize = 500;
+/// Marks that are appended together with what tells of the erasure, at the most: an engine takes so many events as one.
+const MARKS_MAX: usize = 900;
 
 /// A part of an erasure: what is to be appended, all or nothing, before the engine deletes anything.
 #[derive(Debug, Clone)]
@@ -60,57 +62,80 @@ struct Mark<'a> {
     log_id: &'a LogId,
 }
 
+/// What is left to tell of an erasure, in order.
+#[derive(Debug, Default)]
+pub struct ErasurePlan {
+    positions: VecDeque<u64>,
+    /// Those of them whose content is gone, and of which nothing tells.
+    untold: HashSet<u64>,
+}
+
 impl CopiedLog {
-    /// The next part of an erasure, by the copy as it is: what is left of it to tell up to a position; none where nothing is. Its
-    /// stand-ins have about `bytes_max` bytes.
+    /// What is to be told of an erasure, by the copy as it is, up to a position.
+    ///
+    /// # Errors
+    /// [`RedactError`], as [`EventLog::redact`](crate::EventLog::redact).
+    pub fn plan_erasure(&self, erase: &Erase, up_to: Position) -> Result<ErasurePlan, RedactError> {
+        let reader = self.reader()?;
+        let (mut positions, untold) = erase.to_tell(&reader, reader.connection())?;
+        positions.retain(|position| *position <= up_to.0);
+        Ok(ErasurePlan { positions: positions.into(), untold: untold.into_iter().collect() })
+    }
+
+    /// The next part of it, taken out of the plan; none where nothing is left. Its stand-ins have at most `bytes_max` bytes, unless one
+    /// alone has more.
     ///
     /// # Errors
     /// [`RedactError`], as [`EventLog::redact`](crate::EventLog::redact).
     pub fn next_erasure(
         &self,
+        plan: &mut ErasurePlan,
         erase: &Erase,
         reason: &str,
         by: &str,
-        up_to: Position,
         bytes_max: usize,
     ) -> Result<Option<Erasure>, RedactError> {
         let reader = self.reader()?;
         let snapshot = reader.connection().unchecked_transaction().map_err(|source| reader.storage(&source))?;
-        let (mut positions, _) = erase.to_tell(&reader, reader.connection())?;
-        positions.retain(|position| *position <= up_to.0);
-        let mut part = Part::default();
-        for (first, last) in ranges(&positions) {
-            let after = Position(first.saturating_sub(1));
-            let taken = reader.scan(&EventFilter::default(), after, Position(last), Read::All, true, |raw| {
-                part.take(self, &reader, raw)?;
-                Ok(!part.is_full(bytes_max))
+        let mark = redacted(&Mark { log_id: &self.log_id })?;
+        let mut part = Part::new(bytes_max, mark);
+        while let Some(position) = plan.positions.front().copied() {
+            let (after, at) = (Position(position.saturating_sub(1)), Position(position));
+            let mut is_taken = true;
+            let read = reader.scan(&EventFilter::default(), after, at, Read::All, true, |raw| {
+                // Somebody else may have had it erased meanwhile.
+                if raw.content.is_some() || plan.untold.contains(&position) {
+                    is_taken = part.take(&reader, raw)?;
+                }
+                Ok(true)
             });
-            taken.map_err(|error| match error {
+            read.map_err(|error| match error {
                 ReadError::Storage(error) => RedactError::from(error),
                 error => RedactError::Event { detail: error.to_string() },
             })?;
-            if part.is_full(bytes_max) {
+            if !is_taken {
                 break;
             }
+            plan.positions.pop_front();
         }
         drop(snapshot);
         part.erasure(&self.log_id, erase, reason, by)
     }
 
-    /// What was told to be erased, in ranges of positions from the first to the last of each.
+    /// What was told to be erased, in ranges from the first to the last position of each: in order, none within another.
     ///
     /// # Errors
     /// [`RedactError`] when the copy cannot be read.
     pub fn redactions(&self) -> Result<Vec<(u64, u64)>, RedactError> {
-        Ok(self.reader()?.told_in(StreamName::redactions())?)
+        Ok(Ranges::new(self.reader()?.told_in(StreamName::redactions())?).into_inner())
     }
 
-    /// Those of the positions that the engine can delete: the event was erased here, so that something stands in for it, and is not the
-    /// last one of its stream.
+    /// Those of the positions that the engine can delete, with their digests: the event was erased here, so that something stands in for
+    /// it, and is not the last one of its stream.
     ///
     /// # Errors
     /// [`RedactError`] when the copy cannot be read.
-    pub fn deletable(&self, positions: impl IntoIterator<Item = u64>) -> Result<Vec<u64>, RedactError> {
+    pub fn deletable(&self, positions: impl IntoIterator<Item = u64>) -> Result<Vec<(u64, Digest)>, RedactError> {
         let reader = self.reader()?;
         let failed = |source: rusqlite::Error| reader.storage(&source);
         // What came without its content has none on the servers either.
@@ -118,16 +143,15 @@ impl CopiedLog {
         let mut can_go = reader
             .connection()
             .prepare(
-                "SELECT content IS NULL AND EXISTS (SELECT 1 FROM runtime_events AS next
-                     WHERE next.stream_key = event.stream_key AND next.stream_version = event.stream_version + 1)
-                 FROM runtime_events AS event WHERE position = ?1",
+                "SELECT digest FROM runtime_events AS event
+                 WHERE position = ?1 AND content IS NULL AND EXISTS (SELECT 1 FROM runtime_events AS next
+                     WHERE next.stream_key = event.stream_key AND next.stream_version = event.stream_version + 1)",
             )
             .map_err(failed)?;
         let mut found = Vec::new();
         for position in positions.into_iter().filter(|position| !arrived.contain(*position)) {
-            if can_go.query_row([position], |row| row.get(0)).optional().map_err(failed)? == Some(true) {
-                found.push(position);
-            }
+            let digest = can_go.query_row([position], |row| row.get(0).map(Digest)).optional().map_err(failed)?;
+            found.extend(digest.map(|digest| (position, digest)));
         }
         Ok(found)
     }
@@ -142,30 +166,37 @@ impl CopiedLog {
 }
 
 /// Events that are to be told of together.
-#[derive(Default)]
 struct Part {
     positions: Vec<u64>,
     stand_ins: Vec<Box<RawValue>>,
     bytes: usize,
+    bytes_max: usize,
     untold: u64,
+    mark: NewEvent,
     /// Streams whose last event is among them, with its version.
     marked: Vec<(StreamName, StreamVersion)>,
 }
 
 impl Part {
-    fn is_full(&self, bytes_max: usize) -> bool {
-        self.positions.len() >= AT_ONCE || self.bytes >= bytes_max
+    fn new(bytes_max: usize, mark: NewEvent) -> Self {
+        let (positions, stand_ins, marked) = (Vec::new(), Vec::new(), Vec::new());
+        Self { positions, stand_ins, bytes: 0, bytes_max, untold: 0, mark, marked }
     }
 
-    fn take(&mut self, copy: &CopiedLog, reader: &LogReader, raw: RawEvent<'_>) -> Result<(), ReadError> {
-        let position = raw.position;
+    /// Takes an event in; false where the next part has to.
+    fn take(&mut self, reader: &LogReader, raw: RawEvent<'_>) -> Result<bool, ReadError> {
+        if self.is_mark(reader, &raw) {
+            return Ok(true);
+        }
+        let (position, is_gone) = (raw.position, raw.content.is_none());
         let (stream, version) = (raw.stream.clone(), raw.stream_version);
         let is_last = reader.stream_version(&stream)? == version;
-        if is_mark(reader, &copy.log_id, &raw) {
-            return Ok(());
-        }
-        self.untold += u64::from(raw.content.is_none());
         let line = exported_line(reader.codec(), &raw.without_content())?;
+        let is_full = self.bytes + line.len() > self.bytes_max || (is_last && self.marked.len() >= MARKS_MAX);
+        if is_full && !self.positions.is_empty() {
+            return Ok(false);
+        }
+        self.untold += u64::from(is_gone);
         self.bytes += line.len();
         self.stand_ins
             .push(RawValue::from_string(line).map_err(|_| ReadError::Column { position, column: "content" })?);
@@ -173,7 +204,13 @@ impl Part {
         if is_last {
             self.marked.push((stream, version));
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether an event is a mark, word for word, so that nothing else passes for one.
+    fn is_mark(&self, reader: &LogReader, raw: &RawEvent<'_>) -> bool {
+        let json = || raw.content.and_then(|content| reader.codec().decode_content(content).ok());
+        raw.kind == EventKind::LedgerRedacted && json().is_some_and(|json| self.mark.json() == Some(json.as_str()))
     }
 
     fn erasure(self, log_id: &LogId, erase: &Erase, reason: &str, by: &str) -> Result<Option<Erasure>, RedactError> {
@@ -186,18 +223,11 @@ impl Part {
         for (stream, version) in self.marked {
             // Where something else came behind it meanwhile, nothing is told, and all is looked at again.
             let expected = ExpectedVersion::Exact(version);
-            appends.push(StreamAppend { stream, expected, events: vec![redacted(&Mark { log_id })?] });
+            appends.push(StreamAppend { stream, expected, events: vec![self.mark.clone()] });
         }
         let positions = self.positions.into_iter().map(Position).collect();
         Ok(Some(Erasure { appends, positions, untold: self.untold }))
     }
-}
-
-/// Whether an event is a mark, word for word, so that nothing else passes for one.
-fn is_mark(reader: &LogReader, log_id: &LogId, raw: &RawEvent<'_>) -> bool {
-    let json = raw.content.and_then(|content| reader.codec().decode_content(content).ok());
-    let mark = redacted(&Mark { log_id }).ok();
-    json.is_some() && json.as_deref() == mark.as_ref().and_then(|mark| mark.json())
 }
 
 /// Erases in a copy what an event at a position tells of, where it is what stands there.
@@ -217,7 +247,7 @@ pub(crate) fn erase_told(
         };
         // It tells of what was before it.
         if erased >= position || erase.execute((erased.0, digest))? == 0 {
-            tracing::warn!(position = erased.0, "what is told to be erased is not what stands there");
+            tracing::warn!(position = erased.0, "a redaction names another event than stands here; nothing was erased");
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::group_commit::notify;
 use crate::ledger_events::refuse_foreign;
 use crate::new_event::{Receipt, StreamAppend};
 use crate::reader::LogReader;
-use crate::seal::{SealedAppend, seal};
+use crate::seal::{SealedAppend, new_id, seal};
 use crate::sqlite_log::{Listeners, OpenOptions, SyncMode};
 use crate::write::{AppendTransaction, Heads};
 use crate::write_back::WriteBack;
@@ -104,7 +104,7 @@ impl Draft {
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A position is missing between the copy's head and what comes.
-    #[error("{path}: the events from position {missing} to {last} are missing in the log that it is a copy of, and nothing stands in for them; where a machine's copy has them, `runledger redact --event {missing}` there says what is gone, and this one goes on", last = .next.0 - 1)]
+    #[error("{path}: the events from position {missing} to {last} are missing in the log that it is a copy of, and nothing stands in for them; where a machine's copy has them, `runledger redact --event {missing} --reason WHY` there tells of it, and this one goes on", last = .next.0 - 1)]
     Missing {
         /// The copy.
         path: PathBuf,
@@ -216,6 +216,17 @@ impl CopiedLog {
 
     fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError + '_ {
         move |source| StorageError::sqlite(&self.path, doing, &source)
+    }
+
+    /// The same appends, in which each event has an id: whoever sends one again then sends the same.
+    ///
+    /// # Errors
+    /// [`StorageError`] where no id can be made.
+    pub fn identified(&self, mut appends: Vec<StreamAppend>) -> Result<Vec<StreamAppend>, StorageError> {
+        for event in appends.iter_mut().flat_map(|append| &mut append.events).filter(|event| event.id.is_none()) {
+            event.id = Some(new_id(&self.path)?);
+        }
+        Ok(appends)
     }
 
     /// What an append comes to by the log as the copy has it: the very same append, which is then undone.
@@ -354,6 +365,10 @@ impl CopiedLog {
                 position: *position,
                 source,
             })?;
+            if event.digest.is_none() {
+                let source = ExportedError::Field { field: "digest", expected: "there: it is what a copy goes by" };
+                return Err(CopyError::NoEvent { path: self.path.clone(), position: *position, source });
+            }
             if stream == StreamName::redactions()
                 && let Some(json) = event.json()
             {

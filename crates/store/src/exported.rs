@@ -140,7 +140,7 @@ pub(crate) fn exported_line(codec: &Codec, raw: &RawEvent) -> Result<String, Rea
 /// # Errors
 /// [`ExportedError`] when the line is of another shape.
 pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
-    let (stream, version, event) = copied_event(line)?;
+    let (stream, version, event) = event_of(line, Whose::Told)?;
     let is_short = |text: &str| text.len() <= EventKind::BYTES_MAX;
     let correlation_id = event.metadata.correlation_id.as_deref().unwrap_or_default();
     for (field, is_taken) in [("kind", is_short(event.kind.as_str())), ("correlation_id", is_short(correlation_id))] {
@@ -153,9 +153,22 @@ pub fn new_event_from_exported(line: &str) -> Result<(StreamName, StreamVersion,
     Ok((stream, version, NewEvent { digest: None, ..event }))
 }
 
-/// The same for a copy of the log that the line is of, which takes whatever that has, as long as it comes to the same digest: also what a
-/// newer program has written, which this one cannot read.
+/// The same for a copy of the log that the line is of, which takes whatever that has, as long as it comes to the same digest: also what
+/// another release has read in a text, and what this one cannot read.
 pub(crate) fn copied_event(line: &str) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
+    event_of(line, Whose::OfTheLog)
+}
+
+/// Whose facts a line has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Whoever wrote the line says so, and they have to be those of the text.
+    Told,
+    /// They stand in a log: another release may have read other facts in the text, and the digest binds them.
+    OfTheLog,
+}
+
+fn event_of(line: &str, whose: Whose) -> Result<(StreamName, StreamVersion, NewEvent), ExportedError> {
     let exported: Exported<'_> = serde_json::from_str(line).map_err(brief)?;
     let hex = |field: &'static str, text: &Option<String>| {
         text.as_deref()
@@ -176,8 +189,7 @@ pub(crate) fn copied_event(line: &str) -> Result<(StreamName, StreamVersion, New
                 if is_so { Ok(()) } else { Err(ExportedError::Field { field, expected }) }
             };
             let facts = match given_facts {
-                // What a newer program has read in the text is not ours to compare; the digest binds it.
-                Some(facts) if is_newer(&codec, &facts) => facts,
+                Some(facts) if whose == Whose::OfTheLog && !codec.is_of_own_version(&facts) => facts,
                 given => {
                     let event = RuntimeEvent::from_json(json.get())?;
                     agrees("kind", *event.kind() == kind)?;
@@ -220,17 +232,14 @@ pub(crate) fn copied_event(line: &str) -> Result<(StreamName, StreamVersion, New
         },
         facts,
         content,
-        digest: hex("digest", &exported.digest).transpose()?.and_then(|bytes| Digest::from_slice(&bytes)),
+        digest: hex("digest", &exported.digest).transpose()?.map(|bytes| digest_of(&bytes, "digest")).transpose()?,
     };
     // What no program can read must not get into the log.
-    if !is_newer(&codec, &new.facts) {
-        new.facts()?;
+    match new.facts() {
+        Err(NewEventError::Codec(CodecError::Newer { .. })) if whose == Whose::OfTheLog => {}
+        facts => drop(facts?),
     }
     Ok((exported.stream, exported.stream_version, new))
-}
-
-fn is_newer(codec: &Codec, facts: &[u8]) -> bool {
-    matches!(codec.decode_facts(facts), Err(CodecError::Newer { .. }))
 }
 
 /// A run's own facts stand in its own stream, and a stream is of one of the four sorts.
@@ -258,6 +267,10 @@ fn check_place(stream: &StreamName, kind: &EventKind, facts: &Facts) -> Result<(
 fn salt_shape() -> ExportedError {
     const { assert!(SALT_BYTES == 16) };
     ExportedError::Field { field: "salt", expected: "16 bytes in hexadecimal" }
+}
+
+fn digest_of(bytes: &[u8], field: &'static str) -> Result<Digest, ExportedError> {
+    Digest::from_slice(bytes).ok_or(ExportedError::Field { field, expected: "32 bytes in hexadecimal" })
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -56,7 +56,7 @@ pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use backup::Copied;
 pub use connection::absolute_place;
-pub use copied_erasure::{Erasure, stand_ins};
+pub use copied_erasure::{Erasure, ErasurePlan, stand_ins};
 pub use copied_log::{CopiedLog, CopyError, Draft, DraftedEvent};
 pub use error::{
     AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,

@@ -40,6 +40,11 @@ pub trait EventLog: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Whether the engine is known to be out of reach just now, so that what is appended would be refused.
+    fn is_cut_off(&self) -> bool {
+        false
+    }
+
     /// Holds a name as long as what is given back lives, with words on who does. `None` where the engine has nothing of the kind: a
     /// log in a file, whose processes are of one host and can be seen.
     ///

@@ -61,6 +61,7 @@ impl SqliteLog {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         // Nobody else writes as long as this transaction goes on.
         let (positions, untold) = erase.to_tell(&self.reader()?, &transaction)?;
+        let untold = untold.len() as u64;
         let mut receipt = None;
         if positions.is_empty() {
             transaction.commit().map_err(failed)?;
@@ -105,9 +106,13 @@ impl Erase {
         }
     }
 
-    /// Those of the events that have something to erase, and those whose content is gone although nothing tells of it; and how
-    /// many these are.
-    pub(crate) fn to_tell(&self, reader: &LogReader, connection: &Connection) -> Result<(Vec<u64>, u64), RedactError> {
+    /// Those of the events that have something to erase, and those whose content is gone although nothing tells of it, in order; and
+    /// the latter by themselves.
+    pub(crate) fn to_tell(
+        &self,
+        reader: &LogReader,
+        connection: &Connection,
+    ) -> Result<(Vec<u64>, Vec<u64>), RedactError> {
         let failed = |source: rusqlite::Error| StorageError::sqlite(reader.path(), "erasing", &source);
         let mut positions: Vec<u64> = match self {
             Self::Events(positions) => positions.iter().map(|position| position.0).collect(),
@@ -198,16 +203,16 @@ fn first_of_ledger(connection: &Connection, positions: &[u64]) -> rusqlite::Resu
     Ok(None)
 }
 
-fn to_tell(connection: &Connection, positions: &[u64], told: &Ranges) -> rusqlite::Result<(Vec<u64>, u64)> {
+fn to_tell(connection: &Connection, positions: &[u64], told: &Ranges) -> rusqlite::Result<(Vec<u64>, Vec<u64>)> {
     let mut has_content =
         connection.prepare("SELECT content IS NOT NULL OR salt IS NOT NULL FROM runtime_events WHERE position = ?1")?;
-    let (mut found, mut untold) = (Vec::new(), 0);
+    let (mut found, mut untold) = (Vec::new(), Vec::new());
     for position in positions {
         match has_content.query_row([*position], |row| row.get(0)).optional()? {
             Some(true) => found.push(*position),
             Some(false) if !told.contain(*position) => {
                 found.push(*position);
-                untold += 1;
+                untold.push(*position);
             }
             Some(false) | None => {}
         }
@@ -230,6 +235,10 @@ impl Ranges {
             is_within
         });
         Self(ranges)
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<(u64, u64)> {
+        self.0
     }
 
     pub(crate) fn contain(&self, position: u64) -> bool {

@@ -77,7 +77,7 @@ impl Seal<'_> {
         let is_new_id = id.is_none();
         let id = match id {
             Some(id) => id,
-            None => EventId::new(uuid::Uuid::now_v7().to_string()).map_err(|error| refused(error.to_string()))?,
+            None => new_id(self.path)?,
         };
         let (commitment, content) = match content {
             NewContent::Erased { commitment } => (commitment, None),
@@ -104,6 +104,11 @@ impl Seal<'_> {
             digest,
         })
     }
+}
+
+/// An id that no event has.
+pub(crate) fn new_id(path: &Path) -> Result<EventId, StorageError> {
+    EventId::new(uuid::Uuid::now_v7().to_string()).map_err(|error| refused(path, error.to_string()))
 }
 
 /// One for each event, in one call of the system.

@@ -108,7 +108,7 @@ fn keep(
     let mut told = Position::START;
     let mut kept_at: Option<Instant> = None;
     while !stop.load(Ordering::Acquire) && projector.is_running() && FileId::of(ledger.path()) == file {
-        if let Some(log) = opened.log()
+        if let Some(log) = opened.log().filter(|log| !log.is_cut_off())
             && kept_at.is_none_or(|at| at.elapsed() >= HOUSEKEEPING)
         {
             if let Some(keep) = housekeeping {

@@ -12,10 +12,11 @@ use runledger_projections::{Queries, RequestFilter, RunFilter, Session};
 use runledger_store::{
     Erase, EventLog, ExpectedVersion, FileId, LogReader, SqliteLog, StreamAppend, new_event_from_exported,
 };
+use runledger_store_jetstream::JetStreamLog;
 use runledger_workflow::current_user;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::redact::{clear, note_settled};
+use crate::commands::redact::{clear, left_on_servers, note_settled, tell_left};
 use crate::commands::verify::{check_log, tell as tell_check};
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::LedgerArg;
@@ -69,7 +70,9 @@ impl Archive {
             return Err(itself().into());
         }
         let sessions = with_content(&reader, closed(&queries, before)?)?;
-        if self.apply && sessions.is_empty() && !ledger.projections()?.log_is_cleared()? {
+        let is_all_gone =
+            || Ok::<_, anyhow::Error>(ledger.projections()?.log_is_cleared()? && is_gone_from_servers(ledger));
+        if self.apply && sessions.is_empty() && !is_all_gone()? {
             return finish(ledger);
         }
         if !self.apply || sessions.is_empty() {
@@ -111,11 +114,24 @@ impl Archive {
 
 /// Clears the files of what was erased.
 fn finish(ledger: &LedgerArg) -> anyhow::Result<Exit> {
-    if clear(ledger).context("clearing the files of what was archived")? {
+    let is_cleared = clear(ledger).context("clearing the files of what was archived")?;
+    if let Some(Err(error)) = ledger.nats().map(JetStreamLog::delete_erased) {
+        message(&render::plain(&error.to_string()));
+    }
+    if !is_gone_from_servers(ledger) {
+        left_on_servers(ledger).into_iter().for_each(tell_left);
+        return Ok(Exit::No);
+    }
+    if is_cleared {
         return Ok(Exit::Done);
     }
     message("somebody reads the ledger all the while: the same command again, or `doctor`, clears what is left of it");
     Ok(Exit::No)
+}
+
+/// Whether no server has anything of what was erased, where there are servers.
+fn is_gone_from_servers(ledger: &LedgerArg) -> bool {
+    left_on_servers(ledger).is_none_or(|left| left == Some(0))
 }
 
 /// The day's beginning.

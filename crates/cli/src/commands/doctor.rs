@@ -6,7 +6,7 @@ use clap::Args;
 use runledger_events::{RequestStatus, RunStatus};
 use runledger_projections::{ParkedStream, Queries, RequestFilter, Run, RunFilter, projections_path};
 use runledger_store::LogReader;
-use runledger_store_jetstream::{JetStreamLog, StreamState};
+use runledger_store_jetstream::{Erasures, JetStreamLog, StreamState};
 use runledger_web::checks::check_own_seals;
 use runledger_workflow::is_alive;
 use serde::Serialize;
@@ -71,13 +71,18 @@ impl Doctor {
         let reader = ledger.open_for_reading()?;
         let mut findings = vec![modes(&path), place(&path), room(&path), spool(&path)];
         findings.extend(ledger.stream_state()?.map(servers).unwrap_or_default());
-        findings.extend(ledger.nats().map(erased_on_servers));
         findings.extend(checks(ledger, &reader)?);
         findings.push(seals(&reader));
         // Read models that have seen what is no longer in the log are the witness of that, and left as they are.
         let is_witness = ledger.projections()?.lost_events()?.is_some();
         if !is_witness {
             findings.push(erased(ledger));
+        }
+        // Nothing is deleted by what a copy says that was found to be wrong.
+        let is_right =
+            findings.iter().all(|finding| finding.state != State::Wrong || !finding.check.starts_with("log "));
+        if !is_witness && is_right {
+            findings.extend(ledger.nats().map(erased_on_servers));
         }
         let queries = if is_witness { Ok(Queries::open(&path)?) } else { ledger.queries_quietly() };
         // What cannot be projected was told just now.
@@ -288,29 +293,32 @@ fn seals(reader: &LogReader) -> Finding {
 fn erased_on_servers(log: &JetStreamLog) -> Finding {
     let check = "erased on the servers";
     let deleted = log.delete_erased();
-    match (log.erasures(), deleted) {
-        (Err(error), _) => Finding::wrong(check, error.to_string(), "try again when the servers answer"),
-        (Ok(erasures), _) if !erasures.untold.is_empty() => {
-            let (first, count) = (erasures.untold[0], messages(erasures.untold.len()));
-            Finding::wrong(
-                check,
-                format!(
-                    "{count} are gone, the first at position {first}, and no event tells of it: no new copy gets past that"
-                ),
-                format!(
-                    "`runledger redact --event {first} --reason WHY` where a copy has it tells of it, and new copies go on"
-                ),
-            )
-        }
-        (Ok(erasures), Err(error)) => Finding::wrong(
+    let (left, untold) = match log.erasures() {
+        Ok(Erasures { left, untold }) => (left, untold),
+        Err(error) => return Finding::wrong(check, error.to_string(), "try again when the servers answer"),
+    };
+    if let Some((first, _)) = left.first() {
+        let why = deleted.map_or_else(|error| format!(" ({error})"), |()| String::new());
+        return Finding::wrong(
             check,
-            error.to_string(),
+            format!("still there: {}{why}", messages(left.len())),
             format!(
-                "else an administrator has each deleted: `nats stream rmm NAME {}`",
-                erasures.left.first().unwrap_or(&0)
+                "`runledger doctor` as a user who may delete (NATS_USER), or `nats stream rmm NAME {first}` and so on"
+            ),
+        );
+    }
+    match untold.first() {
+        None => Finding::ok(check, "nothing is left that was erased, and nothing is gone that was not"),
+        Some(first) => Finding::wrong(
+            check,
+            format!(
+                "gone without a word: {}, the first at position {first}; no new copy gets past that",
+                messages(untold.len())
+            ),
+            format!(
+                "`runledger redact --event {first} --reason WHY` where a copy has it tells of it, and new copies go on"
             ),
         ),
-        (Ok(_), Ok(())) => Finding::ok(check, "nothing is left that was erased, and nothing is gone that was not"),
     }
 }
 

@@ -1,9 +1,9 @@
 //! `redact`: erases what events say, in the log and in everything that is made of it.
 
 use clap::Args;
-use runledger_events::{EventId, Position, RecordedEvent, SessionId, StreamName};
-use runledger_projections::{Projections, Queries, Run, RunFilter, RunMatch};
-use runledger_store::{Erase, EventFilter, EventLog, LogReader, Read, Redacted};
+use runledger_events::{CodecError, EventId, Position, RecordedEvent, SessionId, StreamName};
+use runledger_projections::{ParkedStream, Projections, Queries, Run, RunFilter, RunMatch};
+use runledger_store::{Erase, EventFilter, EventLog, LogReader, Read, Redacted, Unreadable};
 use runledger_workflow::current_user;
 use serde::Serialize;
 
@@ -59,9 +59,9 @@ struct RedactObject {
     log_cleared: bool,
     /// Whether nothing is left in the read models' files here.
     projections_cleared: bool,
-    /// Of a ledger on NATS: how many messages that were erased are still on the servers.
+    /// Of a ledger on NATS: how many messages that were erased are still on the servers; null where they do not say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    left_on_servers: Option<usize>,
+    left_on_servers: Option<Option<usize>>,
 }
 
 impl Redact {
@@ -93,7 +93,7 @@ impl Redact {
             position: redacted.receipt.map(|receipt| receipt.position),
             log_cleared: redacted.is_settled,
             projections_cleared: projections.clear_erased()?,
-            left_on_servers: ledger.nats().map(|log| log.erasures()).transpose()?.map(|erasures| erasures.left.len()),
+            left_on_servers: left_on_servers(ledger),
         };
         if output.is_json() {
             output.json(&told)?;
@@ -107,7 +107,8 @@ impl Redact {
                 render::bytes(rejected)
             ));
         }
-        let is_cleared = told.log_cleared && told.projections_cleared && told.left_on_servers.unwrap_or(0) == 0;
+        let is_cleared =
+            told.log_cleared && told.projections_cleared && told.left_on_servers.is_none_or(|left| left == Some(0));
         Ok(if is_cleared && rejected == 0 { Exit::Done } else { Exit::No })
     }
 
@@ -169,9 +170,17 @@ fn facts_with_words(reader: &LogReader, positions: &[Position]) -> anyhow::Resul
 fn refuse_open_runs(queries: &Queries, log: &dyn EventLog, erase: &Erase) -> anyhow::Result<()> {
     let parked = queries.parked()?;
     // Of a run that cannot be read nobody can say that it is over, nor end it; it drives nothing either.
+    // Of one that a newer release goes on with somebody can.
+    let reader = log.reader()?;
+    let is_given_up = |parked: &ParkedStream| {
+        let before = Position(parked.position.0.saturating_sub(1));
+        let found = reader.read_readable(&EventFilter::default(), before, parked.position, 1, Read::All);
+        let is_newer = |unreadable: &Unreadable| matches!(unreadable.source, CodecError::Newer { .. });
+        !found.is_ok_and(|batch| batch.unreadable.iter().any(is_newer))
+    };
     let is_open = |run: &Run| {
         let stream = StreamName::run(&run.id);
-        run.ended_at.is_none() && !parked.iter().any(|parked| parked.stream == stream)
+        run.ended_at.is_none() && !parked.iter().any(|parked| parked.stream == stream && is_given_up(parked))
     };
     let open = match erase {
         Erase::Sessions(sessions) => {
@@ -182,7 +191,6 @@ fn refuse_open_runs(queries: &Queries, log: &dyn EventLog, erase: &Erase) -> any
             runs.into_iter().find(is_open)
         }
         Erase::Events(positions) => {
-            let reader = log.reader()?;
             let mut open = None;
             for position in positions {
                 let before = Position(position.0.saturating_sub(1));
@@ -288,12 +296,26 @@ fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
             ));
         }
     }
-    if let Some(left) = told.left_on_servers.filter(|left| *left > 0) {
-        message(&format!(
-            "{} that were erased are still on the servers; `runledger doctor`, run as a user who may delete (NATS_USER), \
-             has them deleted",
-            messages(left)
-        ));
+    if let Some(left) = told.left_on_servers {
+        tell_left(left);
     }
     Ok(())
+}
+
+/// Of a ledger on NATS, how many messages that were erased are still on the servers; nothing where they do not say.
+pub(crate) fn left_on_servers(ledger: &LedgerArg) -> Option<Option<usize>> {
+    let log = ledger.nats()?;
+    Some(log.erasures().ok().map(|erasures| erasures.left.len()))
+}
+
+/// Says what is left on the servers, and how it goes.
+pub(crate) fn tell_left(left: Option<usize>) {
+    let left = match left {
+        Some(0) => return,
+        Some(left) => messages(left),
+        None => "how much is not known".to_owned(),
+    };
+    message(&format!(
+        "erased, but still on the servers: {left}; `runledger doctor`, run as a user who may delete (NATS_USER), has them deleted"
+    ));
 }
