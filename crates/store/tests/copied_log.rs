@@ -321,7 +321,9 @@ fn what_a_newer_release_has_written_is_copied_as_it_is_and_nothing_behind_it_wai
     let lines = include_str!("fixtures/log-v1.export.jsonl");
     let older = Place::new();
     self::copy(&older).take(&(1..).map(Position).zip(lines.lines()).collect::<Vec<_>>()).unwrap();
-    assert!(lines.contains(r#""facts":"01"#) && assert_verifies(&older.reader()).events > 3);
+    assert!(lines.contains(r#""facts":"01"#));
+    // In that release contents were erased by hand, without a word.
+    assert!(older.verify().findings.iter().all(|found| found.check == "contents"));
     let undigested = engine.0[1].replace("digest", "digested");
     assert!(matches!(copy.take(&[(Position(3), undigested.as_str())]), Err(CopyError::NoEvent { .. })));
     let forged = engine.0[0].replace("landed", "lost!!");
