@@ -254,6 +254,14 @@ impl LedgerArg {
     }
 }
 
+/// Refuses an address where a command can do with a file alone; `instead` says what is done.
+pub(crate) fn refuse_address(path: &Path, instead: &str) -> Result<(), Usage> {
+    match path.to_str().is_some_and(Address::is_meant) {
+        true => Err(Usage(format!("{}: this is an address, and a file is meant; {instead}", path.display()))),
+        false => Ok(()),
+    }
+}
+
 /// Clears the log's files here of what was erased, unless that was done, and notes that it is.
 pub(crate) fn clear_log(projections: &mut Projections, log: &dyn EventLog) -> anyhow::Result<()> {
     let last = projections.reader().last_redaction()?;

@@ -33,7 +33,8 @@ pub struct AddressError {
 impl Address {
     /// Whether a text is meant to be such an address, and no file's name.
     pub fn is_meant(text: &str) -> bool {
-        text.starts_with("nats:") || text.starts_with("tls://")
+        let is = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+        is("nats:") || is("tls://")
     }
 
     /// The servers, `HOST:PORT` each, of which one is enough to find the others.

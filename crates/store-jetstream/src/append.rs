@@ -3,6 +3,7 @@
 //! Invariants: what is sent again is the very same message under the same expectation, so it is stored once at the most. An error that
 //! says what the log has was read in a copy that has all of it.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use runledger_events::Position;
@@ -47,6 +48,9 @@ struct Append<'a> {
     deadline: Instant,
 }
 
+/// What a subject has to end at where it is not what the copy has: its last message was deleted by hand.
+type Fallen = HashMap<String, u64>;
+
 /// Appends to several streams, all or nothing; it is tried until the deadline, and once where that has passed.
 pub(crate) fn append(
     engine: &Engine,
@@ -61,7 +65,10 @@ pub(crate) fn append(
 
 impl Append<'_> {
     fn run(&self, appends: &[StreamAppend]) -> Result<Vec<Receipt>, AppendError> {
+        // What is drafted by a copy that is known to lack something would be of another story.
+        self.progress.go_on(self.deadline).map_err(|detail| self.failed(format!("{detail}; nothing was written")))?;
         let mut is_current = false;
+        let mut fallen = Fallen::new();
         // What was sent, and may be stored though nobody said so.
         let mut unheard: Option<Draft> = None;
         let mut pause = PAUSE;
@@ -82,18 +89,23 @@ impl Append<'_> {
                     None => Ok(receipts),
                 };
             }
-            let Sent { outcome, may_be_stored } = self.send(&draft)?;
+            let Sent { outcome, may_be_stored } = self.send(&draft, &fallen)?;
             match outcome {
                 Outcome::Stored(last) => return self.stored(draft, Position(last)),
                 Outcome::Known(place) | Outcome::Conflict(place) => {
                     self.look(place)?;
+                    if is_current && matches!(outcome, Outcome::Conflict(_)) && draft.is_of_ledger() {
+                        fallen = self.fallen(&draft)?;
+                    }
                     if may_be_stored {
                         unheard = Some(draft);
                     }
                 }
                 Outcome::Refused(detail) if !may_be_stored => return Err(self.refused(detail)),
                 Outcome::Refused(detail) => return Err(self.failed(format!("{detail}; {UNKNOWN}")).into()),
-                Outcome::Busy | Outcome::Unknown(_) => return Err(self.failed(UNKNOWN.to_owned()).into()),
+                Outcome::Busy | Outcome::Denied(_) | Outcome::Unknown(_) => {
+                    return Err(self.failed(UNKNOWN.to_owned()).into());
+                }
             }
             is_current = true;
             if Instant::now() + pause >= self.deadline {
@@ -106,15 +118,30 @@ impl Append<'_> {
     }
 
     /// Sends a draft until it is known what came of it, or the time is up.
-    fn send(&self, draft: &Draft) -> Result<Sent, AppendError> {
-        let messages = self.messages(draft)?;
+    fn send(&self, draft: &Draft, fallen: &Fallen) -> Result<Sent, AppendError> {
+        let messages = self.messages(draft, fallen)?;
+        // As the servers name them.
+        let subjects: Vec<String> = messages.iter().map(|message| format!("\"{}\"", message.subject)).collect();
         let mut pause = PAUSE;
         let mut may_be_stored = false;
         loop {
             let (client, messages) = (self.engine.client().clone(), messages.clone());
             let batch = uuid::Uuid::now_v7().to_string();
             let left = self.deadline.saturating_duration_since(Instant::now()).clamp(UNDER_WAY_MIN, UNDER_WAY);
-            let outcome = self.engine.wait(publish(client, messages, batch, left));
+            let domain = self.engine.address().domain().map(str::to_owned);
+            let (denials, subjects) = (self.engine.denials(), subjects.clone());
+            let outcome = self.engine.wait(async move {
+                tokio::select! {
+                    outcome = publish(client, messages, domain, batch, left) => outcome,
+                    () = denials.come(&subjects) => {
+                        let subject = subjects.iter().find(|subject| denials.name(subject));
+                        let subject = subject.map(|subject| subject.trim_matches('"')).unwrap_or_default();
+                        Outcome::Denied(format!(
+                            "you may not publish to {subject}; NATS_USER and NATS_PASSWORD say who you are"
+                        ))
+                    }
+                }
+            });
             let outcome = outcome.unwrap_or_else(|| Outcome::Unknown("the connection broke".to_owned()));
             let (detail, pause) = match outcome {
                 Outcome::Busy => {
@@ -124,6 +151,10 @@ impl Append<'_> {
                 Outcome::Unknown(detail) => {
                     may_be_stored = true;
                     (detail, PAUSE_WITHOUT_LEADER)
+                }
+                // Then none of them was ever taken.
+                Outcome::Denied(detail) => {
+                    return Ok(Sent { outcome: Outcome::Refused(detail), may_be_stored: false });
                 }
                 outcome => return Ok(Sent { outcome, may_be_stored }),
             };
@@ -135,7 +166,26 @@ impl Append<'_> {
         }
     }
 
-    fn messages(&self, draft: &Draft) -> Result<Vec<Outgoing>, AppendError> {
+    /// Where the last message of a subject is gone from the servers, what it ends at there. A redaction alone goes on from that: it tells
+    /// of what is gone, and what it appends is the last one then.
+    fn fallen(&self, draft: &Draft) -> Result<Fallen, AppendError> {
+        let mut fallen = Fallen::new();
+        for event in &draft.events {
+            let subject = subject_of(self.engine.address().name(), &event.stream);
+            let after = event.after.filter(|after| *after > Position::START);
+            let Some(after) = after else {
+                continue;
+            };
+            let failed = |detail: String| self.failed(format!("{detail}; nothing was written"));
+            if !self.engine.has_message(after.0).map_err(failed)? {
+                let last = self.engine.last_of(&subject).map_err(failed)?;
+                fallen.insert(subject, last);
+            }
+        }
+        Ok(fallen)
+    }
+
+    fn messages(&self, draft: &Draft, fallen: &Fallen) -> Result<Vec<Outgoing>, AppendError> {
         let max = self.engine.message_bytes_max();
         let name = self.engine.address().name();
         let only_at = draft.only_at().map(|head| head.0);
@@ -146,10 +196,14 @@ impl Append<'_> {
                     format!("an event has {bytes} bytes as a message, and the server takes {max} (`max_payload`)");
                 return Err(self.refused(detail));
             }
+            let subject = subject_of(name, &event.stream);
+            // Somebody else's message may be the last one there.
+            let stray = self.copy.last_stray(&subject)?;
+            let after = |position: Position| fallen.get(&subject).copied().unwrap_or(position.max(stray).0);
             Ok(Outgoing {
-                subject: subject_of(name, &event.stream),
                 id: message_id(event),
-                after: event.after.map(|position| position.0),
+                after: event.after.map(after),
+                subject,
                 after_all: only_at.filter(|_| index == 0),
                 payload: event.line.clone().into_bytes(),
             })
@@ -171,7 +225,9 @@ impl Append<'_> {
         {
             self.progress.reach(head);
         }
-        self.wait_for(last)?;
+        let written =
+            |detail| self.failed(format!("it is written, at position {last}, and cannot be read here: {detail}"));
+        self.progress.wait_for(last, self.deadline).map_err(written)?;
         // What stands there has to be what was sent: the copy may have gone apart from the stream.
         if !self.copy.has_any(last, &draft.events)? {
             let detail = format!("position {last} is another event in this machine's copy: {APART}");

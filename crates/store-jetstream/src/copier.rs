@@ -13,13 +13,14 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
 use async_nats::jetstream::message::Message;
 use async_nats::jetstream::stream::Stream;
 use futures_util::{FutureExt, StreamExt};
-use runledger_events::Position;
-use runledger_store::{CopiedLog, CopyError, StorageError};
+use runledger_events::{Position, TimestampMs};
+use runledger_store::{CopiedLog, CopyError, Found, StorageError, Stray};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
 use crate::heard::Heard;
+use crate::publish::EVENT;
 use crate::stand_ins::StandIns;
 
 /// Events that are taken in at once, at the most.
@@ -77,6 +78,12 @@ impl Progress {
         state.wanted > state.head
     }
 
+    /// Waits until it has what somebody has waited for before, and is known to be there.
+    pub(crate) fn go_on(&self, deadline: Instant) -> Result<(), String> {
+        let wanted = self.state().wanted;
+        self.wait_for(wanted, deadline)
+    }
+
     fn is_stopped(&self) -> bool {
         self.state().stuck.is_some()
     }
@@ -114,7 +121,10 @@ impl Progress {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(format!("this machine's copy is at position {} yet, and {position} is wanted", state.head));
+                return Err(format!(
+                    "this machine's copy goes to position {} only, and {position} is wanted",
+                    state.head
+                ));
             }
             state = self.moved.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -291,27 +301,44 @@ async fn take(
     stand_ins: &mut StandIns,
     progress: &Progress,
 ) -> Result<Position, Stopped> {
-    let mut lines = Vec::with_capacity(messages.len());
+    let mut taken = Vec::with_capacity(messages.len());
     for message in messages {
         let place = message.info().map_err(|error| Stopped::Servers(error.to_string()))?;
-        // What is no text is no event: it is refused as such, by its position.
-        let line = std::str::from_utf8(&message.payload).unwrap_or("\u{fffd}");
-        lines.push((Position(place.stream_sequence), line));
+        let is_event = message.headers.as_ref().is_some_and(|headers| headers.get(EVENT).is_some());
+        let found = match is_event {
+            // What is no text is no event: it is refused as such, by its position.
+            true => Found::Event(std::str::from_utf8(&message.payload).unwrap_or("\u{fffd}")),
+            false => {
+                let at =
+                    TimestampMs(i64::try_from(place.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
+                Found::Stray(Stray { subject: &message.subject, at, bytes: message.payload.len() })
+            }
+        };
+        taken.push((Position(place.stream_sequence), found));
     }
     loop {
-        let gap = match copy.take(&lines) {
+        let gap = match copy.take_found(&taken) {
             Err(CopyError::Missing { missing, next, .. }) => missing..next,
             taken => return taken.map_err(Stopped::Copy),
         };
         let found = find_for(&gap, stream, stand_ins).await.map_err(Stopped::Servers)?;
         // What stands before the gap has to be there first.
-        let before = lines.iter().filter(|(position, _)| *position < gap.start).copied();
+        let before = taken.iter().filter(|(position, _)| *position < gap.start).copied();
         let with_found: Vec<_> =
-            before.chain(found.iter().map(|(position, line)| (*position, line.as_str()))).collect();
-        let head = copy.take(&with_found).map_err(Stopped::Copy)?;
-        progress.reach(head);
+            before.chain(found.iter().map(|(position, line)| (*position, Found::Event(line)))).collect();
+        match copy.take_found(&with_found) {
+            Ok(head) => progress.reach(head),
+            // Somebody told of another event there; a later one may tell of this one.
+            Err(CopyError::Apart { position, .. } | CopyError::NoEvent { position, .. })
+                if found.iter().any(|(of, _)| *of == position) =>
+            {
+                stand_ins.refuse(position);
+                continue;
+            }
+            Err(error) => return Err(Stopped::Copy(error)),
+        }
         if found.is_empty() {
-            return copy.take(&lines).map_err(Stopped::Copy);
+            return copy.take_found(&taken).map_err(Stopped::Copy);
         }
     }
 }

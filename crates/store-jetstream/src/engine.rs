@@ -1,10 +1,11 @@
 //! The connection to the servers, with a runtime of its own: callers wait for it in threads of theirs, and nothing of it is in them.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, Info, Stream};
+use async_nats::jetstream::stream::{Config, Info, LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use runledger_events::LogId;
@@ -17,6 +18,8 @@ use crate::settings::{SERVER_OLDEST, is_new_enough, log_of, new_stream};
 
 /// How long the first servers that are asked have to answer: while they choose a leader, a question may be lost.
 const FIRST_ANSWER: Duration = Duration::from_millis(400);
+/// How long servers are asked for streams by one that has none itself.
+const WITHOUT: Duration = Duration::from_secs(3);
 /// How long the servers have to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often a server is asked whether it is there: one that is cut off says nothing, and another one is gone to after two.
@@ -30,7 +33,34 @@ pub(crate) struct Engine {
     runtime: Background,
     client: Client,
     context: Context,
+    /// What the servers said last that we may not do.
+    denied: Arc<Mutex<Vec<String>>>,
 }
+
+/// What servers said that we may not do, in small letters.
+#[derive(Debug, Clone)]
+pub(crate) struct Denials(Arc<Mutex<Vec<String>>>);
+
+impl Denials {
+    /// Whether they have named this, a subject or a part of one.
+    pub(crate) fn name(&self, part: &str) -> bool {
+        let part = part.to_ascii_lowercase();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|said| said.contains(&part))
+    }
+
+    /// Waits until they name one of these: who may not is not answered.
+    pub(crate) async fn come(&self, parts: &[String]) {
+        while !parts.iter().any(|part| self.name(part)) {
+            tokio::time::sleep(DENIED_LOOK).await;
+        }
+    }
+}
+
+/// How often it is looked whether they have.
+const DENIED_LOOK: Duration = Duration::from_millis(20);
+
+/// What servers said that is kept.
+const DENIED_MAX: usize = 16;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,6 +106,8 @@ impl Engine {
             .map_err(system)?;
         let runtime = Background(Some(runtime));
         let name = concat!("runledger ", env!("CARGO_PKG_VERSION"));
+        let denied = Arc::new(Mutex::new(Vec::new()));
+        let noted = denied.clone();
         let servers = address.servers().to_vec();
         // One that says nothing leaves another one its time.
         let for_each = if servers.len() > 1 { options.connect / 2 } else { options.connect };
@@ -84,7 +116,10 @@ impl Engine {
             .connection_timeout(for_each)
             .request_timeout(Some(ANSWER))
             .ping_interval(PING)
-            .event_callback(|event| async move { tell(&event) });
+            .event_callback(move |event| {
+                note_denied(&noted, &event);
+                async move { tell(&event) }
+            });
         if let (Some(user), Some(password)) = (&options.user, &options.password) {
             connecting = connecting.user_and_password(user.clone(), password.clone());
         }
@@ -117,7 +152,7 @@ impl Engine {
         };
         context.set_timeout(ANSWER);
         drop(entered);
-        Ok(Self { address: address.clone(), runtime, client, context })
+        Ok(Self { address: address.clone(), runtime, client, context, denied })
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -126,6 +161,40 @@ impl Engine {
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// What the servers say from now on that we may not do.
+    pub(crate) fn denials(&self) -> Denials {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Denials(self.denied.clone())
+    }
+
+    /// Whether the stream has a message at a sequence.
+    pub(crate) fn has_message(&self, sequence: u64) -> Result<bool, String> {
+        let (context, name) = (self.context.clone(), self.address.name().to_owned());
+        let found = self.wait(async move {
+            let stream = Self::stream(context, name).await?;
+            match stream.get_raw_message(sequence).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        found.unwrap_or_else(|| Err("the connection broke".to_owned()))
+    }
+
+    /// The sequence of the last message of a subject; 0 where it has none.
+    pub(crate) fn last_of(&self, subject: &str) -> Result<u64, String> {
+        let (context, name, subject) = (self.context.clone(), self.address.name().to_owned(), subject.to_owned());
+        let found = self.wait(async move {
+            let stream = Self::stream(context, name).await?;
+            match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(last) => Ok(last.sequence),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        found.unwrap_or_else(|| Err("the connection broke".to_owned()))
     }
 
     /// Bytes of a message, at the most.
@@ -146,6 +215,9 @@ impl Engine {
     /// Opens the ledger's stream, which is made where it is missing and may be made; gives the log that it keeps.
     pub(crate) fn open_stream(&self, create: bool, deadline: Instant) -> Result<LogId, JetStreamError> {
         let address = || self.address.to_string();
+        // A leaf node has no streams of its own; nor has every server of a cluster, but others answer for it at once.
+        let is_without = !self.client.server_info().jetstream;
+        let deadline = if is_without { deadline.min(Instant::now() + WITHOUT) } else { deadline };
         let mut made = None;
         let mut patience = FIRST_ANSWER;
         loop {
@@ -178,7 +250,14 @@ impl Engine {
                 None => "the connection broke".to_owned(),
             };
             if Instant::now() >= deadline {
-                return Err(JetStreamError::Unreachable { address: address(), detail });
+                return Err(match is_without && self.address.domain().is_none() {
+                    true => {
+                        let detail =
+                            format!("{detail}; behind a leaf node the address says whose they are, `?domain=NAME`");
+                        JetStreamError::NoJetStream { address: address(), detail }
+                    }
+                    false => JetStreamError::Unreachable { address: address(), detail },
+                });
             }
             std::thread::sleep(PAUSE);
         }
@@ -261,8 +340,23 @@ fn is_without_jetstream(code: ErrorCode) -> bool {
     [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT].contains(&code)
 }
 
+/// Keeps what the servers say that we may not do, in small letters.
+fn note_denied(denied: &Mutex<Vec<String>>, event: &Event) {
+    let said = event.to_string().to_ascii_lowercase();
+    if said.contains("permissions violation") {
+        let mut denied = denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if denied.len() < DENIED_MAX && !denied.contains(&said) {
+            denied.push(said);
+        }
+    }
+}
+
 fn tell(event: &Event) {
     match event {
+        // Whoever asked is told.
+        event if event.to_string().to_ascii_lowercase().contains("permissions violation") => {
+            tracing::debug!(%event, "NATS");
+        }
         Event::Connected | Event::Closed => tracing::debug!(%event, "NATS"),
         event => tracing::warn!(%event, "NATS"),
     }

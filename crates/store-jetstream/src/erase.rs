@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::{DeleteMessageErrorKind, RawMessageErrorKind, Stream};
+use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::{StreamExt, stream};
 use runledger_events::Digest;
 use runledger_store::{AppendError, CopiedLog, Erase, EventLog, RedactError, Redacted, StorageError};
@@ -70,19 +70,14 @@ impl JetStreamLog {
             return Ok(());
         }
         let (context, name) = (self.engine().context().clone(), self.engine().address().name().to_owned());
+        let (denials, parts) = (self.engine().denials(), ["stream.msg.delete.".to_owned()]);
         let deleted = self.engine().wait(async move {
-            let stream = Engine::stream(context, name).await?;
-            // One first: who may not is not to ask for all of them.
-            let mut left = left.into_iter();
-            for first in left.by_ref().take(1) {
-                delete(stream.clone(), first).await?;
+            tokio::select! {
+                deleted = delete_all(context, name, left) => deleted,
+                () = denials.come(&parts) => {
+                    Err("you may not delete messages; NATS_USER and NATS_PASSWORD say who you are".to_owned())
+                }
             }
-            let deletes = left.map(|message| delete(stream.clone(), message));
-            let mut deletes = stream::iter(deletes).buffer_unordered(DELETED_AT_ONCE);
-            while let Some(deleted) = deletes.next().await {
-                deleted?;
-            }
-            Ok::<_, String>(())
         });
         deleted.unwrap_or_else(|| Err("the connection broke".to_owned())).map_err(|detail| self.failed(detail))
     }
@@ -125,6 +120,16 @@ struct Digested {
     digest: String,
 }
 
+async fn delete_all(context: Context, name: String, left: Vec<(u64, Digest)>) -> Result<(), String> {
+    let stream = Engine::stream(context, name).await?;
+    let deletes = left.into_iter().map(|message| delete(stream.clone(), message));
+    let mut deletes = stream::iter(deletes).buffer_unordered(DELETED_AT_ONCE);
+    while let Some(deleted) = deletes.next().await {
+        deleted?;
+    }
+    Ok(())
+}
+
 /// Has one message deleted, if it is that event: a copy that has gone apart from the stream knows of others.
 async fn delete(stream: Stream<()>, (sequence, digest): (u64, Digest)) -> Result<(), String> {
     let found = match stream.get_raw_message(sequence).await {
@@ -146,7 +151,7 @@ async fn delete(stream: Stream<()>, (sequence, digest): (u64, Digest)) -> Result
             {
                 Ok(())
             }
-            DeleteMessageErrorKind::TimedOut => Err("no answer, as for one who may not delete".to_owned()),
+            DeleteMessageErrorKind::TimedOut => Err("nobody answers a request to delete a message".to_owned()),
             _ => Err(error.to_string()),
         },
     }

@@ -14,6 +14,8 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind};
 use serde::Deserialize;
 
+/// The header that every event's message has: one without is somebody else's.
+pub(crate) const EVENT: &str = "Runledger-Event";
 /// Messages that can be one append.
 pub(crate) const BATCH_MAX: usize = 1000;
 
@@ -43,6 +45,8 @@ pub(crate) enum Outcome {
     Busy,
     /// Nobody knows.
     Unknown(String),
+    /// Who sends them may not.
+    Denied(String),
     /// They will never be stored so.
     Refused(String),
 }
@@ -53,6 +57,7 @@ struct Answer {
     seq: u64,
     #[serde(default)]
     duplicate: bool,
+    domain: Option<String>,
     error: Option<Said>,
 }
 
@@ -65,7 +70,13 @@ struct Said {
 }
 
 /// Sends messages, which are stored all or none; all of them together may be under way for so long.
-pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: String, under_way: Duration) -> Outcome {
+pub(crate) async fn publish(
+    client: Client,
+    messages: Vec<Outgoing>,
+    domain: Option<String>,
+    batch: String,
+    under_way: Duration,
+) -> Outcome {
     let (count, began) = (messages.len(), Instant::now());
     if count > BATCH_MAX {
         return Outcome::Refused(format!("{count} events are one append; {BATCH_MAX} can be"));
@@ -75,6 +86,7 @@ pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: Stri
         let is_last = index + 1 == count;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, id);
+        headers.insert(EVENT, "1");
         if let Some(after) = after {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, after.to_string());
         }
@@ -106,7 +118,7 @@ pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: Stri
         match client.send_request(subject, request).await {
             // The first of several is answered without a word.
             Ok(answer) if !is_last && answer.payload.is_empty() && answer.status.is_none() => {}
-            Ok(answer) => return outcome(&answer),
+            Ok(answer) => return outcome(&answer, domain.as_deref()),
             Err(error) => {
                 return match error.kind() {
                     RequestErrorKind::MaxPayloadExceeded => Outcome::Refused(error.to_string()),
@@ -120,13 +132,18 @@ pub(crate) async fn publish(client: Client, messages: Vec<Outgoing>, batch: Stri
     Outcome::Stored(0)
 }
 
-fn outcome(answer: &Message) -> Outcome {
-    let Ok(Answer { seq, duplicate, error }) = serde_json::from_slice(&answer.payload) else {
+fn outcome(answer: &Message, wanted: Option<&str>) -> Outcome {
+    let Ok(Answer { seq, duplicate, domain, error }) = serde_json::from_slice(&answer.payload) else {
         return Outcome::Unknown("an answer that is none of JetStream's".to_owned());
     };
     let Some(Said { err_code, description }) = error else {
         if seq == 0 {
             return Outcome::Unknown("an answer without a sequence".to_owned());
+        }
+        // A leaf node with streams of its own may have one at the same subjects.
+        if wanted.is_some() && domain.as_deref() != wanted {
+            let domain = domain.unwrap_or_default();
+            return Outcome::Unknown(format!("a stream of another domain answered, `{domain}`"));
         }
         return if duplicate { Outcome::Known(Some(seq)) } else { Outcome::Stored(seq) };
     };
@@ -159,8 +176,12 @@ mod tests {
     use super::*;
 
     fn of(json: &str) -> Outcome {
+        of_domain(json, None)
+    }
+
+    fn of_domain(json: &str, domain: Option<&str>) -> Outcome {
         let length = json.len();
-        outcome(&Message {
+        let message = Message {
             subject: "a".into(),
             reply: None,
             payload: json.to_owned().into(),
@@ -168,7 +189,8 @@ mod tests {
             status: None,
             description: None,
             length,
-        })
+        };
+        outcome(&message, domain)
     }
 
     #[test]
@@ -193,5 +215,8 @@ mod tests {
             assert_eq!(of(json), meant, "{json}");
         }
         assert!(matches!(of("no JSON"), Outcome::Unknown(_)));
+        let stored = r#"{"stream":"L","domain":"hub","seq":7}"#;
+        assert_eq!(of_domain(stored, Some("hub")), Outcome::Stored(7));
+        assert!(matches!(of_domain(stored, Some("other")), Outcome::Unknown(_)));
     }
 }

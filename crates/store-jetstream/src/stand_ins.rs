@@ -20,8 +20,10 @@ const KEPT: usize = 32;
 pub(crate) struct StandIns {
     subject: String,
     log_id: LogId,
-    /// Which event has the stand-in for a position.
+    /// Which event has the stand-in for a position: the first that was not refused.
     told_at: HashMap<Position, u64>,
+    /// Behind which event the stand-in for a position has to be told, since that one's was none.
+    refused: HashMap<Position, u64>,
     /// How far events were looked through.
     looked_to: u64,
     kept: VecDeque<(u64, HashMap<Position, String>)>,
@@ -30,7 +32,7 @@ pub(crate) struct StandIns {
 impl StandIns {
     pub(crate) fn new(name: &str, log_id: LogId) -> Self {
         let subject = subject_of(name, &StreamName::redactions());
-        Self { subject, log_id, told_at: HashMap::new(), looked_to: 0, kept: VecDeque::new() }
+        Self { subject, log_id, told_at: HashMap::new(), refused: HashMap::new(), looked_to: 0, kept: VecDeque::new() }
     }
 
     /// The stand-in for a position, if there is one.
@@ -42,7 +44,11 @@ impl StandIns {
                 return Ok(None);
             };
             self.looked_to = sequence;
-            self.told_at.extend(told.keys().map(|position| (*position, sequence)));
+            for position in
+                told.keys().filter(|position| self.refused.get(position).is_none_or(|last| *last < sequence))
+            {
+                self.told_at.entry(*position).or_insert(sequence);
+            }
             self.keep(sequence, told);
         }
         let Some(sequence) = self.told_at.get(&position).copied() else {
@@ -55,6 +61,15 @@ impl StandIns {
         }
         let of_event = self.kept.iter().find(|(kept, _)| *kept == sequence);
         Ok(of_event.and_then(|(_, told)| told.get(&position)).cloned())
+    }
+
+    /// What was found for a position does not follow on what stands before it: the next one told is to be found.
+    pub(crate) fn refuse(&mut self, position: Position) {
+        if let Some(sequence) = self.told_at.remove(&position) {
+            self.refused.insert(position, sequence);
+            // What was told behind it may have been passed already.
+            self.looked_to = sequence;
+        }
     }
 
     fn keep(&mut self, sequence: u64, told: HashMap<Position, String>) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use runledger_events::{LogId, Metadata, Position, RunId, RuntimeEvent, SessionId, StreamName};
 use runledger_store::{
     AppendError, CopiedLog, Erase, EventFilter, EventLog, ExpectedVersion, LogReader, NewEvent, Read, Receipt,
-    RedactError, Redacted,
+    RedactError, Redacted, StreamAppend,
 };
 use runledger_store_jetstream::{Address, Erasures, JetStreamLog, Options};
 use runledger_testkit::{Cutter, NatsServers, files_with, new_address};
@@ -357,11 +357,97 @@ fn streams_of(servers: &NatsServers) -> PathBuf {
     folder
 }
 
+/// The last message of a subject is what the next append goes by; a redaction goes on from what is left.
+#[test]
+fn a_last_message_that_was_deleted_by_hand_is_told_of_too() {
+    let Some(servers) = NatsServers::start(3, false) else { return };
+    let address: Address = new_address(&servers, 3).parse().unwrap();
+    let one = Machine::new(&address);
+    one.append("session/s", "s", &ids("a", 4));
+    one.append("session/t", "t", &ids("b", 1));
+    for sequence in [4, 5] {
+        delete_by_hand(&servers, address.name(), sequence);
+    }
+    let new = Machine::with(tempfile::tempdir().unwrap(), &address, None);
+    one.log.redact(&Erase::Events(vec![Position(4), Position(5)]), "deleted by hand", "dev@host").unwrap();
+    for name in ["session/s", "session/t"] {
+        one.append(name, "s", &ids("later", 2));
+    }
+    assert_eq!(new.state(), one.state());
+    assert_eq!(Machine::new(&address).state(), one.state());
+    new.append("session/t", "t", &ids("last", 1));
+    assert_eq!(new.state(), one.state());
+}
+
+/// What somebody else publishes among the events is no event: every copy tells of it alike, and all go on.
+#[test]
+fn a_message_that_is_no_event_stops_nobody() {
+    let Some(servers) = NatsServers::start(1, false) else { return };
+    let address: Address = new_address(&servers, 1).parse().unwrap();
+    let one = Machine::new(&address);
+    one.append("session/s", "s", &ids("a", 2));
+    for payload in ["hello", "{}", ""] {
+        publish_by_hand(&servers, &format!("{}.session.s", address.name()), payload, false);
+    }
+    publish_by_hand(&servers, &format!("{}.whatever", address.name()), "\u{0}", false);
+    let new = Machine::new(&address);
+    assert_eq!(new.state(), one.state());
+    // A stream goes on behind it, on both.
+    assert_eq!(one.append("session/s", "s", &ids("b", 2))[1].stream_version.0, 4);
+    assert_eq!(new.append("session/s", "s", &ids("c", 1))[0].stream_version.0, 5);
+    assert_eq!(new.state(), one.state());
+    assert_eq!(one.state().1, [1, 2, 7, 8, 9]);
+}
+
+/// Who may publish can say what is not so: it erases nothing, and what is told truly later counts.
+#[test]
+fn a_false_stand_in_erases_nothing_and_keeps_no_new_machine_away() {
+    let Some(servers) = NatsServers::start(1, false) else { return };
+    let address: Address = new_address(&servers, 1).parse().unwrap();
+    let one = Machine::new(&address);
+    one.append("session/s", "s", &ids("a", 4));
+    let line = {
+        let folder = one.copied();
+        let copy = CopiedLog::open(folder.path().join("ledger.db"), &log_id_of(folder.path())).unwrap();
+        let erase = Erase::Events(vec![Position(2)]);
+        let mut plan = copy.plan_erasure(&erase, Position(4)).unwrap();
+        let part = copy.next_erasure(&mut plan, &erase, "why", "who", 1 << 20).unwrap().unwrap();
+        let told = copy.draft_own(part.appends).unwrap().events.remove(0);
+        let told: serde_json::Value = serde_json::from_str(&told.line).unwrap();
+        // The true digest, and another kind.
+        let forged = told["event"].to_string().replace("user.prompt", "user.doubts");
+        let event = NewEvent::new(RuntimeEvent::from_json(&forged).unwrap(), Metadata::default()).unwrap();
+        let append =
+            StreamAppend { stream: StreamName::redactions(), expected: ExpectedVersion::Any, events: vec![event] };
+        copy.draft_own(vec![append]).unwrap().events.remove(0).line
+    };
+    publish_by_hand(&servers, &format!("{}.ledger.redactions", address.name()), &line, true);
+    assert_eq!(one.state().1, [1, 2, 3, 4]);
+    one.log.delete_erased().unwrap();
+    assert_eq!(Machine::new(&address).state(), one.state());
+    one.log.redact(&Erase::Events(vec![Position(2)]), "asked for", "dev@host").unwrap();
+    assert_eq!(one.state().1, [1, 3, 4]);
+    assert_eq!(Machine::new(&address).state(), one.state());
+}
+
+/// As anybody who may publish does.
+fn publish_by_hand(servers: &NatsServers, subject: &str, payload: &str, as_event: bool) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = async_nats::connect(servers.url_of(0)).await.unwrap();
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(if as_event { "Runledger-Event" } else { "Other" }, "1");
+        let context = async_nats::jetstream::new(client);
+        let sent = context.publish_with_headers(subject.to_owned(), headers, payload.to_owned().into()).await.unwrap();
+        sent.await.unwrap();
+    });
+}
+
 /// As an administrator does with the engine's own tools.
 fn delete_by_hand(servers: &NatsServers, name: &str, sequence: u64) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let client = async_nats::connect(servers.url()).await.unwrap();
+        let client = async_nats::connect(servers.url_of(0)).await.unwrap();
         let stream = async_nats::jetstream::new(client).get_stream(name).await.unwrap();
         assert!(stream.delete_message(sequence).await.unwrap());
     });

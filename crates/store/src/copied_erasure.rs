@@ -53,7 +53,6 @@ struct Event<'a> {
 #[derive(Deserialize)]
 struct StandIn {
     position: Position,
-    digest: String,
 }
 
 /// What a mark says: nothing but whose it is.
@@ -230,23 +229,35 @@ impl Part {
     }
 }
 
-/// Erases in a copy what an event at a position tells of, where it is what stands there.
+/// Erases in a copy what an event at a position tells of, where its stand-in comes to the digest of what stands there.
 pub(crate) fn erase_told(
     connection: &Connection,
     log_id: &LogId,
     position: Position,
     json: &str,
 ) -> rusqlite::Result<()> {
-    let mut erase = connection.prepare_cached(
-        "UPDATE runtime_events SET content = NULL, salt = NULL
-         WHERE position = ?1 AND lower(hex(digest)) = ?2",
+    let mut digest_of = connection.prepare_cached(
+        "SELECT digest FROM runtime_events
+         WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1) AND stream_version = ?2",
     )?;
-    for stand_in in told_of(json, log_id) {
-        let Ok(StandIn { position: erased, digest }) = serde_json::from_str(stand_in.get()) else {
+    let mut erase = connection
+        .prepare_cached("UPDATE runtime_events SET content = NULL, salt = NULL WHERE position = ?1 AND digest = ?2")?;
+    for told in told_of(json, log_id) {
+        let Ok(StandIn { position: erased }) = serde_json::from_str(told.get()) else {
             continue;
         };
-        // It tells of what was before it.
-        if erased >= position || erase.execute((erased.0, digest))? == 0 {
+        // It tells of what was before it, and what was done to the ledger is not erased.
+        let stand_in = copied_event(told.get()).ok().filter(|(stream, ..)| erased < position && !stream.is_of_ledger());
+        let mut is_erased = false;
+        if let Some((stream, version, event)) = stand_in {
+            let before =
+                digest_of.query_row((stream.as_str(), version.0.saturating_sub(1)), |row| row.get(0).map(Digest));
+            let before = before.optional()?.unwrap_or(Digest::ZERO);
+            if let Some(digest) = event.digest_behind(&before, &stream, version) {
+                is_erased = erase.execute((erased.0, digest.0))? > 0;
+            }
+        }
+        if !is_erased {
             tracing::warn!(position = erased.0, "a redaction names another event than stands here; nothing was erased");
         }
     }
@@ -260,7 +271,7 @@ pub fn stand_ins(line: &str, log_id: &LogId) -> Vec<(Position, String)> {
         return Vec::new();
     };
     let json = event.json().filter(|_| stream == StreamName::redactions()).unwrap_or_default();
-    let place = |stand_in: &RawValue| serde_json::from_str(stand_in.get()).map(|StandIn { position, .. }| position);
+    let place = |stand_in: &RawValue| serde_json::from_str(stand_in.get()).map(|StandIn { position }| position);
     let with_place = |stand_in: &RawValue| Some((place(stand_in).ok()?, stand_in.get().to_owned()));
     told_of(json, log_id).into_iter().filter_map(with_place).collect()
 }

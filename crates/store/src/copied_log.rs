@@ -24,6 +24,7 @@ use crate::new_event::{Receipt, StreamAppend};
 use crate::reader::LogReader;
 use crate::seal::{SealedAppend, new_id, seal};
 use crate::sqlite_log::{Listeners, OpenOptions, SyncMode};
+use crate::stray::{Stray, stream_of_strays};
 use crate::write::{AppendTransaction, Heads};
 use crate::write_back::WriteBack;
 
@@ -88,6 +89,11 @@ impl Draft {
         is_told.then_some(self.head)
     }
 
+    /// Whether it tells what was done to the ledger.
+    pub fn is_of_ledger(&self) -> bool {
+        self.events.iter().any(|event| event.stream.is_of_ledger())
+    }
+
     /// The receipts, once it is known where each of [`Draft::events`] stands; as they are where nothing is to be appended.
     #[must_use]
     pub fn receipts(self, positions: &[Position]) -> Vec<Receipt> {
@@ -104,7 +110,7 @@ impl Draft {
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A position is missing between the copy's head and what comes.
-    #[error("{path}: the events from position {missing} to {last} are missing in the log that it is a copy of, and nothing stands in for them; where a machine's copy has them, `runledger redact --event {missing} --reason WHY` there tells of it, and this one goes on", last = .next.0 - 1)]
+    #[error("{path}: from position {missing} to {last} nothing stands in the log that it is a copy of, nor in its stead; where a machine's copy has it, `runledger redact --event {missing} --reason WHY` there tells of it, and this one goes on", last = .next.0 - 1)]
     Missing {
         /// The copy.
         path: PathBuf,
@@ -138,6 +144,15 @@ pub enum CopyError {
     /// The file failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+/// What an engine has at a position.
+#[derive(Debug, Clone, Copy)]
+pub enum Found<'a> {
+    /// An event: a line of `export`.
+    Event(&'a str),
+    /// What somebody else put there.
+    Stray(Stray<'a>),
 }
 
 impl CopiedLog {
@@ -290,6 +305,24 @@ impl CopiedLog {
         Ok(Draft { head, receipts, events })
     }
 
+    /// Where the last message stands that was published at a subject and is no event; 0 where there is none.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the file cannot be read.
+    pub fn last_stray(&self, subject: &str) -> Result<Position, StorageError> {
+        let Some(stream) = stream_of_strays(subject) else {
+            return Ok(Position::START);
+        };
+        self.writer()
+            .connection
+            .prepare_cached(
+                "SELECT coalesce(max(position), 0) FROM runtime_events
+                 WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1)",
+            )
+            .and_then(|mut statement| statement.query_row([stream.as_str()], |row| row.get(0).map(Position)))
+            .map_err(self.failed("looking for what is no event"))
+    }
+
     /// Whether one of these drafted events stands at a position, and no other one that only says the same.
     ///
     /// # Errors
@@ -305,6 +338,15 @@ impl CopiedLog {
     /// # Errors
     /// [`CopyError`]; none of it was taken in.
     pub fn take(&self, events: &[(Position, &str)]) -> Result<Position, CopyError> {
+        let found: Vec<_> = events.iter().map(|(position, line)| (*position, Found::Event(line))).collect();
+        self.take_found(&found)
+    }
+
+    /// The same, where some of it is no event: an event tells of that.
+    ///
+    /// # Errors
+    /// As [`CopiedLog::take`].
+    pub fn take_found(&self, events: &[(Position, Found<'_>)]) -> Result<Position, CopyError> {
         let mut writer = self.writer();
         if FileId::of(&self.path) != self.file {
             return Err(StorageError::Sqlite {
@@ -337,14 +379,14 @@ impl CopiedLog {
         &self,
         connection: &mut Connection,
         heads: &mut Heads,
-        events: &[(Position, &str)],
+        events: &[(Position, Found<'_>)],
     ) -> Result<Position, CopyError> {
         let failed = self.failed("copying");
         // What another process has taken in meanwhile is seen here, before anything is decoded.
         let head = last_position(connection).map_err(&failed)?;
         let new: Vec<_> = events.iter().filter(|(position, _)| *position > head).collect();
         // What it ends with has to be what the engine has there: else the engine has lost something, and told other events since.
-        if let Some((_, line)) = events.iter().find(|(position, _)| *position == head) {
+        if let Some((_, Found::Event(line))) = events.iter().find(|(position, _)| *position == head) {
             let found = copied_event(line).ok().and_then(|(_, _, event)| event.digest);
             let own = digest_at(connection, head).map_err(&failed)?;
             if found.is_some() && found.map(|digest| digest.0) != own {
@@ -355,38 +397,46 @@ impl CopiedLog {
         let mut next = head;
         let mut appends = Vec::with_capacity(new.len());
         let mut redactions = Vec::new();
-        for (position, line) in &new {
+        for (position, found) in &new {
             next = next.next();
             if *position != next {
                 return Err(CopyError::Missing { path: self.path.clone(), missing: next, next: *position });
             }
-            let (stream, version, event) = copied_event(line).map_err(|source| CopyError::NoEvent {
-                path: self.path.clone(),
-                position: *position,
-                source,
-            })?;
-            if event.digest.is_none() {
-                let source = ExportedError::Field { field: "digest", expected: "there: it is what a copy goes by" };
-                return Err(CopyError::NoEvent { path: self.path.clone(), position: *position, source });
-            }
+            let no_event = |source| CopyError::NoEvent { path: self.path.clone(), position: *position, source };
+            let (stream, expected, event) = match found {
+                Found::Event(line) => {
+                    let (stream, version, event) = copied_event(line).map_err(no_event)?;
+                    if event.digest.is_none() {
+                        let expected = "there: it is what a copy goes by";
+                        return Err(no_event(ExportedError::Field { field: "digest", expected }));
+                    }
+                    (stream, ExpectedVersion::Exact(StreamVersion(version.0.saturating_sub(1))), event)
+                }
+                Found::Stray(stray) => {
+                    let expected = "one that a stream can be named after";
+                    let field = || no_event(ExportedError::Field { field: "subject", expected });
+                    let (stream, event) = stray.event(*position).ok_or_else(field)?;
+                    (stream, ExpectedVersion::Any, event)
+                }
+            };
             if stream == StreamName::redactions()
                 && let Some(json) = event.json()
             {
                 redactions.push((*position, json.to_owned()));
             }
-            let expected = ExpectedVersion::Exact(StreamVersion(version.0.saturating_sub(1)));
             appends.push(StreamAppend { stream, expected, events: vec![event] });
         }
         if appends.is_empty() {
             return Ok(head);
         }
+        let places: Vec<_> = new.iter().map(|(position, _)| *position).zip(&appends).map(place_of).collect();
         let sealed = seal(&self.path, appends)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
         let mut append = AppendTransaction::begin(&self.path, &self.log_id, &transaction, heads)?;
         let apart = |position: Position, detail: String| CopyError::Apart { path: self.path.clone(), position, detail };
         let receipts = append.append(&transaction, sealed).map_err(|error| match error {
             AppendError::Storage(error) => error.into(),
-            error => apart(head.next(), error.to_string()),
+            error => apart(found_at(&places, &error).unwrap_or(head.next()), error.to_string()),
         })?;
         for (receipt, (position, _)) in receipts.iter().zip(&new) {
             if receipt.position != *position {
@@ -409,6 +459,31 @@ impl Drop for Writer {
             crate::sqlite::shorten_wal(&self.connection, &path, WAL_PAGES);
         }
     }
+}
+
+/// Where an event is to stand, and in which stream at which version.
+type Place = (Position, StreamName, StreamVersion);
+
+fn place_of((position, append): (Position, &StreamAppend)) -> Place {
+    let version = match append.expected {
+        ExpectedVersion::Exact(version) => version.next(),
+        _ => StreamVersion::EMPTY,
+    };
+    (position, append.stream.clone(), version)
+}
+
+/// Which of the events an append was refused for, where that is told.
+fn found_at(places: &[Place], error: &AppendError) -> Option<Position> {
+    let is_meant = |(_, stream, version): &&Place| match error {
+        AppendError::OtherDigest { stream: of, version: at, .. } => (stream, version) == (of, at),
+        AppendError::WrongExpectedVersion(wrong) => {
+            *stream == wrong.stream
+                && wrong.expected == ExpectedVersion::Exact(StreamVersion(version.0.saturating_sub(1)))
+        }
+        AppendError::IdTaken { stream: of, .. } => stream == of,
+        _ => false,
+    };
+    places.iter().find(is_meant).map(|(position, ..)| *position)
 }
 
 fn last_position(connection: &Connection) -> rusqlite::Result<Position> {

@@ -45,6 +45,7 @@ mod signed_head;
 mod spool;
 pub mod sqlite;
 mod sqlite_log;
+mod stray;
 mod transfer;
 mod verify;
 mod write;
@@ -57,7 +58,7 @@ pub use runledger_events::CONTENT_BYTES_MAX;
 pub use backup::Copied;
 pub use connection::absolute_place;
 pub use copied_erasure::{Erasure, ErasurePlan, stand_ins};
-pub use copied_log::{CopiedLog, CopyError, Draft, DraftedEvent};
+pub use copied_log::{CopiedLog, CopyError, Draft, DraftedEvent, Found};
 pub use error::{
     AppendError, BackupError, NewEventError, OpenError, ReadError, RedactError, RestoreError, SealError, StorageError,
     WrongExpectedVersion,
@@ -77,6 +78,7 @@ pub use row::Unreadable;
 pub use signed_head::{SealFinding, SealKey, SealPublicKey, SignedHead};
 pub use spool::{SPOOL_BYTES_MAX, Spool, SpoolError, SpoolRecord, TakeError, Taken, take_in};
 pub use sqlite_log::{OpenOptions, SqliteLog, SyncMode};
+pub use stray::Stray;
 pub use transfer::{TransferError, Transferred};
 pub use verify::{LogFinding, LogReport};
 pub use write_back::WriteBack;

@@ -2,7 +2,7 @@
 
 use runledger_events::{
     CONTENT_BYTES_MAX, Codec, Digest, EventId, EventKind, Facts, Metadata, Position, RuntimeEvent, Salt, StreamName,
-    StreamVersion, TimestampMs,
+    StreamVersion, TimestampMs, event_digest,
 };
 
 use crate::error::NewEventError;
@@ -51,6 +51,25 @@ impl NewEvent {
             content: NewContent::Json { json: event.into_json(), salt: None },
             digest: None,
         })
+    }
+
+    /// What its digest comes to as the copy of an event without content, which has an id and times; else none.
+    pub(crate) fn digest_behind(&self, before: &Digest, stream: &StreamName, version: StreamVersion) -> Option<Digest> {
+        let NewContent::Erased { commitment } = &self.content else {
+            return None;
+        };
+        Some(event_digest(
+            before,
+            stream,
+            version,
+            self.id.as_ref()?,
+            &self.kind,
+            self.occurred_at?,
+            self.recorded_at?,
+            &self.metadata,
+            &self.facts,
+            commitment,
+        ))
     }
 
     /// Gives it an id, where it has none of its own.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::redact::{clear, left_on_servers, note_settled, tell_left};
 use crate::commands::verify::{check_log, tell as tell_check};
 use crate::exit_code::{Exit, No, Usage};
-use crate::ledger::LedgerArg;
+use crate::ledger::{LedgerArg, refuse_address};
 use crate::output::{Output, message};
 use crate::render;
 
@@ -63,6 +63,7 @@ struct ArchivedObject<'a> {
 impl Archive {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let before = day(&self.before)?;
+        refuse_address(&self.to, "archive into one, and `runledger --db FILE push ADDRESS` copies that to servers")?;
         let queries = ledger.queries()?;
         let reader = ledger.open_for_reading()?;
         let itself = || Usage(format!("{}: this is the ledger itself", self.to.display()));

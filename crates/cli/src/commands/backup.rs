@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::commands::rebuild_projections::bar_of;
 use crate::commands::verify::{check_log, tell};
 use crate::exit_code::Exit;
-use crate::ledger::LedgerArg;
+use crate::ledger::{LedgerArg, refuse_address};
 use crate::output::{Output, message};
 use crate::render;
 
@@ -54,6 +54,7 @@ const ON_NATS: &str = "it has no file to copy: `nats stream backup NAME FOLDER` 
 impl Backup {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         ledger.file(ON_NATS)?;
+        refuse_address(&self.file, "`runledger push ADDRESS` copies the ledger to servers")?;
         let reader = ledger.open_for_reading()?;
         let bar = bar_of("backup", "pages", 0);
         let copied = reader.backup(&self.file, |done, all| {

@@ -316,6 +316,7 @@ pub(crate) fn tell_left(left: Option<usize>) {
         None => "how much is not known".to_owned(),
     };
     message(&format!(
-        "erased, but still on the servers: {left}; `runledger doctor`, run as a user who may delete (NATS_USER), has them deleted"
+        "erased here, and still on the servers: {left}; `runledger doctor`, run as a user who may delete (NATS_USER), has them \
+         deleted"
     ));
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::commands::rebuild_projections::bar_of;
 use crate::commands::verify::{check_log, tell};
 use crate::exit_code::Exit;
-use crate::ledger::LedgerArg;
+use crate::ledger::{LedgerArg, refuse_address};
 use crate::output::{Output, message};
 use crate::render;
 
@@ -46,6 +46,7 @@ const ON_NATS: &str = "it has no file to restore: `nats stream restore FOLDER` r
 impl Restore {
     pub(crate) fn run(&self, ledger: &LedgerArg, output: &mut Output) -> anyhow::Result<Exit> {
         let path = std::path::absolute(ledger.file(ON_NATS)?)?;
+        refuse_address(&self.file, "`runledger pull ADDRESS` copies a ledger from servers")?;
         let backup = LogReader::open(&self.file)?;
         let checks = check_log(&backup, Position::START)?;
         if checks.iter().any(|check| !check.ok) {

@@ -13,7 +13,7 @@ use runledger_store::EventLog;
 
 use self::report::Report;
 use crate::exit_code::Exit;
-use crate::ledger::LedgerArg;
+use crate::ledger::{LedgerArg, refuse_address};
 use crate::output::{Output, message};
 use crate::render;
 
@@ -40,6 +40,7 @@ impl Import {
         let mut opened = None;
         let mut exit = Exit::Done;
         for file in &self.databases {
+            refuse_address(file, "`runledger pull ADDRESS` copies a ledger from servers")?;
             let report = match import(file, ledger, &mut opened) {
                 Ok(report) => report,
                 Err(error) => match error.downcast::<ImportError>() {
