@@ -173,7 +173,12 @@ impl LedgerArg {
         if !create && is_copied {
             options.open = CATCH_UP;
         }
-        let log = Arc::new(JetStreamLog::open(address, folder, &options)?);
+        let log = JetStreamLog::open(address, folder, &options).map(Arc::new).map_err(|error| match error {
+            JetStreamError::Missing { address } if is_copied => {
+                JetStreamError::MissingBesideCopy { address, copy: JetStreamLog::copy_in(folder) }
+            }
+            error => error,
+        })?;
         Ok(self.nats.get_or_init(|| log).clone())
     }
 
@@ -278,7 +283,7 @@ pub(crate) fn clear_log(projections: &mut Projections, log: &dyn EventLog) -> an
 fn tell_as_of(why: &dyn std::fmt::Display, folder: &Path) {
     let age = JetStreamLog::heard_in(folder).and_then(|heard| heard.elapsed().ok());
     let ms = age.and_then(|age| i64::try_from(age.as_millis()).ok());
-    let age = ms.map_or_else(|| "it is not known of when".to_owned(), |ms| format!("of {} ago", duration(ms)));
+    let age = ms.map_or_else(|| "of when is not known".to_owned(), |ms| format!("of {} ago", duration(ms)));
     let head = LogReader::open(JetStreamLog::copy_in(folder)).and_then(|copy| Ok(copy.head()?));
     let head = head.map_or_else(|_| String::new(), |head| format!(" as of position {}", head.position));
     message(&render::plain(&format!("{why}; this machine's copy is read{head}, {age}")));

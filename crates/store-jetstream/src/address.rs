@@ -92,12 +92,14 @@ impl FromStr for Address {
             .map(server)
             .collect::<Option<_>>()
             .ok_or_else(|| refused("a server is a host and a port"))?;
-        let (mut replicas, mut domain) = (REPLICAS, None);
+        let (mut replicas, mut domain) = (None, None);
         for said in query.split('&').filter(|said| !said.is_empty()) {
             let number = |text: &str| text.parse().ok().filter(|number| [1, 3, 5].contains(number));
             match said.split_once('=') {
-                Some(("replicas", text)) => replicas = number(text).ok_or_else(|| refused("replicas are 1, 3 or 5"))?,
-                Some(("domain", text)) if !text.is_empty() && text.chars().all(is_name) => {
+                Some(("replicas", text)) if replicas.is_none() => {
+                    replicas = Some(number(text).ok_or_else(|| refused("replicas are 1, 3 or 5"))?);
+                }
+                Some(("domain", text)) if domain.is_none() && !text.is_empty() && text.chars().all(is_name) => {
                     domain = Some(text.to_owned());
                 }
                 _ => {
@@ -105,7 +107,7 @@ impl FromStr for Address {
                 }
             }
         }
-        Ok(Self { servers, name: name.to_owned(), replicas, domain })
+        Ok(Self { servers, name: name.to_owned(), replicas: replicas.unwrap_or(REPLICAS), domain })
     }
 }
 
@@ -167,6 +169,7 @@ mod tests {
             "nats://a/t?x=1",
             "nats://a/t?domain=",
             "nats://a/t?domain=a.b",
+            "nats://a/t?replicas=1&replicas=3",
             "nats://a/t?replicas=1?domain=a",
             "nats:a/t",
             "tls://a/t",

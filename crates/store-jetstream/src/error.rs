@@ -1,5 +1,7 @@
 //! Why a ledger on NATS is not there: what was asked of which address, what went wrong, and what to do next.
 
+use std::path::PathBuf;
+
 use runledger_store::{OpenError, StorageError};
 
 /// A ledger on NATS was not opened.
@@ -48,6 +50,17 @@ pub enum JetStreamError {
     Missing {
         /// The address.
         address: String,
+    },
+    /// The same, where this machine has a copy of one that was there.
+    #[error(
+        "{address}: there is no ledger any more, and {copy} is a copy of one that was there; move it away to begin another, or have \
+         the stream restored"
+    )]
+    MissingBesideCopy {
+        /// The address.
+        address: String,
+        /// The copy.
+        copy: PathBuf,
     },
     /// The stream is no ledger's, or could lose events.
     #[error(

@@ -61,7 +61,7 @@ pub(crate) fn log_of(config: &Config, address: &Address) -> Result<LogId, String
     wants(
         config.num_replicas == address.replicas(),
         &format!(
-            "it has {} replicas, and the address says {} (`?replicas={}`)",
+            "its replicas are {}, and the address says {} (`?replicas={}`)",
             config.num_replicas,
             address.replicas(),
             config.num_replicas

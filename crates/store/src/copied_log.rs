@@ -110,7 +110,7 @@ impl Draft {
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A position is missing between the copy's head and what comes.
-    #[error("{path}: from position {missing} to {last} nothing stands in the log that it is a copy of, nor in its stead; where a machine's copy has it, `runledger redact --event {missing} --reason WHY` there tells of it, and this one goes on", last = .next.0 - 1)]
+    #[error("{path}: nothing stands at position {missing} (up to {last}) of the log that it is a copy of, nor in its stead; where a machine's copy has it, `runledger redact --event {missing} --reason WHY` there tells of it, and this one goes on", last = .next.0 - 1)]
     Missing {
         /// The copy.
         path: PathBuf,
