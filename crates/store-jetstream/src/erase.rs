@@ -19,13 +19,25 @@ use crate::log::JetStreamLog;
 
 /// Bytes of stand-ins that are told in one event, at the most; less where the servers take smaller messages only.
 const BYTES_AT_ONCE: usize = 4 << 20;
+/// Messages that are deleted before it is told.
+const TOLD_AFTER: usize = 256;
 /// Messages that are deleted at once.
 const DELETED_AT_ONCE: usize = 32;
 /// How long the copy may stand still before it is not known what was told.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 impl JetStreamLog {
-    pub(crate) fn erase(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
+    /// As [`EventLog::redact`]. `tell` hears how many messages the servers have deleted, and of how many: it may take them a while.
+    ///
+    /// # Errors
+    /// As [`EventLog::redact`].
+    pub fn redact_and_tell(
+        &self,
+        erase: &Erase,
+        reason: &str,
+        by: &str,
+        tell: impl FnMut(usize, usize),
+    ) -> Result<Redacted, RedactError> {
         self.refresh()?;
         let bytes = BYTES_AT_ONCE.min(self.engine().message_bytes_max() / 2);
         let mut done = Redacted { receipt: None, events: 0, untold: 0, positions: Vec::new(), is_settled: true };
@@ -49,7 +61,7 @@ impl JetStreamLog {
             }
         }
         done.positions.sort_unstable();
-        if let Err(error) = self.delete_erased() {
+        if let Err(error) = self.delete_erased(tell) {
             tracing::warn!(%error, "what was erased is still on the servers");
         }
         done.is_settled = self.settle().unwrap_or_else(|error| {
@@ -60,15 +72,20 @@ impl JetStreamLog {
     }
 
     /// Has the servers delete what was told to be erased, where they still have it: the very events, as the copy has them. Who may not
-    /// delete is refused by them.
+    /// delete is refused by them. `tell` hears how many are deleted, and of how many.
     ///
     /// # Errors
     /// [`StorageError::Engine`] with why something is left; trying again goes on.
-    pub fn delete_erased(&self) -> Result<(), StorageError> {
+    pub fn delete_erased(&self, mut tell: impl FnMut(usize, usize)) -> Result<(), StorageError> {
         let left = self.erasures()?.left;
-        if left.is_empty() {
-            return Ok(());
+        for (number, some) in left.chunks(TOLD_AFTER).enumerate() {
+            self.delete(some.to_vec())?;
+            tell(number * TOLD_AFTER + some.len(), left.len());
         }
+        Ok(())
+    }
+
+    fn delete(&self, left: Vec<(u64, Digest)>) -> Result<(), StorageError> {
         let (context, name) = (self.engine().context().clone(), self.engine().address().name().to_owned());
         let (denials, parts) = (self.engine().denials(), ["stream.msg.delete.".to_owned()]);
         let deleted = self.engine().wait(async move {

@@ -154,7 +154,7 @@ impl EventLog for JetStreamLog {
     }
 
     fn redact(&self, erase: &Erase, reason: &str, by: &str) -> Result<Redacted, RedactError> {
-        self.erase(erase, reason, by)
+        self.redact_and_tell(erase, reason, by, |_, _| {})
     }
 
     fn settle(&self) -> Result<bool, RedactError> {

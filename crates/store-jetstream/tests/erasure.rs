@@ -199,7 +199,7 @@ fn who_may_not_delete_erases_the_copies_and_an_administrator_the_servers() {
     let erased = runner.log.redact(&session("s"), "asked for", "dev@host").unwrap();
     let left: Vec<u64> = runner.log.erasures().unwrap().left.iter().map(|(sequence, _)| *sequence).collect();
     assert_eq!((erased.events, left), (3, vec![1, 2, 3]));
-    let error = runner.log.delete_erased().unwrap_err().to_string();
+    let error = runner.log.delete_erased(|_, _| {}).unwrap_err().to_string();
     assert!(error.contains("may not delete"), "{error}");
     // The servers have them, and whoever copies them obeys what is told behind them.
     assert!(!files_with(servers.folder(), &[SECRET.as_bytes()]).is_empty());
@@ -207,7 +207,7 @@ fn who_may_not_delete_erases_the_copies_and_an_administrator_the_servers() {
     assert_eq!((new.state().1, new.state()), (vec![], runner.state()));
     let admin = Machine::with(tempfile::tempdir().unwrap(), &address, Some("admin"));
     admin.log.catch_up(Duration::from_secs(60)).unwrap();
-    admin.log.delete_erased().unwrap();
+    admin.log.delete_erased(|_, _| {}).unwrap();
     assert_eq!(runner.log.erasures().unwrap(), Erasures::default());
     assert!(files_with(servers.folder(), &[SECRET.as_bytes()]).is_empty());
     let late = Machine::with(tempfile::tempdir().unwrap(), &address, Some("runner"));
@@ -334,7 +334,7 @@ fn nothing_is_deleted_for_a_copy_that_is_of_another_story() {
     let other = Machine::new(&address);
     other.append("session/s", "s", &ids("b", 3));
     let apart = Machine::with(apart, &address, None);
-    let error = apart.log.delete_erased().unwrap_err().to_string();
+    let error = apart.log.delete_erased(|_, _| {}).unwrap_err().to_string();
     assert!(error.contains("move the copy away"), "{error}");
     assert_eq!(other.state().1, [1, 2, 3, 4, 5, 6]);
     assert_eq!(Machine::new(&address).state(), other.state());
@@ -423,7 +423,7 @@ fn a_false_stand_in_erases_nothing_and_keeps_no_new_machine_away() {
     };
     publish_by_hand(&servers, &format!("{}.ledger.redactions", address.name()), &line, true);
     assert_eq!(one.state().1, [1, 2, 3, 4]);
-    one.log.delete_erased().unwrap();
+    one.log.delete_erased(|_, _| {}).unwrap();
     assert_eq!(Machine::new(&address).state(), one.state());
     one.log.redact(&Erase::Events(vec![Position(2)]), "asked for", "dev@host").unwrap();
     assert_eq!(one.state().1, [1, 3, 4]);

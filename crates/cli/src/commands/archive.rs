@@ -12,11 +12,9 @@ use runledger_projections::{Queries, RequestFilter, RunFilter, Session};
 use runledger_store::{
     Erase, EventLog, ExpectedVersion, FileId, LogReader, SqliteLog, StreamAppend, new_event_from_exported,
 };
-use runledger_store_jetstream::JetStreamLog;
-use runledger_workflow::current_user;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::redact::{clear, left_on_servers, note_settled, tell_left};
+use crate::commands::redact::{clear, delete_on, erase_in, left_on_servers, note_settled, tell_left};
 use crate::commands::verify::{check_log, tell as tell_check};
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::{LedgerArg, refuse_address};
@@ -106,7 +104,7 @@ impl Archive {
         }
         let (log, reason) = (ledger.open_for_writing()?, format!("archived in log {}", copy.log_id()));
         let before = reader.last_redaction()?;
-        let redacted = log.redact(&Erase::Events(copied), &reason, &current_user())?;
+        let redacted = erase_in(ledger, &*log, &Erase::Events(copied), &reason)?;
         tell(&sessions, true, output)?;
         note_settled(&mut ledger.projections()?, &redacted, before)?;
         finish(ledger)
@@ -116,7 +114,7 @@ impl Archive {
 /// Clears the files of what was erased.
 fn finish(ledger: &LedgerArg) -> anyhow::Result<Exit> {
     let is_cleared = clear(ledger).context("clearing the files of what was archived")?;
-    if let Some(Err(error)) = ledger.nats().map(JetStreamLog::delete_erased) {
+    if let Some(Err(error)) = ledger.nats().map(delete_on) {
         message(&render::plain(&error.to_string()));
     }
     if !is_gone_from_servers(ledger) {

@@ -11,7 +11,7 @@ use runledger_web::checks::check_own_seals;
 use runledger_workflow::is_alive;
 use serde::Serialize;
 
-use crate::commands::redact::{clear, messages};
+use crate::commands::redact::{clear, delete_on, messages};
 use crate::commands::verify::check_all;
 use crate::exit_code::Exit;
 use crate::ledger::LedgerArg;
@@ -292,7 +292,7 @@ fn seals(reader: &LogReader) -> Finding {
 /// Has the servers delete what was erased, where that is left, and looks for what is gone without a word.
 fn erased_on_servers(log: &JetStreamLog) -> Finding {
     let check = "erased on the servers";
-    let deleted = log.delete_erased();
+    let deleted = delete_on(log);
     let (left, untold) = match log.erasures() {
         Ok(Erasures { left, untold }) => (left, untold),
         Err(error) => return Finding::wrong(check, error.to_string(), "try again when the servers answer"),

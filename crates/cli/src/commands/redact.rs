@@ -3,10 +3,12 @@
 use clap::Args;
 use runledger_events::{CodecError, EventId, Position, RecordedEvent, SessionId, StreamName};
 use runledger_projections::{ParkedStream, Projections, Queries, Run, RunFilter, RunMatch};
-use runledger_store::{Erase, EventFilter, EventLog, LogReader, Read, Redacted, Unreadable};
+use runledger_store::{Erase, EventFilter, EventLog, LogReader, Read, Redacted, StorageError, Unreadable};
+use runledger_store_jetstream::JetStreamLog;
 use runledger_workflow::current_user;
 use serde::Serialize;
 
+use crate::commands::rebuild_projections::bar_of;
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::{LedgerArg, clear_log};
 use crate::output::{Output, message};
@@ -78,7 +80,7 @@ impl Redact {
         };
         refuse_open_runs(&ledger.queries_quietly()?, log, &erase)?;
         let before = log.reader()?.last_redaction()?;
-        let redacted = log.redact(&erase, &self.reason, &current_user())?;
+        let redacted = erase_in(ledger, log, &erase, &self.reason)?;
         if redacted.receipt.is_none() && self.session.as_ref().is_some_and(|session| !is_known(log, session)) {
             let session = self.session.iter().map(ToString::to_string).collect::<String>();
             return Err(No(format!("there is no session {session}; `runledger sessions` lists them")).into());
@@ -147,6 +149,34 @@ impl Redact {
         }
         Ok(positions)
     }
+}
+
+/// Erases, and shows how far servers are with it: they delete some hundred messages a second.
+pub(crate) fn erase_in(
+    ledger: &LedgerArg,
+    log: &dyn EventLog,
+    erase: &Erase,
+    reason: &str,
+) -> anyhow::Result<Redacted> {
+    Ok(match ledger.nats() {
+        Some(log) => with_bar(|tell| log.redact_and_tell(erase, reason, &current_user(), tell))?,
+        None => log.redact(erase, reason, &current_user())?,
+    })
+}
+
+/// Has servers delete what was erased, where they have it, and shows how far they are.
+pub(crate) fn delete_on(log: &JetStreamLog) -> Result<(), StorageError> {
+    with_bar(|tell| log.delete_erased(tell))
+}
+
+fn with_bar<T>(delete: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {
+    let bar = bar_of("delete", "messages", 0);
+    let done = delete(&mut |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    done
 }
 
 /// Where facts keep words of what was erased.
