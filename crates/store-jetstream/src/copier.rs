@@ -48,6 +48,8 @@ struct State {
     head: Position,
     /// The furthest that somebody has waited for.
     wanted: Position,
+    /// The furthest that somebody has waited for in vain.
+    missed: Position,
     /// Why it goes no further.
     stuck: Option<String>,
     /// Whether it never will.
@@ -78,10 +80,10 @@ impl Progress {
         state.wanted > state.head
     }
 
-    /// Waits until it has what somebody has waited for before, and is known to be there.
+    /// Waits until it has what somebody has waited for in vain, and is known to be there.
     pub(crate) fn go_on(&self, deadline: Instant) -> Result<(), String> {
-        let wanted = self.state().wanted;
-        self.wait_for(wanted, deadline)
+        let missed = self.state().missed;
+        self.wait_for(missed, deadline)
     }
 
     fn is_stopped(&self) -> bool {
@@ -121,6 +123,7 @@ impl Progress {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                state.missed = state.missed.max(position);
                 return Err(format!(
                     "this machine's copy goes to position {} only, and {position} is wanted",
                     state.head
