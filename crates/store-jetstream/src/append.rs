@@ -189,6 +189,9 @@ impl Append<'_> {
         let max = self.engine.message_bytes_max();
         let name = self.engine.address().name();
         let only_at = draft.only_at().map(|head| head.0);
+        // Somebody else's message may be the last one of a subject.
+        let subjects: Vec<String> = draft.events.iter().map(|event| subject_of(name, &event.stream)).collect();
+        let strays = self.copy.last_strays(&subjects)?;
         let message = |(index, event): (usize, &DraftedEvent)| {
             let bytes = event.line.len() + HEADERS_BYTES_MAX;
             if bytes > max {
@@ -197,8 +200,7 @@ impl Append<'_> {
                 return Err(self.refused(detail));
             }
             let subject = subject_of(name, &event.stream);
-            // Somebody else's message may be the last one there.
-            let stray = self.copy.last_stray(&subject)?;
+            let stray = strays.get(&subject).copied().unwrap_or_default();
             let after = |position: Position| fallen.get(&subject).copied().unwrap_or(position.max(stray).0);
             Ok(Outgoing {
                 id: message_id(event),

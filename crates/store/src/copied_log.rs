@@ -3,6 +3,7 @@
 //! Invariants: nothing gets in but what the engine has, in its order, at its positions; each event has to come to the digest that
 //! it has there. So the file is the log as every other machine has it, and is read as one that SQLite keeps.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -305,22 +306,35 @@ impl CopiedLog {
         Ok(Draft { head, receipts, events })
     }
 
-    /// Where the last message stands that was published at a subject and is no event; 0 where there is none.
+    /// Where the last message of each of these subjects stands that is no event, of those that have one.
     ///
     /// # Errors
     /// [`StorageError`] when the file cannot be read.
-    pub fn last_stray(&self, subject: &str) -> Result<Position, StorageError> {
-        let Some(stream) = stream_of_strays(subject) else {
-            return Ok(Position::START);
-        };
-        self.writer()
+    pub fn last_strays(&self, subjects: &[String]) -> Result<HashMap<String, Position>, StorageError> {
+        let failed = self.failed("looking for what is no event");
+        let writer = self.writer();
+        // Hardly ever there is one at all.
+        let has_any: bool = writer
             .connection
-            .prepare_cached(
-                "SELECT coalesce(max(position), 0) FROM runtime_events
-                 WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1)",
-            )
-            .and_then(|mut statement| statement.query_row([stream.as_str()], |row| row.get(0).map(Position)))
-            .map_err(self.failed("looking for what is no event"))
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM streams WHERE name >= 'stray/' AND name < 'stray0')")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(&failed)?;
+        let mut found = HashMap::new();
+        for subject in subjects.iter().filter(|_| has_any) {
+            let Some(stream) = stream_of_strays(subject) else {
+                continue;
+            };
+            let last = writer
+                .connection
+                .prepare_cached(
+                    "SELECT max(position) FROM runtime_events
+                     WHERE stream_key = (SELECT stream_key FROM streams WHERE name = ?1)",
+                )
+                .and_then(|mut statement| statement.query_row([stream.as_str()], |row| row.get::<_, Option<u64>>(0)))
+                .map_err(&failed)?;
+            found.extend(last.map(|last| (subject.clone(), Position(last))));
+        }
+        Ok(found)
     }
 
     /// Whether one of these drafted events stands at a position, and no other one that only says the same.
