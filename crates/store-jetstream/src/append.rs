@@ -4,6 +4,7 @@
 //! says what the log has was read in a copy that has all of it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runledger_events::Position;
@@ -94,7 +95,7 @@ impl Append<'_> {
                 Outcome::Stored(last) => return self.stored(draft, Position(last)),
                 Outcome::Known(place) | Outcome::Conflict(place) => {
                     self.look(place)?;
-                    if is_current && matches!(outcome, Outcome::Conflict(_)) && draft.is_of_ledger() {
+                    if is_current && matches!(outcome, Outcome::Conflict(_)) && draft.tells_of_erasure() {
                         fallen = self.fallen(&draft)?;
                     }
                     if may_be_stored {
@@ -103,9 +104,7 @@ impl Append<'_> {
                 }
                 Outcome::Refused(detail) if !may_be_stored => return Err(self.refused(detail)),
                 Outcome::Refused(detail) => return Err(self.failed(format!("{detail}; {UNKNOWN}")).into()),
-                Outcome::Busy | Outcome::Denied(_) | Outcome::Unknown(_) => {
-                    return Err(self.failed(UNKNOWN.to_owned()).into());
-                }
+                Outcome::Busy | Outcome::Unknown(_) => return Err(self.failed(UNKNOWN.to_owned()).into()),
             }
             is_current = true;
             if Instant::now() + pause >= self.deadline {
@@ -121,7 +120,7 @@ impl Append<'_> {
     fn send(&self, draft: &Draft, fallen: &Fallen) -> Result<Sent, AppendError> {
         let messages = self.messages(draft, fallen)?;
         // As the servers name them.
-        let subjects: Vec<String> = messages.iter().map(|message| format!("\"{}\"", message.subject)).collect();
+        let subjects: Arc<[String]> = messages.iter().map(|message| format!("\"{}\"", message.subject)).collect();
         let mut pause = PAUSE;
         let mut may_be_stored = false;
         loop {
@@ -133,13 +132,9 @@ impl Append<'_> {
             let outcome = self.engine.wait(async move {
                 tokio::select! {
                     outcome = publish(client, messages, domain, batch, left) => outcome,
-                    () = denials.come(&subjects) => {
-                        let subject = subjects.iter().find(|subject| denials.name(subject));
-                        let subject = subject.map(|subject| subject.trim_matches('"')).unwrap_or_default();
-                        Outcome::Denied(format!(
-                            "you may not publish to {subject}; NATS_USER and NATS_PASSWORD say who you are"
-                        ))
-                    }
+                    subject = denials.come(&subjects) => Outcome::Refused(format!(
+                        "you may not publish to {subject}; NATS_USER and NATS_PASSWORD say who you are"
+                    )),
                 }
             });
             let outcome = outcome.unwrap_or_else(|| Outcome::Unknown("the connection broke".to_owned()));
@@ -151,10 +146,6 @@ impl Append<'_> {
                 Outcome::Unknown(detail) => {
                     may_be_stored = true;
                     (detail, PAUSE_WITHOUT_LEADER)
-                }
-                // Then none of them was ever taken.
-                Outcome::Denied(detail) => {
-                    return Ok(Sent { outcome: Outcome::Refused(detail), may_be_stored: false });
                 }
                 outcome => return Ok(Sent { outcome, may_be_stored }),
             };
@@ -192,14 +183,13 @@ impl Append<'_> {
         // Somebody else's message may be the last one of a subject.
         let subjects: Vec<String> = draft.events.iter().map(|event| subject_of(name, &event.stream)).collect();
         let strays = self.copy.last_strays(&subjects)?;
-        let message = |(index, event): (usize, &DraftedEvent)| {
+        let message = |(index, (event, subject)): (usize, (&DraftedEvent, String))| {
             let bytes = event.line.len() + HEADERS_BYTES_MAX;
             if bytes > max {
                 let detail =
                     format!("an event has {bytes} bytes as a message, and the server takes {max} (`max_payload`)");
                 return Err(self.refused(detail));
             }
-            let subject = subject_of(name, &event.stream);
             let stray = strays.get(&subject).copied().unwrap_or_default();
             let after = |position: Position| fallen.get(&subject).copied().unwrap_or(position.max(stray).0);
             Ok(Outgoing {
@@ -210,7 +200,7 @@ impl Append<'_> {
                 payload: event.line.clone().into_bytes(),
             })
         };
-        draft.events.iter().enumerate().map(message).collect()
+        draft.events.iter().zip(subjects).enumerate().map(message).collect()
     }
 
     /// The receipts of what is stored, its last event at this position, once it can be read here.

@@ -42,15 +42,23 @@ pub(crate) struct Engine {
 pub(crate) struct Denials(Arc<Mutex<Vec<String>>>);
 
 impl Denials {
-    /// Whether they have named this, a subject or a part of one.
-    pub(crate) fn name(&self, part: &str) -> bool {
-        let part = part.to_ascii_lowercase();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|said| said.contains(&part))
+    /// The first of these, subjects in quotes or parts of one, that they have named.
+    fn named<'a>(&self, parts: &'a [String]) -> Option<&'a str> {
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_named = |part: &&String| {
+            let part = part.to_ascii_lowercase();
+            said.iter().any(|said| said.contains(&part))
+        };
+        // Hardly ever anything was said.
+        parts.iter().filter(|_| !said.is_empty()).find(is_named).map(|part| part.trim_matches('"'))
     }
 
-    /// Waits until they name one of these: who may not is not answered.
-    pub(crate) async fn come(&self, parts: &[String]) {
-        while !parts.iter().any(|part| self.name(part)) {
+    /// Waits until they name one of these, and says which: who may not is not answered.
+    pub(crate) async fn come<'a>(&self, parts: &'a [String]) -> &'a str {
+        loop {
+            if let Some(part) = self.named(parts) {
+                return part;
+            }
             tokio::time::sleep(DENIED_LOOK).await;
         }
     }

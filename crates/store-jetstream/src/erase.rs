@@ -91,7 +91,7 @@ impl JetStreamLog {
         let deleted = self.engine().wait(async move {
             tokio::select! {
                 deleted = delete_all(context, name, left) => deleted,
-                () = denials.come(&parts) => {
+                _ = denials.come(&parts) => {
                     Err("you may not delete messages; NATS_USER and NATS_PASSWORD say who you are".to_owned())
                 }
             }

@@ -45,8 +45,6 @@ pub(crate) enum Outcome {
     Busy,
     /// Nobody knows.
     Unknown(String),
-    /// Who sends them may not.
-    Denied(String),
     /// They will never be stored so.
     Refused(String),
 }

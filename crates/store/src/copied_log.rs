@@ -90,9 +90,9 @@ impl Draft {
         is_told.then_some(self.head)
     }
 
-    /// Whether it tells what was done to the ledger.
-    pub fn is_of_ledger(&self) -> bool {
-        self.events.iter().any(|event| event.stream.is_of_ledger())
+    /// Whether it tells of an erasure.
+    pub fn tells_of_erasure(&self) -> bool {
+        self.events.iter().any(|event| event.stream == StreamName::redactions())
     }
 
     /// The receipts, once it is known where each of [`Draft::events`] stands; as they are where nothing is to be appended.

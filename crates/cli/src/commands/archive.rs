@@ -14,7 +14,7 @@ use runledger_store::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::commands::redact::{clear, delete_on, erase_in, left_on_servers, note_settled, tell_left};
+use crate::commands::redact::{clear, delete_on, erase_in, is_gone, left_on_servers, note_settled, tell_left};
 use crate::commands::verify::{check_log, tell as tell_check};
 use crate::exit_code::{Exit, No, Usage};
 use crate::ledger::{LedgerArg, refuse_address};
@@ -69,10 +69,14 @@ impl Archive {
             return Err(itself().into());
         }
         let sessions = with_content(&reader, closed(&queries, before)?)?;
-        let is_all_gone =
-            || Ok::<_, anyhow::Error>(ledger.projections()?.log_is_cleared()? && is_gone_from_servers(ledger));
-        if self.apply && sessions.is_empty() && !is_all_gone()? {
-            return finish(ledger);
+        if self.apply && sessions.is_empty() {
+            let is_cleared = ledger.projections()?.log_is_cleared()?;
+            if !is_cleared || !is_gone(left_on_servers(ledger)) {
+                if let Some(Err(error)) = ledger.nats().map(delete_on) {
+                    message(&render::plain(&error.to_string()));
+                }
+                return finish(ledger);
+            }
         }
         if !self.apply || sessions.is_empty() {
             tell(&sessions, false, output)?;
@@ -114,11 +118,9 @@ impl Archive {
 /// Clears the files of what was erased.
 fn finish(ledger: &LedgerArg) -> anyhow::Result<Exit> {
     let is_cleared = clear(ledger).context("clearing the files of what was archived")?;
-    if let Some(Err(error)) = ledger.nats().map(delete_on) {
-        message(&render::plain(&error.to_string()));
-    }
-    if !is_gone_from_servers(ledger) {
-        left_on_servers(ledger).into_iter().for_each(tell_left);
+    let left = left_on_servers(ledger);
+    if !is_gone(left) {
+        left.into_iter().for_each(tell_left);
         return Ok(Exit::No);
     }
     if is_cleared {
@@ -126,11 +128,6 @@ fn finish(ledger: &LedgerArg) -> anyhow::Result<Exit> {
     }
     message("somebody reads the ledger all the while: the same command again, or `doctor`, clears what is left of it");
     Ok(Exit::No)
-}
-
-/// Whether no server has anything of what was erased, where there are servers.
-fn is_gone_from_servers(ledger: &LedgerArg) -> bool {
-    left_on_servers(ledger).is_none_or(|left| left == Some(0))
 }
 
 /// The day's beginning.

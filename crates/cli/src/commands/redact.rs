@@ -109,8 +109,7 @@ impl Redact {
                 render::bytes(rejected)
             ));
         }
-        let is_cleared =
-            told.log_cleared && told.projections_cleared && told.left_on_servers.is_none_or(|left| left == Some(0));
+        let is_cleared = told.log_cleared && told.projections_cleared && is_gone(told.left_on_servers);
         Ok(if is_cleared && rejected == 0 { Exit::Done } else { Exit::No })
     }
 
@@ -336,6 +335,11 @@ fn tell(told: &RedactObject, output: &mut Output) -> anyhow::Result<()> {
 pub(crate) fn left_on_servers(ledger: &LedgerArg) -> Option<Option<usize>> {
     let log = ledger.nats()?;
     Some(log.erasures().ok().map(|erasures| erasures.left.len()))
+}
+
+/// Whether no server has anything of what was erased, where there are servers.
+pub(crate) fn is_gone(left: Option<Option<usize>>) -> bool {
+    left.is_none_or(|left| left == Some(0))
 }
 
 /// Says what is left on the servers, and how it goes.
