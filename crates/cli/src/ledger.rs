@@ -57,8 +57,10 @@ impl Engine {
 /// How a log on NATS is opened.
 pub(crate) fn nats_options(create: bool, connect: Duration) -> Options {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let file = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let (user, password) = (variable("NATS_USER"), variable("NATS_PASSWORD"));
-    Options { create, connect, user, password, ..Options::default() }
+    let (ca, certificate, key) = (file("NATS_CA"), file("NATS_CERT"), file("NATS_KEY"));
+    Options { create, connect, user, password, ca, certificate, key, ..Options::default() }
 }
 
 impl LedgerArg {
@@ -216,8 +218,10 @@ impl LedgerArg {
                         Err(error) if is_new => tell_as_of(&error, &folder),
                         Err(_) => {}
                     },
-                    // Who is cut off reads what was copied.
-                    Err(error @ JetStreamError::Unreachable { .. }) if path.exists() => {
+                    // Who is cut off reads what was copied, and so does who does not trust whoever answers.
+                    Err(error @ (JetStreamError::Unreachable { .. } | JetStreamError::Insecure { .. }))
+                        if path.exists() =>
+                    {
                         tell_as_of(&error, &folder);
                         let late = LateLog::open(&address, &folder, &nats_options(false, CONNECT), &error)?;
                         self.late.get_or_init(|| Arc::new(late));

@@ -24,7 +24,7 @@ use crate::output::Output;
 #[derive(Debug, Parser)]
 #[command(name = "runledger", version, max_term_width = 100)]
 struct Arguments {
-    /// The ledger, a file or nats://HOST:PORT/NAME [default: $XDG_STATE_HOME/runledger/ledger.db]
+    /// The ledger, a file or {nats,tls}://HOST:PORT/NAME [default: $XDG_STATE_HOME/runledger/ledger.db]
     #[arg(long, env = "RUNLEDGER_DB", hide_env_values = true, global = true, value_name = "PATH")]
     db: Option<OsString>,
     /// Print JSON: one object a line for a list, one object for a single thing

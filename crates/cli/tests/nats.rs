@@ -356,3 +356,25 @@ fn a_question_that_one_machine_asks_another_one_answers() {
     assert_eq!(asks.json(&["pending", "--all"])[0]["status"], "allowed");
     answers.ok(&["verify"]);
 }
+
+#[test]
+fn with_the_variables_of_nats_the_program_speaks_tls_and_who_trusts_nobody_there_reads_the_copy() {
+    let Some(servers) = NatsServers::start_secure() else { return };
+    let machine = Machine::new(&new_address(&servers, 1).replace("nats://", "tls://"));
+    let file = |name: &str| servers.folder().join(name);
+    let run_with = |ca: &str, arguments: &[&str]| {
+        let mut command = machine.command(arguments);
+        command.env("NATS_CA", file(ca)).env("NATS_CERT", file("client.pem")).env("NATS_KEY", file("client-key.pem"));
+        run(command.current_dir(machine.room.project()))
+    };
+    let ran = run_with("ca.pem", &["exec", "--json", "--session", "s", "go", "--", "sh", "-c", "echo done"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let runs = run_with("ca.pem", &["runs", "--json"]);
+    assert!(runs.json().len() == 1 && runs.stderr().is_empty(), "{runs:?}");
+    // Another signer.
+    let alone = run_with("server.pem", &["runs", "--json"]);
+    assert_eq!(alone.json(), runs.json());
+    assert!(alone.stderr().contains("NATS_CA") && alone.stderr().contains("this machine's copy is read"), "{alone:?}");
+    let refused = run_with("server.pem", &["sweep"]);
+    assert!(refused.code == Some(3) && refused.stderr().contains("NATS_CA"), "{refused:?}");
+}

@@ -12,10 +12,12 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// The address of a ledger on NATS: `nats://HOST:PORT[,HOST:PORT…]/NAME[?replicas=N][&domain=DOMAIN]`.
 ///
+/// With `tls://` nothing is said to a server but by TLS; with `nats://` as the server wants it.
 /// The domain is JetStream's: behind a leaf node, that of the servers that keep the stream.
 /// It has no password in it, since addresses are printed: who connects is said by `NATS_USER` and `NATS_PASSWORD`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
+    is_tls: bool,
     servers: Vec<String>,
     name: String,
     replicas: usize,
@@ -24,7 +26,7 @@ pub struct Address {
 
 /// A text is no address of a ledger on NATS.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{address} is no address of a ledger on NATS: {problem}; it is nats://HOST:PORT/NAME")]
+#[error("{address} is no address of a ledger on NATS: {problem}; it is nats://HOST:PORT/NAME, or tls:// likewise")]
 pub struct AddressError {
     address: String,
     problem: &'static str,
@@ -34,7 +36,12 @@ impl Address {
     /// Whether a text is meant to be such an address, and no file's name.
     pub fn is_meant(text: &str) -> bool {
         let is = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-        is("nats:") || is("tls://")
+        is("nats:") || is("tls:")
+    }
+
+    /// Whether nothing may be said but by TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// The servers, `HOST:PORT` each, of which one is enough to find the others.
@@ -74,10 +81,11 @@ impl FromStr for Address {
         // What may be a password is not told again.
         let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("nats://…@{rest}"));
         let refused = |problem| AddressError { address: shown.clone(), problem };
-        if text.starts_with("tls://") {
-            return Err(refused("connections by TLS are not made by this release"));
-        }
-        let rest = text.strip_prefix("nats://").ok_or_else(|| refused("it does not begin with nats://"))?;
+        let (is_tls, rest) = match (text.strip_prefix("nats://"), text.strip_prefix("tls://")) {
+            (None, None) => return Err(refused("it does not begin with nats:// or tls://")),
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+        };
         let (servers, rest) = rest.split_once('/').ok_or_else(|| refused("the ledger's name is missing"))?;
         if servers.contains('@') {
             return Err(refused("a password does not belong into it: set NATS_USER and NATS_PASSWORD"));
@@ -107,7 +115,7 @@ impl FromStr for Address {
                 }
             }
         }
-        Ok(Self { servers, name: name.to_owned(), replicas: replicas.unwrap_or(REPLICAS), domain })
+        Ok(Self { is_tls, servers, name: name.to_owned(), replicas: replicas.unwrap_or(REPLICAS), domain })
     }
 }
 
@@ -127,7 +135,8 @@ fn server(text: &str) -> Option<String> {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nats://{}/{}", self.servers.join(","), self.name)?;
+        let scheme = if self.is_tls { "tls" } else { "nats" };
+        write!(f, "{scheme}://{}/{}", self.servers.join(","), self.name)?;
         let replicas = (self.replicas != REPLICAS).then(|| format!("replicas={}", self.replicas));
         let domain = self.domain.as_ref().map(|domain| format!("domain={domain}"));
         for (said, before) in replicas.into_iter().chain(domain).zip(["?", "&"]) {
@@ -150,6 +159,7 @@ mod tests {
             ("nats://a/team", "nats://a:4222/team", 1, 3),
             ("nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", "nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", 3, 1),
             ("nats://a/t?domain=hub", "nats://a:4222/t?domain=hub", 1, 3),
+            ("tls://a,b:5/t", "tls://a:4222,b:5/t", 2, 3),
             ("nats://a/t?domain=hub&replicas=1", "nats://a:4222/t?replicas=1&domain=hub", 1, 1),
         ] {
             let address: Address = text.parse().unwrap();
@@ -172,7 +182,8 @@ mod tests {
             "nats://a/t?replicas=1&replicas=3",
             "nats://a/t?replicas=1?domain=a",
             "nats:a/t",
-            "tls://a/t",
+            "tls:a/t",
+            "ws://a/t",
             "a/t",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
@@ -182,9 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_where_it_was_whatever_the_order_of_the_servers() {
+    fn a_copy_is_where_it_was_whatever_the_order_of_the_servers_and_the_way_to_them() {
         let folder = |text: &str| text.parse::<Address>().unwrap().folder_name();
         assert_eq!(folder("nats://a:1,b:2/t"), folder("nats://b:2,a:1/t"));
+        assert_eq!(folder("nats://a:1/t"), folder("tls://a:1/t"));
         let others = ["nats://a:1/t", "nats://a:2/t", "nats://a:1/t?domain=hub"].map(folder);
         assert!(others.iter().collect::<std::collections::HashSet<_>>().len() == 3);
     }

@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use crate::address::Address;
 use crate::error::JetStreamError;
 use crate::log::Options;
+use crate::secure;
 use crate::settings::{SERVER_OLDEST, is_new_enough, log_of, new_stream};
 
 /// How long the first servers that are asked have to answer: while they choose a leader, a question may be lost.
@@ -128,15 +129,16 @@ impl Engine {
                 note_denied(&noted, &event);
                 async move { tell(&event) }
             });
-        if let (Some(user), Some(password)) = (&options.user, &options.password) {
-            connecting = connecting.user_and_password(user.clone(), password.clone());
-        }
+        connecting = secure::identify(connecting, address, options)?;
         let patience = options.connect;
         let connected = runtime.wait(async move { tokio::time::timeout(patience, connecting.connect(servers)).await });
         let unreachable = |detail: String| JetStreamError::Unreachable { address: address.to_string(), detail };
         let client = match connected {
             Some(Ok(Ok(client))) => client,
             Some(Ok(Err(error))) => {
+                if let Some(detail) = secure::refusal(&error) {
+                    return Err(JetStreamError::Insecure { address: address.to_string(), detail });
+                }
                 let detail = error.to_string();
                 return Err(match error.kind() {
                     ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {

@@ -23,6 +23,17 @@ pub enum JetStreamError {
         /// What it says.
         detail: String,
     },
+    /// No secure connection can be agreed on.
+    #[error(
+        "{address}: NATS is not spoken to by TLS ({detail}); NATS_CA names the certificates of who signs the servers', NATS_CERT and \
+         NATS_KEY your own, where they ask for one"
+    )]
+    Insecure {
+        /// The address.
+        address: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// The server cannot do what a ledger needs.
     #[error(
         "{address}: its server is NATS {found}, and a ledger needs {oldest} or newer, where several events are one append; upgrade it"

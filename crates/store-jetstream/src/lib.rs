@@ -25,6 +25,7 @@ mod late;
 mod leases;
 mod log;
 mod publish;
+mod secure;
 mod settings;
 mod stand_ins;
 mod state;

@@ -39,12 +39,29 @@ pub struct Options {
     pub user: Option<String>,
     /// Its password.
     pub password: Option<String>,
+    /// A file (PEM) with the certificates of who signs the servers'; else those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// A file (PEM) with our own certificate, where servers ask for one.
+    pub certificate: Option<PathBuf>,
+    /// A file (PEM) with its key.
+    pub key: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (connect, patience) = (Duration::from_secs(5), Duration::from_secs(20));
-        Self { create: true, connect, open: patience, patience, within: None, user: None, password: None }
+        Self {
+            create: true,
+            connect,
+            open: patience,
+            patience,
+            within: None,
+            user: None,
+            password: None,
+            ca: None,
+            certificate: None,
+            key: None,
+        }
     }
 }
 

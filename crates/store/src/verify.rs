@@ -88,7 +88,8 @@ impl LogReader {
         }
         // What tells of an erasure and cannot be read is found as any other event.
         let told = self.told_erasures()?;
-        let mut walk = Walk { since, position: since, chain, told, ..Walk::default() };
+        let is_copy = schema::is_copy(self.path(), self.connection())?;
+        let mut walk = Walk { since, position: since, chain, told, is_copy, ..Walk::default() };
         let mut after = since;
         loop {
             let up_to = self.head()?.position;
@@ -177,6 +178,8 @@ struct Walk {
     chain: Option<Digest>,
     /// Where the content is gone, as events of the log tell.
     told: Ranges,
+    /// Whether another engine keeps the log, which may have more of it.
+    is_copy: bool,
     streams: HashMap<StreamName, Last>,
     /// Rows that could not be read: of which stream they were cannot be known.
     lost: u64,
@@ -204,7 +207,7 @@ impl Walk {
         };
         self.meet(reader, &raw.stream)?;
         self.check_stream(raw, proof, report);
-        check_content(reader, raw, proof, &self.told, report);
+        self.check_content(reader, raw, proof, report);
         if let Some(previous) = self.chain
             && chain(&previous, &proof.digest) != proof.chain
         {
@@ -314,30 +317,38 @@ impl Walk {
         }
         Ok(())
     }
-}
 
-fn check_content(reader: &LogReader, raw: &RawEvent, proof: &Proof, told: &Ranges, report: &mut LogReport) {
-    let at = Some(raw.position);
-    match (&raw.content, &proof.salt) {
-        (None, None) => {
-            report.erased += 1;
-            if !told.contain(raw.position.0) {
-                let detail = format!(
-                    "the content of event {} is gone, and no event of this log tells who erased it, and why; if it was you, \
-                     `runledger redact --event {}` says so",
-                    raw.id, raw.position
-                );
-                report.find("contents", at, detail);
+    fn check_content(&self, reader: &LogReader, raw: &RawEvent, proof: &Proof, report: &mut LogReport) {
+        let at = Some(raw.position);
+        match (&raw.content, &proof.salt) {
+            (None, None) => {
+                report.erased += 1;
+                if !self.told.contain(raw.position.0) {
+                    let detail = format!(
+                        "the content of event {} is gone, and no event of this log tells who erased it, and why; if it was you, \
+                         `runledger redact --event {}` says so{}",
+                        raw.id,
+                        raw.position,
+                        if self.is_copy {
+                            "; a copy that was not filled to its end has yet to take the event that tells"
+                        } else {
+                            ""
+                        }
+                    );
+                    report.find("contents", at, detail);
+                }
             }
-        }
-        (Some(content), Some(salt)) => match reader.codec().decode_content(content) {
-            Ok(json) if commitment(salt, json.as_bytes()) == proof.commitment => {}
-            Ok(_) => report.find("contents", at, format!("the content of event {} is not what was appended", raw.id)),
-            Err(error) => report.find("payloads", at, error.to_string()),
-        },
-        (content, _) => {
-            let (gone, there) = if content.is_some() { ("salt", "content") } else { ("content", "salt") };
-            report.find("contents", at, format!("the {gone} of event {} is gone, but its {there} is not", raw.id));
+            (Some(content), Some(salt)) => match reader.codec().decode_content(content) {
+                Ok(json) if commitment(salt, json.as_bytes()) == proof.commitment => {}
+                Ok(_) => {
+                    report.find("contents", at, format!("the content of event {} is not what was appended", raw.id))
+                }
+                Err(error) => report.find("payloads", at, error.to_string()),
+            },
+            (content, _) => {
+                let (gone, there) = if content.is_some() { ("salt", "content") } else { ("content", "salt") };
+                report.find("contents", at, format!("the {gone} of event {} is gone, but its {there} is not", raw.id));
+            }
         }
     }
 }

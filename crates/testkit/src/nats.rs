@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 /// How long a server may take until it answers.
@@ -52,6 +53,8 @@ struct Setup {
     domain: Option<&'static str>,
     /// It passes everything on to others, and keeps nothing.
     is_leaf: bool,
+    /// It has certificates in its folder.
+    is_secure: bool,
     /// What else its configuration says.
     more: String,
 }
@@ -87,6 +90,14 @@ impl NatsServers {
         Some(Self::start_in(nats_server()?, count, &Setup { more: USERS.to_owned(), ..Setup::default() }, None))
     }
 
+    /// Starts a server that is spoken to by TLS alone, and asks who connects for a certificate of the same signer.
+    pub fn start_secure() -> Option<Self> {
+        let program = nats_server()?;
+        let more = "tls { cert_file: \"FOLDER/server.pem\", key_file: \"FOLDER/server-key.pem\", \
+                    ca_file: \"FOLDER/ca.pem\", verify: true }\n";
+        Some(Self::start_in(program, 1, &Setup { more: more.to_owned(), is_secure: true, ..Setup::default() }, None))
+    }
+
     /// Starts a server that leaf nodes can join, whose streams are in the domain `hub`.
     pub fn start_hub() -> Option<Self> {
         let more = "leafnodes { listen: \"HOST:ROUTE\" }\n".to_owned();
@@ -120,6 +131,9 @@ impl NatsServers {
         };
         let nodes: Vec<Node> = (0..count).map(node).collect();
         let servers = Self { program, folder: tempfile::tempdir().unwrap(), nodes: Mutex::new(nodes), network };
+        if setup.is_secure {
+            write_certificates(servers.folder());
+        }
         for index in 0..count {
             std::fs::write(servers.config(index), servers.config_text(index, setup)).unwrap();
             servers.begin(index);
@@ -218,7 +232,8 @@ impl NatsServers {
         let domain = setup.domain.map(|domain| format!("domain: {domain}")).unwrap_or_default();
         let streams = format!("jetstream {{ store_dir: \"{}\", {sync} {domain} }}\n", store.display());
         let streams = if setup.is_leaf { "" } else { &streams };
-        let more = setup.more.replace("HOST", host).replace("ROUTE", &route.to_string());
+        let folder = self.folder.path().display().to_string();
+        let more = setup.more.replace("HOST", host).replace("ROUTE", &route.to_string()).replace("FOLDER", &folder);
         let routes: Vec<String> = nodes.iter().map(|node| format!("nats://{}:{}", node.host, node.route)).collect();
         let cluster = match nodes.len() {
             1 => String::new(),
@@ -272,6 +287,25 @@ impl Drop for NatsServers {
         for index in 0..self.count() {
             self.kill(index);
         }
+    }
+}
+
+/// Writes certificates of one signer: `ca.pem`, `server.pem` of 127.0.0.1 alone, `client.pem`, and the keys of both, `server-key.pem`
+/// and `client-key.pem`.
+fn write_certificates(folder: &Path) {
+    let signing = KeyPair::generate().unwrap();
+    let mut signer = CertificateParams::new(Vec::new()).unwrap();
+    signer.distinguished_name.push(DnType::CommonName, "signer");
+    signer.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    std::fs::write(folder.join("ca.pem"), signer.self_signed(&signing).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(signer, signing);
+    for (name, whose) in [("server", "127.0.0.1"), ("client", "runner")] {
+        let key = KeyPair::generate().unwrap();
+        let mut signed = CertificateParams::new([whose.to_owned()]).unwrap();
+        signed.distinguished_name.push(DnType::CommonName, whose);
+        let certificate = signed.signed_by(&key, &issuer).unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).unwrap();
     }
 }
 

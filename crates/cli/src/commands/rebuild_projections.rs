@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanFloatCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use runledger_events::Position;
 use runledger_projections::{RebuildProgress, Rebuilt};
 
@@ -107,9 +107,13 @@ pub(crate) fn bar_of(name: &str, things: &str, all: u64) -> ProgressBar {
     let target = if is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(all), target);
     let template =
-        format!("{{prefix:<20}} {{wide_bar}} {{human_pos}} of {{human_len}} {things}, {{per_sec}}, {{eta}} left");
+        format!("{{prefix:<20}} {{wide_bar}} {{human_pos}} of {{human_len}} {things}, {{rate}}, {{eta}} left");
     if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style);
+        // Its own word for that has four decimals.
+        let rate = |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+            let _ = write!(to, "{}/s", HumanFloatCount(state.per_sec().round()));
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar.set_prefix(name.to_owned());
     bar
