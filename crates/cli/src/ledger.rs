@@ -9,7 +9,7 @@ use anyhow::Context;
 use runledger_events::RunId;
 use runledger_events::words::duration;
 use runledger_projections::{Iteration, ParkedStream, Projections, Queries, Run, RunMatch};
-use runledger_store::{EventLog, LogReader, SqliteLog};
+use runledger_store::{EventLog, LogReader, SqliteLog, is_address};
 use runledger_store_jetstream::{Address, AddressError, JetStreamError, JetStreamLog, LateLog, Options, StreamState};
 
 use crate::exit_code::{CouldNotStart, No, Usage};
@@ -74,7 +74,7 @@ impl LedgerArg {
         let state = || user_folder("XDG_STATE_HOME", ".local/state").ok_or_else(homeless);
         match &self.named {
             None => Ok(Engine::File(state()?.join("runledger/ledger.db"))),
-            Some(named) => match named.to_str().filter(|text| Address::is_meant(text)) {
+            Some(named) => match named.to_str().filter(|text| is_address(text)) {
                 Some(text) => {
                     let address: Address = text.parse().map_err(|error: AddressError| Usage(error.to_string()))?;
                     let folder = state()?.join("runledger/nats").join(address.folder_name());
@@ -265,7 +265,7 @@ impl LedgerArg {
 
 /// Refuses an address where a command can do with a file alone; `instead` says what is done.
 pub(crate) fn refuse_address(path: &Path, instead: &str) -> Result<(), Usage> {
-    match path.to_str().is_some_and(Address::is_meant) {
+    match path.to_str().is_some_and(is_address) {
         true => Err(Usage(format!("{}: this is an address, and a file is meant; {instead}", path.display()))),
         false => Ok(()),
     }

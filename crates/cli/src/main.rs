@@ -22,9 +22,14 @@ use crate::output::Output;
 
 /// The one ledger of what coding agents did.
 #[derive(Debug, Parser)]
-#[command(name = "runledger", version, max_term_width = 100)]
+#[command(
+    name = "runledger",
+    version,
+    max_term_width = 100,
+    after_help = "On NATS, NATS_USER and NATS_PASSWORD, or NATS_CERT and NATS_KEY, say who connects, and NATS_CA names whom to trust."
+)]
 struct Arguments {
-    /// The ledger, a file or {nats,tls}://HOST:PORT/NAME [default: $XDG_STATE_HOME/runledger/ledger.db]
+    /// The ledger, a file, or nats:// or tls://HOST:PORT/NAME [default: $XDG_STATE_HOME/runledger/ledger.db]
     #[arg(long, env = "RUNLEDGER_DB", hide_env_values = true, global = true, value_name = "PATH")]
     db: Option<OsString>,
     /// Print JSON: one object a line for a list, one object for a single thing

@@ -365,10 +365,25 @@ fn with_the_variables_of_nats_the_program_speaks_tls_and_who_trusts_nobody_there
     let run_with = |ca: &str, arguments: &[&str]| {
         let mut command = machine.command(arguments);
         command.env("NATS_CA", file(ca)).env("NATS_CERT", file("client.pem")).env("NATS_KEY", file("client-key.pem"));
+        command.env("RUNLEDGER_PASS_ENV", "NATS_CA,NATS_CERT,NATS_KEY");
         run(command.current_dir(machine.room.project()))
     };
-    let ran = run_with("ca.pem", &["exec", "--json", "--session", "s", "go", "--", "sh", "-c", "echo done"]);
+    let rules = json!({"rules": [{"tool": "Bash(rm:*)", "action": "deny", "reason": "nothing is removed"}]});
+    let workflow = machine.room.write("project/ship.json", json!({"name": "ship", "permissions": rules}).to_string());
+    let payload = machine.room.write("call.json", pre("t1", "rm -rf build").to_string());
+    let answer = machine.room.path("answer.json");
+    // The agent's hook finds the ledger by what the run says of it, and the files by what is passed on.
+    let script = format!("{} hook < {} > {}", env!("CARGO_BIN_EXE_runledger"), payload.display(), answer.display());
+    let workflow = workflow.display().to_string();
+    let arguments = ["exec", "--json", "--session", "s", "--workflow", &workflow, "go", "--", "sh", "-c", &script];
+    let ran = run_with("ca.pem", &arguments);
     assert_eq!(ran.code, Some(0), "{ran:?}");
+    let answer: Value = serde_json::from_slice(&std::fs::read(answer).unwrap()).unwrap();
+    assert_eq!(answer["hookSpecificOutput"]["permissionDecision"], "deny", "{answer}");
+    let told = run_with("ca.pem", &["events", "--json"]).json();
+    assert!(told.iter().any(|event| event["kind"] == "tool.pre"), "{told:?}");
+    let installed = run_with("ca.pem", &["hook", "install", "--dry-run"]);
+    assert!(installed.stdout().contains(&format!("--db '{}' hook", machine.address.display())), "{installed:?}");
     let runs = run_with("ca.pem", &["runs", "--json"]);
     assert!(runs.json().len() == 1 && runs.stderr().is_empty(), "{runs:?}");
     // Another signer.
@@ -377,4 +392,7 @@ fn with_the_variables_of_nats_the_program_speaks_tls_and_who_trusts_nobody_there
     assert!(alone.stderr().contains("NATS_CA") && alone.stderr().contains("this machine's copy is read"), "{alone:?}");
     let refused = run_with("server.pem", &["sweep"]);
     assert!(refused.code == Some(3) && refused.stderr().contains("NATS_CA"), "{refused:?}");
+    // What this machine alone has wrong is no server's absence.
+    let refused = run_with("none.pem", &["runs"]);
+    assert!(refused.code == Some(3) && refused.stderr().contains("none.pem"), "{refused:?}");
 }

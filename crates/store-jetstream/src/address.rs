@@ -33,18 +33,13 @@ pub struct AddressError {
 }
 
 impl Address {
-    /// Whether a text is meant to be such an address, and no file's name.
-    pub fn is_meant(text: &str) -> bool {
-        let is = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-        is("nats:") || is("tls:")
-    }
-
     /// Whether nothing may be said but by TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
 
-    /// The servers, `HOST:PORT` each, of which one is enough to find the others.
+    /// The servers, `HOST:PORT` each. One is enough to find the others with `nats://`; with `tls://` those alone are spoken to that are
+    /// named, since who is found is named before anything is encrypted.
     pub fn servers(&self) -> &[String] {
         &self.servers
     }
@@ -79,14 +74,14 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         // What may be a password is not told again.
-        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("nats://…@{rest}"));
+        let (scheme, behind) = text.split_once("://").unwrap_or(("", text));
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("{scheme}://…@{rest}"));
         let refused = |problem| AddressError { address: shown.clone(), problem };
-        let (is_tls, rest) = match (text.strip_prefix("nats://"), text.strip_prefix("tls://")) {
-            (None, None) => return Err(refused("it does not begin with nats:// or tls://")),
-            (Some(rest), _) => (false, rest),
-            (None, Some(rest)) => (true, rest),
-        };
-        let (servers, rest) = rest.split_once('/').ok_or_else(|| refused("the ledger's name is missing"))?;
+        let is_tls = scheme.eq_ignore_ascii_case("tls");
+        if !is_tls && !scheme.eq_ignore_ascii_case("nats") {
+            return Err(refused("it does not begin with nats:// or tls://"));
+        }
+        let (servers, rest) = behind.split_once('/').ok_or_else(|| refused("the ledger's name is missing"))?;
         if servers.contains('@') {
             return Err(refused("a password does not belong into it: set NATS_USER and NATS_PASSWORD"));
         }
@@ -159,6 +154,7 @@ mod tests {
             ("nats://a/team", "nats://a:4222/team", 1, 3),
             ("nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", "nats://a:1,b:2,[::1]:3/t-1_x?replicas=1", 3, 1),
             ("nats://a/t?domain=hub", "nats://a:4222/t?domain=hub", 1, 3),
+            ("NATS://a/t", "nats://a:4222/t", 1, 3),
             ("tls://a,b:5/t", "tls://a:4222,b:5/t", 2, 3),
             ("nats://a/t?domain=hub&replicas=1", "nats://a:4222/t?replicas=1&domain=hub", 1, 1),
         ] {

@@ -270,7 +270,7 @@ impl Append<'_> {
     }
 
     fn failed(&self, detail: String) -> StorageError {
-        StorageError::Engine { address: self.engine.address().to_string(), detail }
+        self.engine.failed(detail)
     }
 }
 

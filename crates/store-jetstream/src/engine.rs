@@ -4,11 +4,13 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, Info, LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Server};
 use runledger_events::LogId;
+use runledger_store::StorageError;
 use tokio::runtime::Runtime;
 
 use crate::address::Address;
@@ -36,6 +38,30 @@ pub(crate) struct Engine {
     context: Context,
     /// What the servers said last that we may not do.
     denied: Arc<Mutex<Vec<String>>>,
+    /// What came of the last tries to connect, server by server.
+    tries: Tries,
+}
+
+/// What came of the last tries to connect again, as the client keeps it.
+#[derive(Debug, Clone, Default)]
+struct Tries(Arc<Mutex<Vec<String>>>);
+
+impl Tries {
+    /// Keeps what went wrong with servers, and tells what was not told yet.
+    fn note(&self, servers: &[Server]) {
+        let failed = |server: &Server| Some(format!("{server}: {}", server.last_error.as_ref()?));
+        let found: Vec<String> = servers.iter().filter_map(failed).collect();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for found in found.iter().filter(|found| !known.contains(found)) {
+            tracing::warn!("NATS is not reached: {found}");
+        }
+        *known = found;
+    }
+
+    fn words(&self) -> Option<String> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!known.is_empty()).then(|| known.join(", "))
+    }
 }
 
 /// What servers said that we may not do, in small letters.
@@ -117,6 +143,8 @@ impl Engine {
         let name = concat!("runledger ", env!("CARGO_PKG_VERSION"));
         let denied = Arc::new(Mutex::new(Vec::new()));
         let noted = denied.clone();
+        let tries = Tries::default();
+        let tried = tries.clone();
         let servers = address.servers().to_vec();
         // One that says nothing leaves another one its time.
         let for_each = if servers.len() > 1 { options.connect / 2 } else { options.connect };
@@ -128,6 +156,11 @@ impl Engine {
             .event_callback(move |event| {
                 note_denied(&noted, &event);
                 async move { tell(&event) }
+            })
+            // Which server is next is left to the client; this is where it says what came of the last tries.
+            .reconnect_to_server_callback(move |servers, _| {
+                tried.note(&servers);
+                async { None }
             });
         connecting = secure::identify(connecting, address, options)?;
         let patience = options.connect;
@@ -136,8 +169,8 @@ impl Engine {
         let client = match connected {
             Some(Ok(Ok(client))) => client,
             Some(Ok(Err(error))) => {
-                if let Some(detail) = secure::refusal(&error) {
-                    return Err(JetStreamError::Insecure { address: address.to_string(), detail });
+                if let Some((detail, next)) = secure::refusal(&error) {
+                    return Err(JetStreamError::Insecure { address: address.to_string(), detail, next });
                 }
                 let detail = error.to_string();
                 return Err(match error.kind() {
@@ -162,11 +195,18 @@ impl Engine {
         };
         context.set_timeout(ANSWER);
         drop(entered);
-        Ok(Self { address: address.clone(), runtime, client, context, denied })
+        Ok(Self { address: address.clone(), runtime, client, context, denied, tries })
     }
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What failed, and why the servers are not reached where they are not.
+    pub(crate) fn failed(&self, detail: String) -> StorageError {
+        let is_away = self.client.connection_state() != State::Connected;
+        let why = self.tries.words().filter(|_| is_away).map(|why| format!("; {why}")).unwrap_or_default();
+        StorageError::Engine { address: self.address.to_string(), detail: detail + &why }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -367,7 +407,8 @@ fn tell(event: &Event) {
         event if event.to_string().to_ascii_lowercase().contains("permissions violation") => {
             tracing::debug!(%event, "NATS");
         }
-        Event::Connected | Event::Closed => tracing::debug!(%event, "NATS"),
+        // What came of a try to connect is told with its reason.
+        Event::Connected | Event::Closed | Event::ClientError(_) => tracing::debug!(%event, "NATS"),
         event => tracing::warn!(%event, "NATS"),
     }
 }

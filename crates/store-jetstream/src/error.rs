@@ -16,23 +16,37 @@ pub enum JetStreamError {
         detail: String,
     },
     /// The server refuses who asks.
-    #[error("{address}: NATS does not let you in ({detail}); NATS_USER and NATS_PASSWORD say who you are")]
+    #[error(
+        "{address}: NATS does not let you in ({detail}); NATS_USER and NATS_PASSWORD say who you are, or the certificate of \
+             NATS_CERT"
+    )]
     NotLetIn {
         /// The address.
         address: String,
         /// What it says.
         detail: String,
     },
-    /// No secure connection can be agreed on.
+    /// A file that says who connects, or whom to trust, cannot be used.
     #[error(
-        "{address}: NATS is not spoken to by TLS ({detail}); NATS_CA names the certificates of who signs the servers', NATS_CERT and \
-         NATS_KEY your own, where they ask for one"
+        "{address}: {} {problem}; it is named by NATS_CA, NATS_CERT or NATS_KEY", file.display()
     )]
+    Certificate {
+        /// The address.
+        address: String,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No secure connection can be agreed on.
+    #[error("{address}: no connection by TLS ({detail}); {next}")]
     Insecure {
         /// The address.
         address: String,
         /// What is wrong.
         detail: String,
+        /// What can be done.
+        next: &'static str,
     },
     /// The server cannot do what a ledger needs.
     #[error(

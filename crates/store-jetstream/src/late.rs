@@ -93,11 +93,12 @@ impl Reached {
     fn note(&self, error: &JetStreamError) {
         let detail = match error {
             JetStreamError::Unreachable { detail, .. } => format!("NATS is not reachable ({detail})"),
+            JetStreamError::Insecure { detail, next, .. } => format!("no connection by TLS ({detail}); {next}"),
             error => error.to_string(),
         };
         let mut why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         if *why != detail {
-            if !matches!(error, JetStreamError::Unreachable { .. }) {
+            if !matches!(error, JetStreamError::Unreachable { .. } | JetStreamError::Insecure { .. }) {
                 tracing::error!(%error, "the ledger is not followed");
             }
             *why = detail;

@@ -35,7 +35,7 @@ pub struct Options {
     pub patience: Duration,
     /// How long opening it and all that is appended through it may take together; none where nobody waits for that.
     pub within: Option<Duration>,
-    /// Who connects.
+    /// Who connects, where no certificate says so.
     pub user: Option<String>,
     /// Its password.
     pub password: Option<String>,
@@ -153,7 +153,7 @@ impl JetStreamLog {
     }
 
     pub(crate) fn failed(&self, detail: String) -> StorageError {
-        StorageError::Engine { address: self.engine.address().to_string(), detail }
+        self.engine.failed(detail)
     }
 }
 

@@ -17,12 +17,22 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     std::path::absolute(path).map_err(|source| OpenError::Create { path: path.to_owned(), source })
 }
 
+/// Whether what names a ledger is meant to be the address of a log that is kept elsewhere, `SCHEME://…`, and no file's path.
+pub fn is_address(text: &str) -> bool {
+    let is_scheme = |scheme: &str| scheme.len() > 1 && scheme.chars().all(|letter| letter.is_ascii_alphabetic());
+    text.split_once(':').is_some_and(|(scheme, rest)| {
+        // Both without slashes are slips of the pen, and no files.
+        let is_known = ["nats", "tls"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        is_known || (is_scheme(scheme) && rest.starts_with("//"))
+    })
+}
+
 /// What names a ledger for somebody in another folder: a path made absolute, the address of a log that is kept elsewhere as it is.
 ///
 /// # Errors
 /// [`std::io::Error`] where the path is empty, or the current folder is not known.
 pub fn absolute_place(place: &Path) -> std::io::Result<PathBuf> {
-    match place.to_str().is_some_and(|text| text.starts_with("nats://")) {
+    match place.to_str().is_some_and(is_address) {
         true => Ok(place.to_owned()),
         false => std::path::absolute(place),
     }
@@ -155,6 +165,22 @@ mod tests {
 
     use super::*;
     use crate::sqlite_log::SyncMode;
+
+    #[test]
+    fn an_address_stays_what_it_is_in_every_folder_and_a_file_is_made_absolute() {
+        for text in ["nats://a/t", "tls://a,b/t?replicas=1", "NATS://a/t", "nats:a", "tls:/a", "ws://a/t", "file:///a"]
+        {
+            assert_eq!(absolute_place(Path::new(text)).unwrap(), Path::new(text));
+        }
+        for text in ["a.db", "/tmp/a.db", ":memory:", "file:a", "c:/a.db", "c://a.db", "a/b://c", "natsx:a", "://a"] {
+            let place = absolute_place(Path::new(text)).unwrap();
+            assert!(
+                place.is_absolute() && place.ends_with(Path::new(text).file_name().unwrap()),
+                "{}",
+                place.display()
+            );
+        }
+    }
 
     #[test]
     fn an_append_waits_for_the_disk_unless_whoever_opens_the_log_chose_otherwise() {

@@ -56,7 +56,7 @@ pub use runledger_events as events;
 pub use runledger_events::CONTENT_BYTES_MAX;
 
 pub use backup::Copied;
-pub use connection::absolute_place;
+pub use connection::{absolute_place, is_address};
 pub use copied_erasure::{Erasure, ErasurePlan, stand_ins};
 pub use copied_log::{CopiedLog, CopyError, Draft, DraftedEvent, Found};
 pub use error::{

@@ -18,6 +18,6 @@ mod shared;
 pub use conformance::{run_workflow_case, tokens_out, workflow_cases};
 pub use files::files_with;
 pub use ledger::{TempLedger, engine_address, open_log};
-pub use nats::{Cutter, NatsServers, nats_server, new_address, shared_nats};
+pub use nats::{Cutter, NatsServers, nats_server, new_address, shared_nats, write_certificates};
 pub use scripted::{ScriptedHarness, ScriptedTurn};
 pub use shared::shared;

@@ -292,7 +292,7 @@ impl Drop for NatsServers {
 
 /// Writes certificates of one signer: `ca.pem`, `server.pem` of 127.0.0.1 alone, `client.pem`, and the keys of both, `server-key.pem`
 /// and `client-key.pem`.
-fn write_certificates(folder: &Path) {
+pub fn write_certificates(folder: &Path) {
     let signing = KeyPair::generate().unwrap();
     let mut signer = CertificateParams::new(Vec::new()).unwrap();
     signer.distinguished_name.push(DnType::CommonName, "signer");

@@ -15,6 +15,7 @@ use runledger_workflow::{RunContext, find_run};
 use super::answer::Answer;
 use super::call::{HookCall, variable};
 use super::place::Place;
+use crate::ledger::LedgerArg;
 use crate::spools::Spools;
 
 /// What is to be answered.
@@ -107,7 +108,8 @@ fn find(path: &Path, reader: &LogReader, record: &SpoolRecord) -> Result<Option<
 
 /// Why nothing is known of a run that is named: its rules may be anything.
 fn not_there(path: &Path, run_id: &RunId) -> String {
-    let other = variable("RUNLEDGER_DB").and_then(|other| std::path::absolute(other).ok());
+    let other = variable("RUNLEDGER_DB").and_then(|other| LedgerArg::new(Some(other.into())).path().ok());
+    let other = other.and_then(|other| std::path::absolute(other).ok());
     match other.filter(|other| other != path) {
         Some(other) => format!(
             "run {run_id} is in {}, and this hook was installed with `--db {}`: install it again without `--db`",
