@@ -66,12 +66,10 @@ impl Harness for CommandHarness {
                 None => Ok(()),
             }
         })?;
-        if ended.stopped != Some(super::Stop::Now)
-            && let Some(event) = message.complete()
-            && let Ok(event) = read_back(event)
-        {
+        if ended.stopped != Some(super::Stop::Now) {
+            let last = message.rest().into_iter().chain(message.complete());
             // Where the desk says stop, the runner knows it too.
-            let _ = desk.record(vec![event]);
+            let _ = last.map(read_back).collect::<Result<_, _>>().and_then(|last| desk.record(last));
         }
         let error = ended.signal.map(|signal| format!("Process ended by signal {signal}"));
         Ok(TurnResult { exit_code: ended.exit_code, error, last_stderr: ended.last_stderr, ..TurnResult::default() })
@@ -90,6 +88,8 @@ struct Message {
     item_id: String,
     /// What no delta has told yet.
     untold: Vec<u8>,
+    /// Whether a delta has told anything.
+    is_in_pieces: bool,
     whole: Vec<u8>,
     dropped: usize,
     last_told: Instant,
@@ -100,6 +100,7 @@ impl Message {
         Self {
             item_id: format!("output-{iteration}"),
             untold: Vec::new(),
+            is_in_pieces: false,
             whole: Vec::new(),
             dropped: 0,
             last_told: Instant::now(),
@@ -138,10 +139,20 @@ impl Message {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             _ => self.untold.len(),
         };
-        let told: Vec<u8> = self.untold.drain(..whole).collect();
+        self.tell(whole)
+    }
+
+    /// What came since the last delta, when there was one: whoever reads the message piece by piece has read all of it then.
+    fn rest(&mut self) -> Option<serde_json::Value> {
+        if self.is_in_pieces { self.tell(self.untold.len()) } else { None }
+    }
+
+    fn tell(&mut self, bytes: usize) -> Option<serde_json::Value> {
+        let told: Vec<u8> = self.untold.drain(..bytes).collect();
         if told.is_empty() {
             return None;
         }
+        self.is_in_pieces = true;
         let delta = String::from_utf8_lossy(&told).into_owned();
         let data = serde_json::json!({"item_id": self.item_id, "delta": delta});
         Some(serde_json::json!({"kind": "message.delta", "data": data}))
@@ -162,5 +173,24 @@ impl Message {
         };
         let data = serde_json::json!({"item_id": self.item_id, "message": message});
         Some(serde_json::json!({"kind": "message.complete", "data": data}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_was_told_in_pieces_is_told_in_pieces_to_its_end_and_whole() {
+        let told = |event: Option<serde_json::Value>| event.map(|event| event["data"]["delta"].clone());
+        let mut message = Message::new(1);
+        message.push(b"a\n");
+        assert_eq!(told(message.rest()), None);
+        message.last_told -= DELTA_EVERY;
+        assert_eq!(told(message.delta()), Some("a\n".into()));
+        message.push("b\nbé".as_bytes());
+        assert_eq!(told(message.rest()), Some("b\nbé".into()));
+        assert_eq!(told(message.rest()), None);
+        assert_eq!(message.complete().map(|event| event["data"]["message"].clone()), Some("a\nb\nbé".into()));
     }
 }
