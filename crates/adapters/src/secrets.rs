@@ -2,8 +2,8 @@
 //! stood there.
 //!
 //! This finds forms, not secrets: a password that looks like a word stays. The text may be JSON, and stays JSON: what is
-//! taken out has no quotes and no escapes but the line breaks of a PEM block, and what is put in has none either. Escapes that
-//! JSON does not need (`\/`, `\u0061`) hide nothing: they are undone before anything is looked for.
+//! taken out has no quotes, and whole escapes alone, and what is put in has neither. Escapes that JSON does not need (`\/`,
+//! `\u0061`) hide nothing: they are undone before anything is looked for.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -36,9 +36,12 @@ const FORMS: [(&str, &str); 16] = [
     ("url_password", r"[a-z][a-z0-9+.-]{1,20}://[A-Za-z0-9._%+-]{0,64}:[A-Za-z0-9._%+!#$&*~^-]{2,}@"),
     (
         "private_key",
-        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^\x22]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\z|\x22)",
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^\x22\\]|\\[^\x22])*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\\?\z|\\?\x22)",
     ),
 ];
+
+/// Characters of such a key, all of one byte.
+const AWS_SECRET_CHARS: usize = 40;
 
 static EXPRESSION: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let forms: Vec<String> = FORMS.iter().map(|(name, form)| format!("(?P<{name}>{form})")).collect();
@@ -104,11 +107,21 @@ fn replacement(captures: &Captures<'_>) -> String {
     let whole = captures.get(0).map_or("", |whole| whole.as_str());
     let word = format!("[redacted:{name}]");
     match name {
-        // The address stays, and the quote that ended an unfinished block.
+        // The address stays, what the key is called, and the quote that ended an unfinished block.
         "url_password" => whole.split_once("://").map_or(word.clone(), |(scheme, _)| format!("{scheme}://{word}@")),
-        "private_key" if whole.ends_with('"') => word + "\"",
+        "aws_secret_key" => whole[..whole.len().saturating_sub(AWS_SECRET_CHARS)].to_owned() + &word,
+        "private_key" => match whole.strip_suffix('"') {
+            Some(block) if is_escape_open(block) => word + "\\\"",
+            Some(_) => word + "\"",
+            None => word,
+        },
         _ => word,
     }
+}
+
+/// Whether a text ends with a backslash that is not escaped itself.
+fn is_escape_open(text: &str) -> bool {
+    text.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
 }
 
 #[cfg(test)]
@@ -167,6 +180,38 @@ mod tests {
         let json = format!(r#"{{"a":"{begin}\nabc","b":2}}"#);
         assert_eq!(redact_secrets(&json), r#"{"a":"[redacted:private_key]","b":2}"#);
         assert_eq!(redact_secrets(&format!("{begin}\nabc")), "[redacted:private_key]");
+        // The quote that ends it may be one of the text itself, or stand behind a backslash that is.
+        let key = "[redacted:private_key]";
+        for (text, without) in [
+            (format!("echo \"{begin}\nabc\" > key"), format!("echo \"{key}\" > key")),
+            (format!("'{begin}\nabc\\"), format!("'{key}")),
+            (format!("{begin}\\\"abc"), format!("{key}\"abc")),
+        ] {
+            let json = serde_json::json!({"a": text, "b": 2}).to_string();
+            let redacted: serde_json::Value = serde_json::from_str(&redact_secrets(&json)).unwrap();
+            assert_eq!(redacted, serde_json::json!({"a": without, "b": 2}), "{json}");
+        }
+        assert_eq!(redact_secrets(&format!("{begin}\nabc\\")), key);
+    }
+
+    #[test]
+    fn what_a_secret_is_called_stays_whether_in_words_or_in_json() {
+        let key = "aB3dE6gH9/".repeat(4);
+        for (text, without) in [
+            (format!("AWS_SECRET_ACCESS_KEY={key} aws"), "AWS_SECRET_ACCESS_KEY=[redacted:aws_secret_key] aws"),
+            (
+                format!(r#"{{"env":{{"aws_secret_access_key": "{key}"}},"b":2}}"#),
+                r#"{"env":{"aws_secret_access_key": "[redacted:aws_secret_key]"},"b":2}"#,
+            ),
+            (
+                format!(r#"{{"a":"{{\"SecretAccessKey\":\"{key}\"}}"}}"#),
+                r#"{"a":"{\"SecretAccessKey\":\"[redacted:aws_secret_key]\"}"}"#,
+            ),
+        ] {
+            let redacted = redact_secrets(&text);
+            assert_eq!(redacted, without);
+            assert_eq!(redact_secrets(&redacted), without, "twice is once");
+        }
     }
 
     #[test]

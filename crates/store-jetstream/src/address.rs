@@ -73,11 +73,12 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        // What may be a password is not told again.
         let (scheme, behind) = text.split_once("://").unwrap_or(("", text));
-        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("{scheme}://…@{rest}"));
-        let refused = |problem| AddressError { address: shown.clone(), problem };
         let is_tls = scheme.eq_ignore_ascii_case("tls");
+        // What may be a password is not told again.
+        let way = if is_tls { "tls" } else { "nats" };
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("{way}://…@{rest}"));
+        let refused = |problem| AddressError { address: shown.clone(), problem };
         if !is_tls && !scheme.eq_ignore_ascii_case("nats") {
             return Err(refused("it does not begin with nats:// or tls://"));
         }
@@ -184,8 +185,12 @@ mod tests {
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
-        let error = "nats://ada:secret@a:4222/team".parse::<Address>().unwrap_err().to_string();
-        assert!(error.contains("NATS_PASSWORD") && !error.contains("secret"), "{error}");
+        for text in ["nats://ada:secret@a:4222/team", "tls://ada:secret@a/team"] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains("NATS_PASSWORD") && !error.contains("secret"), "{error}");
+        }
+        let error = "ada:secret@nats://a/team".parse::<Address>().unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

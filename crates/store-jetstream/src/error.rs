@@ -17,8 +17,8 @@ pub enum JetStreamError {
     },
     /// The server refuses who asks.
     #[error(
-        "{address}: NATS does not let you in ({detail}); NATS_USER and NATS_PASSWORD say who you are, or the certificate of \
-             NATS_CERT"
+        "{address}: NATS does not let you in ({detail}); NATS_USER and NATS_PASSWORD say who you are, or \
+         the certificate that NATS_CERT names"
     )]
     NotLetIn {
         /// The address.
@@ -27,9 +27,7 @@ pub enum JetStreamError {
         detail: String,
     },
     /// A file that says who connects, or whom to trust, cannot be used.
-    #[error(
-        "{address}: {} {problem}; it is named by NATS_CA, NATS_CERT or NATS_KEY", file.display()
-    )]
+    #[error("{address}: {} {problem}; it is named by NATS_CA, NATS_CERT or NATS_KEY", file.display())]
     Certificate {
         /// The address.
         address: String,
