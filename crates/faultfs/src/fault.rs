@@ -66,7 +66,7 @@ impl Operation {
 pub struct Fault {
     /// Which calls are counted.
     pub operation: Operation,
-    /// Which of them fails, from 1 on, counted over all the files since the fault was set.
+    /// Which of them fails, from 1 on, counted over the files since the fault was set.
     pub nth: u64,
     /// Whether all later ones fail too, until the fault is taken away.
     pub lasts: bool,
@@ -76,18 +76,21 @@ pub struct Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Injected {
     pub(crate) fault: Option<Fault>,
+    /// What stands behind the name of the one file whose calls are counted; none where those of all are.
+    only: Option<&'static str>,
     calls: u64,
     pub(crate) hits: u64,
 }
 
 impl Injected {
-    pub(crate) fn new(fault: Fault) -> Self {
-        Self { fault: Some(fault), ..Self::default() }
+    pub(crate) fn new(fault: Fault, only: Option<&'static str>) -> Self {
+        Self { fault: Some(fault), only, ..Self::default() }
     }
 
-    /// Counts a call; says with what it fails, if it does.
-    pub(crate) fn strikes(&mut self, operation: Operation) -> Option<c_int> {
-        let fault = self.fault.filter(|fault| fault.operation == operation)?;
+    /// Counts a call on a file; says with what it fails, if it does.
+    pub(crate) fn strikes(&mut self, operation: Operation, suffix: &str) -> Option<c_int> {
+        let is_counted = self.only.is_none_or(|only| only == suffix);
+        let fault = self.fault.filter(|fault| fault.operation == operation && is_counted)?;
         self.calls += 1;
         let fails = if fault.lasts { self.calls >= fault.nth } else { self.calls == fault.nth };
         self.hits += u64::from(fails);

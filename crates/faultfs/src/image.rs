@@ -4,7 +4,8 @@
 //! a write may be torn: some of its sectors are new, others are not. A file's length may have grown without the bytes, and
 //! then holds zeros or noise there. Bytes outside of a write are not touched by it (SQLite's powersafe overwrite). With the
 //! first sync of a new file SQLite syncs its folder: then it is on the disk which files there are. After a failed sync, what
-//! it was about may be on the disk or not, whatever is synced later: Linux takes such pages for written.
+//! it was about may be on the disk or not, whatever is synced later: Linux takes such pages for written, and tells
+//! every handle of the file once that something failed.
 
 use std::collections::BTreeMap;
 use std::path::Path;

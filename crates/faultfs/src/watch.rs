@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::ffi::{SQLITE_FULL, SQLITE_OK};
@@ -52,6 +53,8 @@ pub struct Entry {
 #[derive(Debug, Default)]
 struct State {
     journal: Vec<Entry>,
+    /// How often syncs of a file have failed.
+    failed_syncs: HashMap<Arc<str>, u64>,
     /// The files that are there, with their lengths.
     lengths: HashMap<Arc<str>, u64>,
     injected: Injected,
@@ -66,7 +69,7 @@ impl State {
 
     /// How many of the bytes are written, and with what the call ends.
     fn taken(&mut self, suffix: &str, offset: u64, count: usize) -> (usize, c_int) {
-        if let Some(code) = self.injected.strikes(Operation::Write) {
+        if let Some(code) = self.injected.strikes(Operation::Write, suffix) {
             return (count / 2, code);
         }
         let length = self.lengths.get(suffix).copied().unwrap_or_default();
@@ -134,7 +137,12 @@ impl Watch {
 
     /// Has calls fail; another fault is replaced, and what was hit is counted from 0 on.
     pub fn fail(&self, fault: Fault) {
-        lock(&self.state).injected = Injected::new(fault);
+        lock(&self.state).injected = Injected::new(fault, None);
+    }
+
+    /// The same where calls on one file alone are counted and fail: the one with this behind the database's name.
+    pub fn fail_in(&self, suffix: &'static str, fault: Fault) {
+        lock(&self.state).injected = Injected::new(fault, Some(suffix));
     }
 
     /// The disk has room for this many bytes more than the files have now. Memory that connections share does not count.
@@ -168,6 +176,8 @@ impl Drop for Watch {
 pub(crate) struct WatchedFile {
     suffix: Arc<str>,
     state: Arc<Mutex<State>>,
+    /// How many failed syncs of it this handle was told of, or were before it was opened.
+    told_failures: AtomicU64,
 }
 
 impl WatchedFile {
@@ -176,12 +186,14 @@ impl WatchedFile {
         let watched = lock(&WATCHED);
         let (name, state) = watched.as_ref()?;
         let suffix = path.strip_prefix(name.as_str())?;
-        Some(Self { suffix: suffix.into(), state: state.clone() })
+        let suffix: Arc<str> = suffix.into();
+        let failed = lock(state).failed_syncs.get(&suffix).copied().unwrap_or_default();
+        Some(Self { suffix, state: state.clone(), told_failures: AtomicU64::new(failed) })
     }
 
     /// Counts a call; says with what it fails, if it does.
     pub(crate) fn strikes(&self, operation: Operation) -> Option<c_int> {
-        lock(&self.state).injected.strikes(operation)
+        lock(&self.state).injected.strikes(operation, &self.suffix)
     }
 
     /// Notes that it was opened; `found` are its bytes, if it was there before.
@@ -216,7 +228,7 @@ impl WatchedFile {
 
     pub(crate) fn truncate(&self, length: u64, truncate: impl FnOnce() -> c_int) -> c_int {
         let mut state = lock(&self.state);
-        let code = state.injected.strikes(Operation::Truncate).unwrap_or_else(truncate);
+        let code = state.injected.strikes(Operation::Truncate, &self.suffix).unwrap_or_else(truncate);
         if code == SQLITE_OK {
             state.lengths.insert(self.suffix.clone(), length);
             state.note(&self.suffix, Change::Truncated(length));
@@ -225,16 +237,22 @@ impl WatchedFile {
     }
 
     /// Does not wait for the real disk: the machine goes on, and tests sync some ten thousand times.
+    ///
+    /// Every handle is told once of a failure, whichever handle's sync it was, as Linux does it: what was written by this one may
+    /// be among what was dropped. What is there by then is on the disk all the same.
     pub(crate) fn sync(&self) -> c_int {
         let mut state = lock(&self.state);
-        let code = state.injected.strikes(Operation::Sync).unwrap_or(SQLITE_OK);
-        state.note(&self.suffix, if code == SQLITE_OK { Change::Synced } else { Change::SyncFailed });
-        code
+        let struck = state.injected.strikes(Operation::Sync, &self.suffix);
+        let failed = state.failed_syncs.entry(self.suffix.clone()).or_default();
+        *failed += u64::from(struck.is_some());
+        let is_told = self.told_failures.swap(*failed, Ordering::Relaxed) < *failed;
+        state.note(&self.suffix, if struck.is_some() { Change::SyncFailed } else { Change::Synced });
+        if is_told { Operation::Sync.error() } else { SQLITE_OK }
     }
 
     pub(crate) fn delete(&self, is_synced: bool, delete: impl FnOnce() -> c_int) -> c_int {
         let mut state = lock(&self.state);
-        let code = state.injected.strikes(Operation::Delete).unwrap_or_else(delete);
+        let code = state.injected.strikes(Operation::Delete, &self.suffix).unwrap_or_else(delete);
         if code == SQLITE_OK && state.lengths.remove(&self.suffix).is_some() {
             state.note(&self.suffix, Change::Deleted { is_synced });
         }

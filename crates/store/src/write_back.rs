@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{failpoint, schema};
 
@@ -64,7 +64,8 @@ impl WriteBack {
                 let connection = open(&self.path).map_err(std::io::Error::other)?;
                 let is_over = self.is_over.clone();
                 let thread = std::thread::Builder::new().name("runledger-write-back".to_owned());
-                Ok(none.insert(thread.spawn(move || write_back(&connection, &is_over))?))
+                let path = self.path.clone();
+                Ok(none.insert(thread.spawn(move || write_back(&path, &connection, &is_over))?))
             }
         }
     }
@@ -92,7 +93,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn write_back(connection: &Connection, is_over: &AtomicBool) {
+fn write_back(path: &Path, connection: &Connection, is_over: &AtomicBool) {
     loop {
         std::thread::park();
         if is_over.load(Ordering::Acquire) {
@@ -100,8 +101,15 @@ fn write_back(connection: &Connection, is_over: &AtomicBool) {
         }
         // Where another connection does the same it is busy, and this is done.
         failpoint::pass("write_back.before");
-        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::debug!(%error, "the write-ahead log was not written back");
+        let file = path.display();
+        match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            Ok(()) => {}
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                tracing::debug!(%error, %file, "its write-ahead log was not written back");
+            }
+            Err(error) => {
+                tracing::error!(%error, %file, "its write-ahead log was not written back; if the disk failed, `runledger verify`");
+            }
         }
         failpoint::pass("write_back.after");
     }

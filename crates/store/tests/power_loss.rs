@@ -15,10 +15,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-use runledger_events::LogId;
+use runledger_events::{LogId, Position, RecordedEvent};
 use runledger_faultfs::{Change, Entry, Fault, Image, Operation, Random, Watch};
-use runledger_store::{EventLog, ExpectedVersion, LogReader, OpenOptions, Receipt, SqliteLog, StreamAppend, SyncMode};
-use support::{Place, all, prompt, stream};
+use runledger_store::{
+    EventFilter, EventLog, ExpectedVersion, LogReader, OpenOptions, Read, ReadError, Receipt, SqliteLog, StreamAppend,
+    SyncMode,
+};
+use support::{Place, prompt, stream};
 
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().unwrap())
@@ -42,14 +45,25 @@ struct Plan {
     /// Pages of the write-ahead log from which on a commit writes it back.
     wal_pages: u32,
     sync: SyncMode,
-    /// Syncs fail now and then; what was refused is appended again.
-    syncs_fail: bool,
+    /// Which syncs fail now and then; what was refused is appended again.
+    syncs_fail: SyncsFail,
+}
+
+/// Which syncs fail now and then.
+#[derive(Clone, Copy, PartialEq)]
+enum SyncsFail {
+    None,
+    All,
+    /// Those of the write-ahead log. Of the file itself SQLite counts what is written back in parts, as beside a thread that does so,
+    /// before it is synced: after a sync that failed it writes no such part again (docs/reliability.md).
+    OfLog,
 }
 
 /// Checkpoints and new beginnings of the write-ahead log, made by the commits themselves, many times over.
-const SMALL: Plan = Plan { threads: 1, appends: 150, wal_pages: 40, sync: SyncMode::Full, syncs_fail: false };
+const SMALL: Plan = Plan { threads: 1, appends: 150, wal_pages: 40, sync: SyncMode::Full, syncs_fail: SyncsFail::None };
 /// A log that is long enough to be written back by a thread of its own meanwhile.
-const WRITTEN_BACK: Plan = Plan { threads: 2, appends: 100, wal_pages: 700, sync: SyncMode::Full, syncs_fail: false };
+const WRITTEN_BACK: Plan =
+    Plan { threads: 2, appends: 100, wal_pages: 700, sync: SyncMode::Full, syncs_fail: SyncsFail::None };
 
 /// An event as it was to be appended.
 struct Sent {
@@ -131,9 +145,13 @@ impl History {
                     let mut random = Random::new(seed() + thread as u64);
                     for n in 0..plan.appends {
                         let request = Request::new(thread, n, &mut random);
-                        if plan.syncs_fail && random.once_in(3) {
+                        if plan.syncs_fail != SyncsFail::None && random.once_in(3) {
                             let nth = 1 + random.below(3) as u64;
-                            watch.fail(Fault { operation: Operation::Sync, nth, lasts: false });
+                            let fault = Fault { operation: Operation::Sync, nth, lasts: false };
+                            match plan.syncs_fail {
+                                SyncsFail::OfLog => watch.fail_in("-wal", fault),
+                                _ => watch.fail(fault),
+                            }
                         }
                         // Each fault strikes once, but the other thread may have set one too.
                         let mut tries = (0..100).map(|_| request.append(log));
@@ -201,7 +219,7 @@ impl History {
 
     fn check_content(&self, reader: &LogReader, cut: usize) -> Result<(), String> {
         let head = reader.head().map_err(|error| error.to_string())?.position;
-        let events = all(reader);
+        let events = everything(reader, head).map_err(|error| error.to_string())?;
         ensure(events.len() as u64 == head.0, || format!("{} events up to {head}", events.len()))?;
         let mut versions = HashMap::new();
         let mut at = HashMap::new();
@@ -245,6 +263,17 @@ impl History {
     }
 }
 
+fn everything(reader: &LogReader, head: Position) -> Result<Vec<RecordedEvent>, ReadError> {
+    let mut events = Vec::new();
+    let mut after = Position::START;
+    while after < head {
+        let batch = reader.read(&EventFilter::default(), after, head, 1000, Read::All)?;
+        after = batch.scanned_to;
+        events.extend(batch.events);
+    }
+    Ok(events)
+}
+
 fn ensure(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(problem()) }
 }
@@ -283,10 +312,10 @@ fn nor_does_it_while_two_threads_append_and_a_third_writes_back() {
 
 #[test]
 fn nor_does_it_after_syncs_that_failed_whose_data_the_system_dropped() {
-    let history = survives(&Plan { syncs_fail: true, ..SMALL }, 100);
+    let history = survives(&Plan { syncs_fail: SyncsFail::All, ..SMALL }, 100);
     let failed = |suffix: &str| history.count(suffix, |change| *change == Change::SyncFailed);
     assert!(failed("-wal") >= 10 && failed("") >= 1, "{} and {}", failed("-wal"), failed(""));
-    survives(&Plan { syncs_fail: true, ..WRITTEN_BACK }, 30);
+    survives(&Plan { syncs_fail: SyncsFail::OfLog, ..WRITTEN_BACK }, 30);
 }
 
 #[test]
